@@ -1,0 +1,111 @@
+"""``mimsegment`` on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from MIMSegment.Logic.errors import MIMSegmentError
+
+NOTICE = "Research use only. Not a medical device."
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns 0, or 2 after printing one line about what went wrong."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except MIMSegmentError as error:
+        print(f"mimsegment: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("mimsegment: stopped.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mimsegment", description="Segment medical images with MIM Segment packages.",
+        epilog=NOTICE,
+    )  # fmt: skip
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    segment = commands.add_parser(
+        "segment", help="segment one study", description="Segment one study on its own grid.",
+        epilog=NOTICE,
+    )  # fmt: skip
+    segment.add_argument(
+        "inputs", nargs="+", metavar="INPUT",
+        help="image file (NIfTI, NRRD, MHA) or DICOM folder; several for a model with several "
+        "inputs, in any order, or NAME=INPUT to say which is which",
+    )  # fmt: skip
+    segment.add_argument("--model", "-m", required=True, help="model package (folder)")
+    segment.add_argument(
+        "--output", "-o", required=True, metavar="OUT",
+        help="result: .seg.nrrd (Slicer segmentation), .nrrd, .nii.gz or .mha (label image)",
+    )  # fmt: skip
+    segment.add_argument("--threads", type=int, help="CPU threads (default: all)")
+    segment.add_argument("--quiet", "-q", action="store_true", help="no progress")
+    segment.set_defaults(run=_segment)
+    info = commands.add_parser("info", help="describe a model package")
+    info.add_argument("model", help="model package (folder)")
+    info.set_defaults(run=_info)
+    return parser
+
+
+def _segment(arguments: argparse.Namespace) -> None:
+    from MIMSegment.Logic.engine import segment
+    from MIMSegment.Logic.inputs import read_inputs
+    from MIMSegment.Logic.package import load_package
+    from MIMSegment.Logic.runtime import OnnxSession
+    from MIMSegment.Logic.segmentation_file import check_output_path, write_segmentation
+
+    output = check_output_path(arguments.output)
+    package = load_package(arguments.model)
+    spec = package.spec
+    session = OnnxSession(package.model_paths[0], arguments.threads)
+    session.check_channels(len(spec.inputs), len(spec.channel_labels), str(package.path))
+    volume, explanation = read_inputs(arguments.inputs, spec)
+    for line in explanation:
+        print(line)
+    for warning in volume.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if package.phantom:
+        print("warning: this model was trained on digital phantoms, not on people.",
+              file=sys.stderr)  # fmt: skip
+    began = time.perf_counter()
+    progress = None if arguments.quiet else _show_progress
+    result = segment(volume, spec, session, progress)
+    write_segmentation(result, package.labels, output, f"{package.id} {package.version}")
+    _print_volumes(result.volumes_ml(), package)
+    print(f"Wrote {output} in {time.perf_counter() - began:.1f} s. {NOTICE}")
+
+
+def _show_progress(done: int, total: int) -> None:
+    end = "\n" if done == total else ""
+    print(f"\rwindow {done}/{total}", end=end, file=sys.stderr, flush=True)
+
+
+def _print_volumes(volumes: dict[int, float], package) -> None:
+    width = max(len(label.name) for label in package.labels)
+    for label in package.labels:
+        print(f"{label.value:4d}  {label.name:{width}}  {volumes.get(label.value, 0.0):10.2f} mL")
+
+
+def _info(arguments: argparse.Namespace) -> None:
+    from MIMSegment.Logic.package import load_package
+
+    package = load_package(arguments.model)
+    print(f"{package.title} ({package.id} {package.version})")
+    print(package.metadata.get("description", ""))
+    for item in package.spec.inputs:
+        print(f"input      {item.name} ({item.modality})")
+    for label in package.labels:
+        print(f"structure  {label.value:4d}  {label.name}")
+    print(f"location   {Path(package.path).resolve()}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

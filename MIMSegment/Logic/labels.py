@@ -1,0 +1,101 @@
+"""The structures that a model finds: label value, name, SNOMED codes and color.
+
+The file is the ``labels.csv`` that SlicerMONAIAuto3DSeg and slicerio read; color columns, which
+those readers ignore, are ours.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import csv
+import io
+from dataclasses import dataclass, fields
+
+from MIMSegment.Logic.errors import PackageError
+
+
+@dataclass(frozen=True)
+class Code:
+    """A coded concept: coding scheme (SCT = SNOMED CT), value, meaning."""
+
+    scheme: str
+    value: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Label:
+    """One structure. ``color`` is RGB in 0..255. ``region_values`` is empty unless set by a head."""
+
+    value: int
+    name: str
+    category: Code | None = None
+    type: Code | None = None
+    type_modifier: Code | None = None
+    region: Code | None = None
+    region_modifier: Code | None = None
+    color: tuple[int, int, int] = (128, 174, 128)
+
+
+_CODE_COLUMNS = {
+    "category": "SegmentedPropertyCategoryCodeSequence",
+    "type": "SegmentedPropertyTypeCodeSequence",
+    "type_modifier": "SegmentedPropertyTypeModifierCodeSequence",
+    "region": "AnatomicRegionSequence",
+    "region_modifier": "AnatomicRegionModifierSequence",
+}
+_CODE_PARTS = {"scheme": "CodingSchemeDesignator", "value": "CodeValue", "meaning": "CodeMeaning"}
+_COLOR_COLUMNS = ("R", "G", "B")
+
+
+def labels_to_csv(labels: list[Label]) -> str:
+    """The text of ``labels.csv``."""
+    columns = ["LabelValue", "Name"]
+    columns += [f"{c}.{p}" for c in _CODE_COLUMNS.values() for p in _CODE_PARTS.values()]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*columns, *_COLOR_COLUMNS])
+    for label in labels:
+        row = [label.value, label.name]
+        for attribute in _CODE_COLUMNS:
+            code = getattr(label, attribute)
+            row += [getattr(code, part) if code else "" for part in _CODE_PARTS]
+        writer.writerow([*row, *label.color])
+    return text.getvalue()
+
+
+def labels_from_csv(text: str, source: str = "labels.csv") -> list[Label]:
+    """Read ``labels.csv``. Raises PackageError when a value is missing, not a number or repeated."""
+    labels, seen = [], set()
+    for number, row in enumerate(csv.DictReader(io.StringIO(text)), start=2):
+        try:
+            value, name = int(row["LabelValue"]), row["Name"].strip()
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise PackageError(f"{source}, line {number}: LabelValue or Name is missing.") from None
+        if value in seen or value < 1:
+            raise PackageError(f"{source}, line {number}: label value {value} is used or below 1.")
+        seen.add(value)
+        codes = {}
+        for attribute, column in _CODE_COLUMNS.items():
+            parts = [row.get(f"{column}.{part}") or "" for part in _CODE_PARTS.values()]
+            codes[attribute] = Code(*parts) if parts[1] else None
+        try:
+            color = tuple(int(row[c]) for c in _COLOR_COLUMNS)
+        except (KeyError, TypeError, ValueError):
+            color = default_color(value)
+        labels.append(Label(value, name, color=color, **codes))
+    if not labels:
+        raise PackageError(f"{source} names no structure.")
+    return labels
+
+
+def default_color(value: int) -> tuple[int, int, int]:
+    """A color for a label that has none: hues a golden angle apart, so neighbors differ."""
+    hue = (0.07 + value * 0.61803398875) % 1.0
+    red, green, blue = colorsys.hsv_to_rgb(
+        hue, 0.55 + 0.3 * (value % 2), 0.95 - 0.2 * (value % 3 == 2)
+    )
+    return int(red * 255), int(green * 255), int(blue * 255)
+
+
+assert set(_CODE_COLUMNS) <= {f.name for f in fields(Label)}

@@ -1,0 +1,269 @@
+"""NIfTI-1 and NIfTI-2 files, with the affine that the file states.
+
+ITK's reader makes a sheared affine orthogonal without a word and refuses others for rounding; so
+the header is read here (NIfTI-1 and -2 data format standards, https://nifti.nimh.nih.gov), and
+the voxels with it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from MIMSegment.Logic.errors import GeometryError, InputError
+from MIMSegment.Logic.volume import Geometry, Volume
+
+GRID_TOLERANCE = 0.1  # voxels by which a corner may move before two descriptions of a grid differ
+_CHUNK = 1 << 24
+_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # xyzt_units: 1 meter, 2 millimeter, 3 micrometer
+_DTYPES = {
+    2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8",
+    1280: "u8",
+}  # fmt: skip
+_REFUSED = {
+    32: ("complex numbers", "save the magnitude as an image first"),
+    1792: ("complex numbers", "save the magnitude as an image first"),
+    2048: ("complex numbers", "save the magnitude as an image first"),
+    128: ("colors (RGB)", "convert it to grey values first"),
+    2304: ("colors (RGBA)", "convert it to grey values first"),
+    1536: ("128-bit numbers", "save it as 32-bit float first"),
+    1: ("single bits", "save it as 8-bit integers first"),
+}
+
+
+@dataclass(frozen=True)
+class NiftiHeader:
+    """The fields of a NIfTI header that place and scale the voxels.
+
+    ``shape`` is (x, y, z, ...) as stored; ``sform`` and ``qform`` are 4×4 voxel-to-LPS matrices in
+    mm, None where their code is 0.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    offset: int
+    slope: float
+    intercept: float
+    pixdim: tuple[float, ...]
+    sform: np.ndarray | None
+    qform: np.ndarray | None
+
+
+def read_nifti(path: str | Path) -> Volume:
+    """Read a ``.nii`` or ``.nii.gz`` file; a fourth (or fifth) axis becomes channels.
+
+    Integers stay integers unless the header scales them. Raises InputError for damaged files and
+    for complex or color values, GeometryError for an affine that no orthogonal grid can express.
+    """
+    path = Path(path)
+    try:
+        with _opened(path) as stream:
+            header = read_header(stream, path)
+            geometry, warnings = _geometry(header, path)
+            array = _read_voxels(stream, header, path)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(
+            f"{path} is damaged or cut short ({error}); copy or download it again."
+        ) from None
+    return Volume(array, geometry, str(path), warnings)
+
+
+def read_header(stream: BinaryIO, path: Path) -> NiftiHeader:
+    """Parse the 348-byte NIfTI-1 or 540-byte NIfTI-2 header at the start of ``stream``."""
+    head = stream.read(348)
+    order, version = _byte_order_and_version(head, path)
+    if version == 2:
+        head += stream.read(540 - 348)
+        if len(head) < 540:
+            raise InputError(f"{path} ends inside its header; copy or download it again.")
+        dim = struct.unpack_from(order + "8q", head, 16)
+        code = struct.unpack_from(order + "h", head, 12)[0]
+        pixdim = struct.unpack_from(order + "8d", head, 104)
+        offset, slope, intercept = struct.unpack_from(order + "q2d", head, 168)
+        qform_code, sform_code, *transform = struct.unpack_from(order + "2i18d", head, 344)
+        units = struct.unpack_from(order + "i", head, 500)[0]
+    else:
+        dim = struct.unpack_from(order + "8h", head, 40)
+        code = struct.unpack_from(order + "h", head, 70)[0]
+        pixdim = struct.unpack_from(order + "8f", head, 76)
+        offset, slope, intercept = struct.unpack_from(order + "3f", head, 108)
+        qform_code, sform_code, *transform = struct.unpack_from(order + "2h18f", head, 252)
+        units = head[123]
+    to_mm = np.diag([*[_MM_PER_UNIT.get(units & 7, 1.0)] * 3, 1.0])
+    pixdim = (pixdim[0], *(abs(p) * to_mm[0, 0] for p in pixdim[1:4]))
+    qform, sform = None, None
+    if qform_code > 0:
+        qform = to_mm @ _RAS_TO_LPS @ _qform_matrix(transform[:6], pixdim, to_mm[0, 0])
+    if sform_code > 0:
+        sform = to_mm @ _RAS_TO_LPS @ np.vstack([np.reshape(transform[6:], (3, 4)), [0, 0, 0, 1]])
+    if code not in _DTYPES:
+        what, way_out = _REFUSED.get(code, (f"an unknown data type ({code})", "convert it first"))
+        raise InputError(f"{path} holds {what}; {way_out}.")
+    if not 2 <= dim[0] <= 7 or min(dim[1 : dim[0] + 1]) < 1:
+        raise InputError(f"{path} states an impossible size {dim}; its header is damaged.")
+    return NiftiHeader(
+        tuple(dim[1 : dim[0] + 1]), np.dtype(order + _DTYPES[code]), int(offset), slope, intercept,
+        pixdim, sform, qform,
+    )  # fmt: skip
+
+
+def _opened(path: Path) -> BinaryIO:
+    with open(path, "rb") as stream:
+        zipped = stream.read(2) == b"\x1f\x8b"
+    return gzip.open(path, "rb") if zipped else open(path, "rb")
+
+
+def _byte_order_and_version(head: bytes, path: Path) -> tuple[str, int]:
+    if len(head) == 348:
+        for order in "<>":
+            size = struct.unpack_from(order + "i", head)[0]
+            if size == 348 and head[344:347] == b"n+1":
+                return order, 1
+            if size == 540 and head[4:7] == b"n+2":
+                return order, 2
+            if size == 348:
+                raise InputError(
+                    f"{path} is an Analyze file or half of a .hdr/.img pair, which does not say "
+                    "left from right reliably; convert it to a single NIfTI file first."
+                )
+    raise InputError(f"{path} is not a NIfTI file; its header is missing or damaged.")
+
+
+def _qform_matrix(parameters: list[float], pixdim, to_mm: float) -> np.ndarray:
+    """The RAS matrix of a quaternion (b, c, d) and offset, NIfTI-1 standard, method 2."""
+    b, c, d, *offset = parameters
+    a = np.sqrt(max(0.0, 1.0 - (b * b + c * c + d * d)))
+    if a == 0:
+        b, c, d = np.array([b, c, d]) / np.linalg.norm([b, c, d])
+    rotation = np.array(
+        [
+            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
+        ]
+    )
+    matrix = np.eye(4)
+    handedness = -1.0 if pixdim[0] < 0 else 1.0
+    matrix[:3, :3] = rotation * (np.array(pixdim[1:]) * [1, 1, handedness] / to_mm)
+    matrix[:3, 3] = offset
+    return matrix
+
+
+def _geometry(header: NiftiHeader, path: Path) -> tuple[Geometry, tuple[str, ...]]:
+    """The grid by sform, else qform, else pixdim alone, and what the user must know about it."""
+    i, j, k = (*header.shape, 1)[:3]
+    shape = (k, j, i)
+    if header.sform is not None:
+        matrix = header.sform
+    elif header.qform is not None:
+        matrix = header.qform
+    else:
+        spacing = [p if p > 0 else 1.0 for p in header.pixdim[1:]]
+        warning = (
+            f"{path.name} does not state which side is left: the usual convention (first axis "
+            "toward the patient's left) is assumed. Check a landmark before use."
+        )
+        return Geometry(shape, np.diag([*spacing, 1.0])), (warning,)
+    columns = matrix[:3, :3]
+    if not np.isfinite(matrix).all() or abs(np.linalg.det(columns)) < 1e-9:
+        raise GeometryError(
+            f"{path} has an orientation matrix that cannot be inverted; convert the original "
+            "images to NIfTI again."
+        )
+    straight = _nearest_orthogonal(matrix, shape)
+    if _corner_distance(matrix, straight, shape) > GRID_TOLERANCE:
+        raise GeometryError(
+            f"{path} has a sheared grid (axes {_skew_angle(columns):.1f}° off a right angle, for "
+            "example by a tilted gantry); resample it to an orthogonal grid first, in Slicer with "
+            "Resample Scalar Volume after hardening its transform."
+        )
+    geometry = Geometry(shape, straight)
+    if header.sform is not None and header.qform is not None:
+        apart = _corner_distance(header.sform, header.qform, shape)
+        if not apart <= GRID_TOLERANCE:
+            warning = (
+                f"{path.name} holds two positions that differ by up to "
+                f"{apart * min(geometry.spacing):.1f} mm (sform and qform); the sform was used."
+            )
+            return geometry, (warning,)
+    return geometry, ()
+
+
+def _nearest_orthogonal(matrix: np.ndarray, shape) -> np.ndarray:
+    """The orthogonal grid of equal spacing nearest to ``matrix`` (polar decomposition).
+
+    The center of the volume stays where it is.
+    """
+    columns = matrix[:3, :3]
+    spacing = np.linalg.norm(columns, axis=0)
+    u, _, vt = np.linalg.svd(columns / spacing)
+    straight = matrix.copy()
+    straight[:3, :3] = (u @ vt) * spacing
+    center = (np.array(shape[::-1]) - 1) / 2
+    straight[:3, 3] += (columns - straight[:3, :3]) @ center
+    return straight
+
+
+def _corner_distance(a: np.ndarray, b: np.ndarray, shape) -> float:
+    """How far apart two grids put the same corner at most, in voxels of ``a``."""
+    last = np.array(shape[::-1]) - 1
+    corners = np.array(np.meshgrid(*([0, n] for n in last))).reshape(3, -1)
+    corners = np.vstack([corners, np.ones(8)])
+    distance = np.linalg.norm(((a - b) @ corners)[:3], axis=0).max()
+    return float(distance / np.linalg.norm(a[:3, :3], axis=0).min())
+
+
+def _skew_angle(columns: np.ndarray) -> float:
+    """The largest departure from a right angle between two axes, in degrees."""
+    unit = columns / np.linalg.norm(columns, axis=0)
+    cosines = np.abs(unit.T @ unit)[np.triu_indices(3, 1)]
+    return float(np.degrees(np.arcsin(min(1.0, cosines.max()))))
+
+
+def _read_voxels(stream: BinaryIO, header: NiftiHeader, path: Path) -> np.ndarray:
+    """The voxels as a (c, z, y, x) array in native byte order, scaled as the header says."""
+    i, j, k, *rest = (*header.shape, 1, 1)[: max(3, len(header.shape))]
+    channels = [n for n in rest if n > 1]
+    if len(channels) > 1:
+        raise InputError(
+            f"{path} is a {len(header.shape)}D image of size {header.shape}; choose one time "
+            "point or one component and save it as a 3D or 4D image."
+        )
+    shape = (channels[0] if channels else 1, k, j, i)
+    stream.seek(header.offset)
+    try:
+        array = np.empty(shape, header.dtype)
+    except (MemoryError, ValueError):
+        raise InputError(f"{path} states {shape} voxels, too many for this computer.") from None
+    _fill(stream, memoryview(array.reshape(-1)).cast("B"), path)
+    return _scaled(array.astype(header.dtype.newbyteorder("="), copy=False), header)
+
+
+def _fill(stream: BinaryIO, buffer: memoryview, path: Path) -> None:
+    done = 0
+    while done < len(buffer):
+        count = stream.readinto(buffer[done : done + _CHUNK])
+        if not count:
+            raise InputError(
+                f"{path} is cut short: {done} of {len(buffer)} bytes of voxels are there; copy or "
+                "download it again."
+            )
+        done += count
+    stream.read(1)  # reaches the end of a gzip stream, where its checksum is compared
+
+
+def _scaled(array: np.ndarray, header: NiftiHeader) -> np.ndarray:
+    slope, intercept = header.slope, header.intercept
+    if not np.isfinite([slope, intercept]).all() or slope == 0 or (slope, intercept) == (1, 0):
+        return array
+    # float32 holds every 16-bit integer exactly, but not every 32-bit one
+    wide = array.dtype.itemsize > 2 and array.dtype != np.float32
+    kind = np.float64 if wide else np.float32
+    return array.astype(kind) * kind(slope) + kind(intercept)

@@ -1,0 +1,178 @@
+"""A model package on disk: a MONAI Bundle folder with what the module needs beside it.
+
+    configs/metadata.json   MONAI's bundle metadata; our part under the key "mimsegment"
+    models/model.onnx       the network (opset <= 20, no external data)
+    labels.csv              structures with SNOMED codes and colors
+    docs/README.md          model card
+    LICENSE                 licence of the weights
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from MIMSegment.Logic.errors import OutputError, PackageError
+from MIMSegment.Logic.labels import Label, labels_from_csv, labels_to_csv
+from MIMSegment.Logic.spec import ModelSpec
+
+FORMAT_VERSION = 1
+METADATA = "configs/metadata.json"
+LABELS = "labels.csv"
+_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
+
+
+@dataclass(frozen=True)
+class ModelPackage:
+    """A checked package. ``id`` and ``version`` name it; ``phantom`` says that it was trained on
+    digital phantoms and must not be trusted on people."""
+
+    path: Path
+    id: str
+    version: str
+    title: str
+    spec: ModelSpec
+    labels: tuple[Label, ...]
+    phantom: bool = False
+    checksums: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping = field(default_factory=dict)
+
+    @property
+    def model_paths(self) -> list[Path]:
+        """The network files; several are an ensemble."""
+        return [self.path / name for name in self.spec.models]
+
+    def label(self, value: int) -> Label:
+        """The structure with this label value."""
+        return next(label for label in self.labels if label.value == value)
+
+
+def load_package(path: str | Path) -> ModelPackage:
+    """Read a package folder and check that it is whole.
+
+    Raises PackageError naming the file and the reason: a folder that is no package, missing or
+    unreadable metadata, a file that is missing or whose SHA-256 differs, labels that do not fit.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        what = "is not a folder" if path.exists() else "does not exist"
+        raise PackageError(f"Model package {path} {what}.")
+    metadata = _read_metadata(path / METADATA)
+    ours = metadata.get("mimsegment")
+    if not isinstance(ours, dict):
+        raise PackageError(
+            f"{path / METADATA} has no 'mimsegment' part: a MONAI bundle, but not one that this "
+            "program can run; write one with training/export.py."
+        )
+    if ours.get("format_version") != FORMAT_VERSION:
+        raise PackageError(
+            f"{path / METADATA} has format version {ours.get('format_version')!r}, this program "
+            f"reads {FORMAT_VERSION}; update MIM Segment or the package."
+        )
+    spec = ModelSpec.from_dict(ours.get("model", {}), str(path / METADATA))
+    checksums = ours.get("checksums", {})
+    for name in (*spec.models, LABELS):
+        verify_checksum(path / name, checksums.get(name))
+    labels = labels_from_csv((path / LABELS).read_text(encoding="utf-8"), str(path / LABELS))
+    _check_labels(spec, labels, path)
+    identifier, version = ours.get("id"), metadata.get("version")
+    if not (isinstance(identifier, str) and _ID.fullmatch(identifier)):
+        raise PackageError(f"{path / METADATA}: id {identifier!r} is not a lower-case name.")
+    return ModelPackage(path, identifier, str(version), ours.get("title") or identifier, spec,
+                        tuple(labels), bool(ours.get("phantom")), checksums, metadata)  # fmt: skip
+
+
+def write_package(
+    path: str | Path,
+    identifier: str,
+    title: str,
+    spec: ModelSpec,
+    labels: list[Label],
+    models: Mapping[str, Path],
+    card: str,
+    license_text: str,
+    monai: Mapping,
+    phantom: bool = False,
+) -> ModelPackage:
+    """Write a package folder, whole or not at all; an existing package at ``path`` is replaced.
+
+    ``models`` maps the names of ``spec.models`` to files to copy; ``monai`` holds the fields that
+    MONAI's schema asks for (version, task, description, authors, network_data_format ...).
+    """
+    path = Path(path).resolve()
+    if path.exists() and not (path / METADATA).is_file():
+        raise OutputError(f"{path} exists and is not a model package; choose another name.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".package-", dir=path.parent) as scratch:
+        folder = Path(scratch) / path.name
+        for name, source in models.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, folder / name)
+        texts = {LABELS: labels_to_csv(labels), "docs/README.md": card, "LICENSE": license_text}
+        for name, text in texts.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8")
+        ours = {
+            "format_version": FORMAT_VERSION,
+            "id": identifier,
+            "title": title,
+            "phantom": phantom,
+            "model": spec.to_dict(),
+            "checksums": {name: sha256(folder / name) for name in (*spec.models, LABELS)},
+        }
+        (folder / METADATA).parent.mkdir()
+        (folder / METADATA).write_text(
+            json.dumps({**monai, "mimsegment": ours}, indent=2, ensure_ascii=False) + "\n",
+            encoding="utf-8",
+        )
+        load_package(folder)
+        if path.exists():
+            path.rename(Path(scratch) / "replaced")
+        folder.rename(path)
+    return load_package(path)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify_checksum(path: Path, expected: str | None) -> None:
+    """Raise PackageError when ``path`` is missing or its SHA-256 is not ``expected``."""
+    if not path.is_file():
+        raise PackageError(f"{path} is missing; the package is incomplete, get it again.")
+    if expected is None:
+        raise PackageError(f"{path} has no checksum in the metadata; the package is incomplete.")
+    if sha256(path) != expected:
+        raise PackageError(
+            f"{path} does not match its checksum: it is damaged or was changed; get the package "
+            "again."
+        )
+
+
+def _read_metadata(path: Path) -> dict:
+    if not path.is_file():
+        raise PackageError(f"{path} is missing: the folder is not a model package.")
+    try:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise PackageError(f"{path} cannot be read as JSON ({error}); get it again.") from None
+    if not isinstance(metadata, dict):
+        raise PackageError(f"{path} holds no metadata table; get the package again.")
+    return metadata
+
+
+def _check_labels(spec: ModelSpec, labels: list[Label], path: Path) -> None:
+    named = {label.value for label in labels}
+    nameless = sorted(set(spec.channel_labels) - named - {0})
+    if nameless:
+        raise PackageError(
+            f"{path / LABELS} has no name for label {nameless[0]}, which the network returns."
+        )

@@ -1,0 +1,160 @@
+"""What a model asks of its input and how its output is to be read: plain data, no behavior.
+
+This is the part of a package's metadata under the key ``mimsegment``; training writes it, the
+engine reads it. Sizes and spacings are (z, y, x) after reorientation and transposition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any
+
+from MIMSegment.Logic.errors import PackageError
+from MIMSegment.Logic.matching import InputSpec
+
+NORMALIZATION_SCHEMES = ("zscore", "ct", "rescale_to_01", "rgb_to_01", "none")
+HEADS = ("softmax", "regions")
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Intensity normalization of one channel, with nnU-Net's meaning of the schemes.
+
+    - ``zscore``: subtract the mean, divide by the standard deviation of the image; with
+      ``nonzero`` both are taken inside the non-zero region, outside of which the image stays 0.
+      ``percentiles`` clips to these two percentiles of the image first.
+    - ``ct``: clip to ``lower``..``upper``, subtract ``mean``, divide by ``std``; all four are
+      fixed numbers of the training data.
+    - ``rescale_to_01``: minimum to 0, maximum to 1. ``rgb_to_01``: divide by 255. ``none``.
+    """
+
+    scheme: str = "zscore"
+    nonzero: bool = False
+    percentiles: tuple[float, float] | None = None
+    mean: float = 0.0
+    std: float = 1.0
+    lower: float = 0.0
+    upper: float = 0.0
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From an image to the network's grid: orient, transpose, crop, normalize, resample.
+
+    ``orientation`` is the axis code that (i, j, k) are flipped and permuted to, or None to keep the
+    file's axes; ``transpose`` then permutes (z, y, x). ``spacing`` is the working voxel size in mm
+    (z, y, x); None along an axis keeps the image's own. Resampling is by splines of ``image_order``
+    and, along the coarse axis of an image more than ``anisotropy`` times as coarse there as in
+    plane, ``image_order_z``; predictions go back with ``output_order`` and ``output_order_z``.
+    """
+
+    spacing: tuple[float | None, float | None, float | None]
+    normalization: tuple[Normalization, ...]
+    orientation: str | None = "LPS"
+    transpose: tuple[int, int, int] = (0, 1, 2)
+    crop_to_nonzero: bool = False
+    image_order: int = 3
+    image_order_z: int = 0
+    output_order: int = 1
+    output_order_z: int = 0
+    anisotropy: float = 3.0
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Inputs, preprocessing, sliding window and head of a segmentation model.
+
+    ``patch`` is the network's input size (z, y, x); ``overlap`` the fraction that neighboring
+    windows share. With head ``softmax`` channel n of the output is ``channel_labels[n]`` (0 is
+    background); with ``regions`` each channel is a sigmoid and, in order, paints its label over
+    those before it (whole tumor, then core, then enhancing).
+    """
+
+    inputs: tuple[InputSpec, ...]
+    preprocessing: Preprocessing
+    patch: tuple[int, int, int]
+    channel_labels: tuple[int, ...]
+    head: str = "softmax"
+    overlap: float = 0.5
+    mirror_axes: tuple[int, ...] = ()
+    models: tuple[str, ...] = ("models/model.onnx",)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict:
+        """Plain dictionaries, lists and numbers, ready for JSON."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(data: Mapping, source: str = "the package") -> ModelSpec:
+        """Read and check; raises PackageError naming the field that is missing or wrong."""
+        data = _known(ModelSpec, data, source)
+        preprocessing = _known(Preprocessing, data.get("preprocessing", {}), source)
+        preprocessing["normalization"] = tuple(
+            _build(Normalization, item, source) for item in preprocessing.get("normalization", ())
+        )
+        data["preprocessing"] = _build(Preprocessing, preprocessing, source)
+        data["inputs"] = tuple(_build(InputSpec, i, source) for i in data.get("inputs", ()))
+        spec = _build(ModelSpec, data, source)
+        _check(spec, source)
+        return spec
+
+
+def _known(cls: type, data: Any, source: str) -> dict:
+    if not isinstance(data, Mapping):
+        raise PackageError(f"{source}: {cls.__name__} must be a table, not {data!r}.")
+    unknown = sorted(set(data) - {f.name for f in fields(cls)})
+    if unknown:
+        raise PackageError(
+            f"{source}: {cls.__name__} has the unknown field {unknown[0]!r}; "
+            "the package may need a newer MIM Segment."
+        )
+    return dict(data)
+
+
+def _build(cls: type, data: Any, source: str):
+    if is_dataclass(data):
+        return data
+    data = {k: _tuples(v) for k, v in _known(cls, data, source).items()}
+    try:
+        return cls(**data)
+    except TypeError as error:
+        reason = str(error).replace("__init__() ", "")
+        raise PackageError(f"{source}: {reason}.") from None
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+
+
+def _check(spec: ModelSpec, source: str) -> None:
+    def require(condition: bool, message: str) -> None:
+        if not condition:
+            raise PackageError(f"{source}: {message}.")
+
+    pre = spec.preprocessing
+    require(len(spec.inputs) > 0, "no inputs are named")
+    require(
+        len(pre.normalization) == len(spec.inputs),
+        f"{len(spec.inputs)} inputs but {len(pre.normalization)} normalizations",
+    )
+    for item in pre.normalization:
+        require(item.scheme in NORMALIZATION_SCHEMES, f"normalization {item.scheme!r} is unknown")
+    require(spec.head in HEADS, f"head {spec.head!r} is unknown")
+    require(
+        len(spec.patch) == 3 and all(isinstance(n, int) and n > 0 for n in spec.patch),
+        f"patch {spec.patch!r} is not three positive sizes",
+    )
+    require(
+        len(pre.spacing) == 3 and all(s is None or s > 0 for s in pre.spacing),
+        f"spacing {pre.spacing!r} is not three positive numbers",
+    )
+    require(sorted(pre.transpose) == [0, 1, 2], f"transpose {pre.transpose!r} is no permutation")
+    require(
+        pre.orientation is None
+        or sorted(pre.orientation.translate(str.maketrans("RAI", "LPS"))) == ["L", "P", "S"],
+        f"orientation {pre.orientation!r} is no axis code such as 'LPS'",
+    )
+    require(0 <= spec.overlap < 1, f"overlap {spec.overlap!r} is not in 0..1")
+    require(len(spec.models) > 0, "no model file is named")
+    require(len(spec.channel_labels) > 0, "channel_labels is empty")

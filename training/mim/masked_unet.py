@@ -1,0 +1,72 @@
+"""Masked auto-encoding of a convolutional U-Net.
+
+The dense base of Wald et al. (CVPR 2025, arXiv 2410.23132), after He et al. (MAE, CVPR 2022):
+blocks of the image are hidden, the network restores them, the loss sees hidden voxels only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mim.networks import ResidualEncoderUNet
+from mim.recipe import setting
+
+
+@dataclass(frozen=True)
+class MethodSettings:
+    """How hidden voxels enter the network and how their reconstruction is judged."""
+
+    loss: Literal["l2", "l1"] = setting("l2", "squared or absolute error, normalized intensities")
+    fill: Literal["zero", "token"] = setting(
+        "zero", "hidden voxels become 0 (the normalized mean) or a learnt value for each channel"
+    )
+
+
+class Reconstruction(NamedTuple):
+    """``loss`` is a scalar; ``prediction`` has the images' shape; ``mask`` True = visible."""
+
+    loss: Tensor
+    prediction: Tensor
+    mask: Tensor
+
+
+class MaskedAutoencoderUNet(nn.Module):
+    """A U-Net that learns to restore hidden blocks.
+
+    The mask is applied to the image *before* the first convolution: afterwards it would be too
+    late, as every convolution near a block's edge would have seen into it.
+    """
+
+    def __init__(self, network: ResidualEncoderUNet, in_channels: int, settings: MethodSettings):
+        super().__init__()
+        self.network = network
+        self.settings = settings
+        if settings.fill == "token":
+            self.mask_token = nn.Parameter(torch.zeros(1, in_channels, 1, 1, 1))
+
+    def forward(self, images: Tensor, mask: Tensor, valid: Tensor | None = None) -> Reconstruction:
+        """Restore ``images`` (b, c, z, y, x) from what ``mask`` (b, 1, z, y, x) leaves visible.
+
+        ``valid`` (b, 1, z, y, x) leaves voxels that belong to no scan (padding) out of the loss.
+        """
+        prediction = self.network(self.hide(images, mask)).float()
+        scored = ~mask if valid is None else ~mask & valid
+        loss = _masked_error(prediction, images.float(), scored, self.settings.loss)
+        return Reconstruction(loss, prediction, mask)
+
+    def hide(self, images: Tensor, mask: Tensor) -> Tensor:
+        """The images as the network sees them: masked voxels replaced, whatever they hold."""
+        fill = self.mask_token if self.settings.fill == "token" else images.new_zeros(())
+        return torch.where(mask, images, fill.to(images.dtype))
+
+
+def _masked_error(prediction: Tensor, target: Tensor, scored: Tensor, kind: str) -> Tensor:
+    """Mean error over the scored voxels and all channels; 0 when nothing is scored."""
+    difference = prediction - target
+    error = difference.abs() if kind == "l1" else difference.square()
+    total = torch.where(scored, error, 0.0).sum()
+    return total / (scored.sum() * target.shape[1]).clamp(min=1)

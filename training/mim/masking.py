@@ -1,0 +1,69 @@
+"""Masks for masked image modelling. One convention everywhere: ``True`` means visible."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mim.recipe import RecipeError, setting
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """Which part of an image is hidden."""
+
+    ratio: tuple[float, float] = setting(
+        (0.75, 0.75), "masked fraction of the blocks, drawn for each sample between these two"
+    )
+    block: tuple[int, ...] = setting(
+        (),
+        "block size (z, y, x) in voxels; empty: one voxel of the network's coarsest stage, which "
+        "follows the data's anisotropy",
+    )
+
+    def __post_init__(self):
+        if not 0 < self.ratio[0] <= self.ratio[1] < 1:
+            raise RecipeError(f"mask.ratio must rise and lie between 0 and 1, not {self.ratio}.")
+        if self.block and (len(self.block) != 3 or min(self.block) < 1):
+            raise RecipeError(
+                f"mask.block must be empty or three sizes of at least 1: {self.block}."
+            )
+
+
+def grid_shape(shape: Sequence[int], block: Sequence[int]) -> tuple[int, ...]:
+    """How many blocks cover ``shape`` along each axis; the last may reach beyond its end."""
+    return tuple(-(-size // edge) for size, edge in zip(shape, block, strict=True))
+
+
+def block_mask(
+    batch: int,
+    grid: Sequence[int],
+    ratio: float | tuple[float, float],
+    generator: torch.Generator,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Draw which blocks are visible: bool (batch, 1, *grid), uniformly without replacement.
+
+    Of N blocks exactly ⌊(1 − ratio)·N⌋ are visible in every sample, at least one and at most
+    N − 1; with ``ratio`` = (low, high) each sample draws its own ratio uniformly from it. Nothing
+    is read back from the device, and shapes depend on the arguments alone.
+    """
+    count = int(torch.Size(grid).numel())
+    low, high = (ratio, ratio) if isinstance(ratio, float | int) else ratio
+    drawn = torch.rand(batch, 1, generator=generator, device=device, dtype=torch.float64)
+    fraction = 1 - (low + (high - low) * drawn)
+    # The small number keeps (1 - 0.9) * 10 from being floored to 0.
+    visible = (fraction * count + 1e-6).floor().clamp(1, max(1, count - 1))
+    order = torch.rand(batch, count, generator=generator, device=device).argsort(1)
+    rank = order.argsort(1)
+    return (rank < visible).view(batch, 1, *grid)
+
+
+def upsample_mask(mask: Tensor, block: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """A block mask (b, 1, *grid) at voxels: (b, 1, *shape), blocks at the far ends cut off."""
+    grown = functional.interpolate(mask.to(torch.uint8), scale_factor=tuple(map(float, block)))
+    return grown[(..., *(slice(size) for size in shape))].bool()

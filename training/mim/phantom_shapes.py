@@ -1,0 +1,175 @@
+"""Shapes of digital anatomy: smooth random fields and soft implicit surfaces in millimeters.
+
+A shape is a *level*: a float32 array (z, y, x) that is positive inside, negative outside, and near
+its surface the distance to it in mm. Points are (x, y, z) in mm, LPS, from the center of the box.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+FAR = np.float32(-1e3)  # the level outside the block in which a shape was computed
+Point = Sequence[float]
+
+
+class Space:
+    """A box of the patient on a regular grid along the patient's axes.
+
+    ``x``, ``y``, ``z`` are the LPS coordinates (z, y, x) in mm of every voxel; `bend` displaces
+    them, so that everything drawn afterwards is deformed. Random fields stand on knots fixed in
+    the box: the same generator draws the same anatomy at every voxel size.
+    """
+
+    def __init__(self, lengths: Point, spacing: Point, rng: np.random.Generator):
+        """``lengths`` and ``spacing`` are (z, y, x) in mm."""
+        self.rng = rng
+        self.spacing = tuple(float(s) for s in spacing)
+        self.shape = tuple(round(n / s) for n, s in zip(lengths, spacing, strict=True))
+        self.lengths = tuple(float(n) for n in lengths)
+        self.axes = [
+            (np.arange(n, dtype=np.float32) - (n - 1) / 2) * np.float32(s)
+            for n, s in zip(self.shape, self.spacing, strict=True)
+        ]
+        self.z, self.y, self.x = np.meshgrid(*self.axes, indexing="ij")
+        self._slack = 0.0  # how far `bend` has moved a coordinate at most
+
+    def noise(self, scale: float | Point) -> np.ndarray:
+        """A Gaussian random field (z, y, x) of unit variance; ``scale`` in mm, one or (z, y, x)."""
+        scales = (scale,) * 3 if np.isscalar(scale) else scale
+        bases = [
+            _spline_basis(axis, length, s)
+            for axis, length, s in zip(self.axes, self.lengths, scales, strict=True)
+        ]
+        return spline_field([b.shape[1] for b in bases], bases, self.rng)
+
+    def bend(self, amplitude: float, scale: float) -> None:
+        """Displace the coordinates by a smooth random field, ``amplitude`` mm of deviation."""
+        self.displace(*(amplitude * self.noise(scale) for _ in range(3)))
+
+    def displace(self, dx: np.ndarray, dy: np.ndarray, dz: np.ndarray) -> None:
+        """Add fields in mm to the coordinates: what is drawn next moves by their negative."""
+        self.x, self.y, self.z = self.x + dx, self.y + dy, self.z + dz
+        self._slack += max(float(np.abs(d).max()) for d in (dx, dy, dz))
+
+    def ellipsoid(self, center: Point, radii: Point, turn: Point = (0, 0, 0)) -> np.ndarray:
+        """Level of an ellipsoid turned about its x, y and z axes by ``turn`` degrees."""
+        level, block = self._blank(center, center, max(radii))
+        offset = self._offset(block, center)
+        if any(turn):
+            offset = np.tensordot(rotation(*turn).T.astype(np.float32), offset, 1)
+        radii = np.asarray(radii, np.float32)[:, None, None, None]
+        unit = offset / radii
+        reach = np.sqrt(np.square(unit).sum(0))
+        slope = np.sqrt(np.square(unit / radii).sum(0))
+        tiny = np.float32(1e-3)  # keeps the quotient finite, and positive, at the center
+        level[block] = (1 - reach) * (reach + tiny) / (slope + tiny / radii.min())
+        return level
+
+    def tube(self, path: Sequence[Point], radii: float | Sequence[float]) -> np.ndarray:
+        """Level of a tube along the polyline ``path`` whose radius goes from point to point."""
+        radii = np.broadcast_to(np.asarray(radii, float), len(path))
+        level = np.full(self.shape, FAR, np.float32)
+        for (a, ra), (b, rb) in pairwise(zip(path, radii, strict=True)):
+            _, block = self._blank(a, b, max(ra, rb), empty=False)
+            offset = self._offset(block, a)
+            along = np.asarray(b, np.float32) - np.asarray(a, np.float32)
+            t = np.tensordot(along, offset, 1) / max(float(along @ along), 1e-6)
+            t = np.clip(t, 0, 1)
+            away = offset - along[:, None, None, None] * t
+            segment = ra + t * (rb - ra) - np.sqrt(np.square(away).sum(0))
+            np.maximum(level[block], segment, out=level[block])
+        return level
+
+    def _offset(self, block, center: Point) -> np.ndarray:
+        axes = zip((self.x, self.y, self.z), center, strict=True)
+        return np.stack([axis[block] - np.float32(c) for axis, c in axes])
+
+    def _blank(self, a: Point, b: Point, reach: float, empty: bool = True):
+        """An empty level, and the block of voxels within ``reach`` mm of the box from a to b."""
+        margin = reach + self._slack + 8.0
+        block = tuple(
+            slice(*np.searchsorted(axis, (min(p, q) - margin, max(p, q) + margin)))
+            for axis, p, q in zip(self.axes, reversed(a), reversed(b), strict=True)
+        )
+        return (np.full(self.shape, FAR, np.float32) if empty else None), block
+
+
+def union(*levels: np.ndarray, blend: float = 0.0) -> np.ndarray:
+    """Inside any of the shapes; ``blend`` mm rounds the crease where two meet."""
+    result = levels[0]
+    for level in levels[1:]:
+        result = _soft_maximum(result, level, blend)
+    return result
+
+
+def intersect(*levels: np.ndarray, blend: float = 0.0) -> np.ndarray:
+    """Inside all of the shapes; ``blend`` mm rounds the edge."""
+    return -union(*(-level for level in levels), blend=blend)
+
+
+def subtract(level: np.ndarray, *others: np.ndarray, blend: float = 0.0) -> np.ndarray:
+    """Inside ``level`` and outside the others."""
+    return intersect(level, *(-other for other in others), blend=blend)
+
+
+def shell(level: np.ndarray, thickness: float) -> np.ndarray:
+    """The layer of ``thickness`` mm that lies inside the surface."""
+    return thickness / 2 - np.abs(level - thickness / 2)
+
+
+def curve(points: Sequence[Point], count: int = 24) -> np.ndarray:
+    """``count`` points on a smooth curve through ``points`` (any number of columns)."""
+    from scipy.interpolate import CubicSpline
+
+    points = np.asarray(points, float)
+    steps = np.linalg.norm(np.diff(points[:, :3], axis=0), axis=1)
+    at = np.concatenate([[0], np.cumsum(steps)])
+    return CubicSpline(at, points)(np.linspace(0, at[-1], count))
+
+
+def mirrored(point: Point) -> Iterator[tuple[float, Point]]:
+    """(+1, left) and (-1, right): the point given for the left side, on both sides."""
+    for side in (1.0, -1.0):
+        yield side, (side * point[0], *point[1:])
+
+
+def rotation(about_x: float, about_y: float, about_z: float) -> np.ndarray:
+    """3×3 matrix that turns by degrees about x, then y, then z."""
+    from scipy.spatial.transform import Rotation
+
+    return Rotation.from_euler("xyz", (about_x, about_y, about_z), degrees=True).as_matrix()
+
+
+def spline_field(knots, bases, rng: np.random.Generator) -> np.ndarray:
+    """White noise on ``knots`` (z, y, x), interpolated by cubic B-splines, of unit variance."""
+    field = rng.standard_normal(knots, dtype=np.float32)
+    for basis in bases:  # contracts the first axis and appends the new one: (z, y, x) in the end
+        field = np.tensordot(field, basis, (0, 1))
+    return field / np.float32((151 / 315) ** 1.5)  # mean sum of squared weights of each axis
+
+
+def smooth_field(shape: Sequence[int], knots: int, rng: np.random.Generator) -> np.ndarray:
+    """A random field (z, y, x) of unit variance with ``knots`` spans along every axis."""
+    bases = [_spline_basis(np.linspace(-0.5, 0.5, n), 1.0, 1.0 / knots) for n in shape]
+    return spline_field([b.shape[1] for b in bases], bases, rng)
+
+
+def _spline_basis(axis: np.ndarray, length: float, scale: float) -> np.ndarray:
+    """Weights (positions, knots) of uniform cubic B-splines whose knots are ``scale`` apart."""
+    first = -length / 2 - 2 * scale
+    knots = int(np.ceil(length / scale)) + 5
+    t = np.abs((axis[:, None] - first) / scale - np.arange(knots))
+    near = 2 / 3 - t**2 + t**3 / 2
+    far = np.clip(2 - t, 0, None) ** 3 / 6
+    return np.where(t < 1, near, far).astype(np.float32)
+
+
+def _soft_maximum(a: np.ndarray, b: np.ndarray, blend: float) -> np.ndarray:
+    """Maximum with a quadratic fillet of width ``blend`` where ``a`` and ``b`` are close."""
+    if blend <= 0:
+        return np.maximum(a, b)
+    overlap = np.clip(1 - np.abs(a - b) / blend, 0, None)
+    return np.maximum(a, b) + overlap * overlap * np.float32(blend / 4)

@@ -1,0 +1,245 @@
+"""Recipes: typed, immutable settings read from TOML and changed on the command line.
+
+A recipe is a frozen dataclass whose sections are frozen dataclasses too; every field is declared
+with `setting`. A file may leave keys out; what then holds is in the resolved recipe that every run
+saves, and that file is itself a recipe.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import tomllib
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from MIMSegment.Logic.errors import MIMSegmentError
+from MIMSegment.Logic.files import replacing
+
+R = TypeVar("R")
+
+
+class RecipeError(MIMSegmentError):
+    """A recipe or override with an unknown key, a wrong type or an impossible value."""
+
+
+def setting(default: Any, help: str, *, affects_result: bool = True) -> Any:
+    """Declare a recipe field; ``affects_result=False`` keeps it out of the recipe's hash."""
+    metadata = {"help": help, "affects_result": affects_result}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def section(cls: type) -> Any:
+    """Declare a recipe field that is itself a dataclass of settings."""
+    return dataclasses.field(default_factory=cls)
+
+
+def load_recipe(cls: type[R], path: str | Path, overrides: Sequence[str] = ()) -> R:
+    """Read a ``.toml`` (or a run's ``recipe.json``) into ``cls`` and apply ``key=value`` overrides.
+
+    Raises RecipeError naming the file or override, the key and, for an unknown key, the nearest.
+    """
+    path = Path(path)
+    values = _read(path)
+    _check_keys(cls, values, f"{path}: ")
+    for text in overrides:
+        _override(cls, values, text)
+    return _build(cls, values, "")
+
+
+def to_dict(recipe: Any) -> dict:
+    """The recipe as plain dictionaries, lists, numbers and strings (what JSON can hold)."""
+    return json.loads(json.dumps(dataclasses.asdict(recipe)))
+
+
+def recipe_hash(recipe: Any) -> str:
+    """Twelve hexadecimal digits over everything that can change a result, whatever its order."""
+    values = {
+        key: value
+        for key, value, field in _flatten(recipe)
+        if field.metadata.get("affects_result", True)
+    }
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def save_recipe(recipe: Any, path: str | Path) -> None:
+    """Write the resolved recipe as JSON; `load_recipe` reads it back."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(to_dict(recipe), indent=2) + "\n")
+
+
+def differences(recipe: Any, stored: dict) -> list[str]:
+    """Result-changing keys in which ``recipe`` differs from ``stored`` (see `to_dict`)."""
+    lines = []
+    for key, value, field in _flatten(recipe):
+        before = stored
+        for part in key.split("."):
+            before = before.get(part) if isinstance(before, dict) else None
+        if field.metadata.get("affects_result", True) and before != _plain(value):
+            lines.append(f"{key} was {before}, is now {_plain(value)}")
+    return lines
+
+
+def describe(cls: type, prefix: str = "") -> str:
+    """One line for each key: name, default and meaning, for ``--help``."""
+    lines = []
+    for field, kind in _fields(cls):
+        key = prefix + field.name
+        if dataclasses.is_dataclass(kind):
+            lines.append(describe(kind, key + "."))
+        else:
+            default = json.dumps(_plain(field.default))
+            lines.append(f"  {key} = {default}\n      {field.metadata['help']}")
+    return "\n".join(lines)
+
+
+def _read(path: Path) -> dict:
+    try:
+        text = path.read_text()
+        return json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except FileNotFoundError as error:
+        raise RecipeError(f"There is no recipe {path}; training/recipes holds some.") from error
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise RecipeError(f"{path} is not a readable recipe: {error}") from error
+
+
+def _kinds(cls: type) -> dict[str, Any]:
+    return {field.name: kind for field, kind in _fields(cls)}
+
+
+def _fields(cls: type) -> Iterator[tuple[dataclasses.Field, Any]]:
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        yield field, hints[field.name]
+
+
+def _flatten(recipe: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses.Field]]:
+    for field in dataclasses.fields(recipe):
+        value = getattr(recipe, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _flatten(value, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name, value, field
+
+
+def _keys(cls: type, prefix: str = "") -> Iterator[str]:
+    for field, kind in _fields(cls):
+        if dataclasses.is_dataclass(kind):
+            yield from _keys(kind, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name
+
+
+def _check_keys(cls: type, values: dict, where: str, prefix: str = "") -> None:
+    kinds = _kinds(cls)
+    for key, value in values.items():
+        if key not in kinds:
+            raise _unknown(cls, prefix + key, where, prefix)
+        if dataclasses.is_dataclass(kinds[key]):
+            if not isinstance(value, dict):
+                raise RecipeError(f"{where}{prefix}{key} is a section, not a value.")
+            _check_keys(kinds[key], value, where, f"{prefix}{key}.")
+
+
+def _unknown(cls: type, key: str, where: str, prefix: str = "") -> RecipeError:
+    known = [prefix + name for name in _keys(cls)]
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    if not close:  # the right name in the wrong section
+        last = key.rsplit(".", 1)[-1]
+        close = [name for name in known if name.rsplit(".", 1)[-1] == last][:1]
+    advice = f"did you mean {close[0]}?" if close else "--help lists the keys."
+    return RecipeError(f"{where}unknown key {key}; {advice}")
+
+
+def _override(cls: type, values: dict, text: str) -> None:
+    """Put one ``dotted.key=value`` into ``values``."""
+    key, equals, raw = text.partition("=")
+    key = key.strip()
+    if not equals:
+        raise RecipeError(f"'{text}' is not an override; write key=value.")
+    if key not in _keys(cls):
+        raise _unknown(cls, key, f"'{text}': ")
+    *sections, last = key.split(".")
+    kind = cls
+    for name in sections:
+        kind = _kinds(kind)[name]
+        values = values.setdefault(name, {})
+    values[last] = _parse(raw.strip(), _kinds(kind)[last])
+
+
+def _parse(raw: str, kind: Any) -> Any:
+    """Read a value typed by hand; its type is checked later, with the whole recipe."""
+    if kind is str or typing.get_origin(kind) is typing.Literal:
+        return raw.strip("\"'")
+    if typing.get_origin(kind) is not tuple:
+        return _toml_value(raw)
+    brackets = raw.replace("(", "[").replace(")", "]")
+    value = _toml_value(brackets)
+    if isinstance(value, str):  # 16,32 and (1,1,1),(2,2,2) lack the outer brackets
+        value = _toml_value(f"[{brackets}]")
+    return value if isinstance(value, list | str) else [value]
+
+
+def _toml_value(raw: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        return raw
+
+
+def _build(cls: type[R], values: dict, prefix: str) -> R:
+    arguments = {}
+    for field, kind in _fields(cls):
+        key = prefix + field.name
+        if dataclasses.is_dataclass(kind):
+            arguments[field.name] = _build(kind, values.get(field.name, {}), key + ".")
+        elif field.name in values:
+            arguments[field.name] = _convert(values[field.name], kind, key)
+    return cls(**arguments)
+
+
+def _convert(value: Any, kind: Any, key: str) -> Any:
+    """``value`` as ``kind``, or a RecipeError that says what was expected."""
+    origin = typing.get_origin(kind)
+    if origin is tuple and isinstance(value, list | tuple):
+        return _convert_tuple(value, typing.get_args(kind), key)
+    if origin is typing.Literal and value in typing.get_args(kind):
+        return value
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if math.isfinite(value):
+            return float(value)
+    # For isinstance a bool is an int, but 'true' is no number of steps.
+    elif kind in (int, bool, str) and type(value) is kind:
+        return value
+    raise RecipeError(f"{key} must be {_name(kind)}, not {json.dumps(_plain(value))}.")
+
+
+def _convert_tuple(value: Sequence, kinds: tuple, key: str) -> tuple:
+    if kinds[-1] is Ellipsis:
+        kinds = (kinds[0],) * len(value)
+    if len(kinds) != len(value):
+        raise RecipeError(f"{key} must have {len(kinds)} entries, not {len(value)}.")
+    return tuple(
+        _convert(entry, kind, f"{key}[{i}]")
+        for i, (entry, kind) in enumerate(zip(value, kinds, strict=True))
+    )
+
+
+def _name(kind: Any) -> str:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(map(str, arguments))
+    if origin is tuple:
+        many = arguments[-1] is Ellipsis
+        return f"a list of {_name(arguments[0])}" if many else f"a list of {len(arguments)} entries"
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    return names[kind]
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(entry) for entry in value] if isinstance(value, tuple | list) else value

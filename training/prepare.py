@@ -1,0 +1,52 @@
+"""Turn a folder of scans into a cache that training reads without touching the disk twice.
+
+    python training/prepare.py SCANS CACHE
+
+SCANS is a Medical-Decathlon-style folder (dataset.json, imagesTr, labelsTr) or any folder with
+NIfTI, NRRD or MHA files or DICOM series. CACHE gets fingerprint.json, plan.json, split.json,
+cases.json and one fp16 file per volume. Volumes that must not be used are named and left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from mim.caching import PrepareOptions, prepare_dataset
+
+from MIMSegment.Logic.errors import MIMSegmentError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; 0, or 2 after one line about what went wrong."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("scans", help="folder of scans")
+    parser.add_argument("cache", help="folder to write (new, or one written by this command)")
+    parser.add_argument("--modality", help="CT or MR, for folders that do not say it")
+    parser.add_argument("--spacing", type=float, nargs=3, metavar=("Z", "Y", "X"),
+                        help="working voxel size in mm (default: median of the data)")  # fmt: skip
+    parser.add_argument("--patch-voxels", type=int, default=100_000,
+                        help="size of a training crop (default: %(default)s, for a CPU)")  # fmt: skip
+    parser.add_argument("--stages", type=int, default=4, help="resolutions of the network")
+    parser.add_argument("--held-back", type=float, default=0.2, metavar="FRACTION",
+                        help="share of subjects kept for evaluation (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--exclude", nargs="*", default=[], metavar="SUBJECT",
+                        help="subjects that no step may see")  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="of the split")
+    parser.add_argument("--jobs", type=int, default=0, help="processes (default: all cores)")
+    arguments = vars(parser.parse_args(argv))
+    try:
+        summary = prepare_dataset(
+            arguments.pop("scans"), arguments.pop("cache"), PrepareOptions(**arguments)
+        )
+    except MIMSegmentError as error:
+        print(f"prepare: error: {error}", file=sys.stderr)
+        return 2
+    print(summary)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
