@@ -13,7 +13,7 @@ from typing import Any
 from MIMSegment.Logic.errors import PackageError
 
 SCHEMA_VERSION = 1
-ID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
+ID = re.compile(r"[a-z0-9]([a-z0-9._-]{0,78}[a-z0-9])?")
 VERSION = re.compile(r"[0-9]([0-9A-Za-z.+-]{0,30}[0-9A-Za-z])?")
 # DICOM modality (0008,0060) and what people call it.
 MODALITIES = {
@@ -130,7 +130,7 @@ _BOOL: _Rule = (_is_bool, "true or false")
 _SECONDS: _Rule = (_is_seconds, "a number of seconds above 0, or null")
 _HARDWARE: _Rule = (_is_hardware, "a text, or null")
 _REQUIRED: dict[str, _Rule] = {
-    "id": (_matches(ID), "1 to 64 letters, digits, dots, dashes or underscores"),
+    "id": (_matches(ID), "1 to 80 lower-case letters, digits, dots, dashes or underscores"),
     "version": (_matches(VERSION), "a version such as 1.2.0"),
     "title": _TEXT,
     "description": _TEXT,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from MIMSegment.Logic.errors import DeviceError, PackageError
+from MIMSegment.Logic.errors import Cancelled, DeviceError, PackageError
 
 
 class OnnxSession:
@@ -38,12 +38,22 @@ class OnnxSession:
                 f"{path} is no ONNX model that ONNX Runtime {onnxruntime.__version__} can load "
                 f"({reason}); get the package again."
             ) from None
+        self._run_options = onnxruntime.RunOptions()
         self._input = self._session.get_inputs()[0].name
         self.input_shape = tuple(self._session.get_inputs()[0].shape)
         self.output_shape = tuple(self._session.get_outputs()[0].shape)
 
     def __call__(self, tile: np.ndarray) -> np.ndarray:
-        return self._session.run(None, {self._input: tile})[0]
+        try:
+            return self._session.run(None, {self._input: tile}, self._run_options)[0]
+        except Exception:
+            if self._run_options.terminate:
+                raise Cancelled("Stopped on request.") from None
+            raise
+
+    def terminate(self) -> None:
+        """From any thread: end the running call with Cancelled, and every later one."""
+        self._run_options.terminate = True
 
     def check_channels(self, inputs: int, outputs: int, source: str) -> None:
         """Raise PackageError when the network's channels are not the package's."""

@@ -144,11 +144,15 @@ def rotation(about_x: float, about_y: float, about_z: float) -> np.ndarray:
 
 
 def spline_field(knots, bases, rng: np.random.Generator) -> np.ndarray:
-    """White noise on ``knots`` (z, y, x), interpolated by cubic B-splines, of unit variance."""
+    """White noise on ``knots`` (z, y, x), interpolated by cubic B-splines, of unit variance.
+
+    Values beyond 2.5 are cut off: a texture must never turn a tissue into another.
+    """
     field = rng.standard_normal(knots, dtype=np.float32)
     for basis in bases:  # contracts the first axis and appends the new one: (z, y, x) in the end
         field = np.tensordot(field, basis, (0, 1))
-    return field / np.float32((151 / 315) ** 1.5)  # mean sum of squared weights of each axis
+    field /= np.float32((151 / 315) ** 1.5)  # mean sum of squared weights of each axis
+    return np.clip(field, -2.5, 2.5, out=field)
 
 
 def smooth_field(shape: Sequence[int], knots: int, rng: np.random.Generator) -> np.ndarray:

@@ -1,0 +1,125 @@
+"""The stored pixel values of DICOM files.
+
+Native, deflated and run-length encoded pixels are decoded by pydicom itself. All other compressed
+pixels go through SimpleITK's GDCM, which is always there, so that the result does not depend on
+which optional decoders happen to be installed.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from MIMSegment.Logic.errors import InputError
+
+_PIXEL_TAGS = [
+    "SOPClassUID", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows",
+    "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData",
+    "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
+]  # fmt: skip
+_RLE = "1.2.840.10008.1.2.5"
+_JPEG = "1.2.840.10008.1.2.4."
+# What GDCM decodes: JPEG (8 and 12 bit, lossy and lossless), JPEG-LS and JPEG 2000.
+_THROUGH_GDCM = {_JPEG + n for n in ("50", "51", "57", "70", "80", "81", "90", "91")}
+
+
+def stored_frames(path: Path, indices: list[int]) -> np.ndarray:
+    """The chosen frames of a file as stored, (n, rows, columns), before any rescaling.
+
+    Raises InputError naming the file if pixels are missing, cut short or in an encoding that
+    cannot be decoded here.
+    """
+    import pydicom
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            dataset = pydicom.dcmread(path, force=True, specific_tags=_PIXEL_TAGS)
+            frames = _decoded(dataset, path)
+        except InputError:
+            raise
+        except Exception as error:  # decoders raise whatever their library raises
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
+            raise InputError(
+                f"{path} has pixels that cannot be decoded ({reason}); copy the file again or "
+                "export it uncompressed."
+            ) from None
+    if len(frames) <= max(indices):
+        raise InputError(
+            f"{path} holds {len(frames)} frames where {max(indices) + 1} are stated; fetch it again."
+        )
+    return frames[indices]
+
+
+def _decoded(dataset, path: Path) -> np.ndarray:
+    if "PixelData" not in dataset:
+        raise InputError(f"{path} holds no pixels; fetch the series again with its images.")
+    syntax = _transfer_syntax(dataset)
+    if syntax.is_compressed and not syntax.is_deflated and syntax != _RLE:
+        if syntax in _THROUGH_GDCM:
+            array = _through_gdcm(dataset)
+        elif _pydicom_decodes(syntax):
+            array = dataset.pixel_array
+        else:
+            raise InputError(
+                f"{path} is compressed as {syntax.name}, which cannot be decoded here; export the "
+                "series uncompressed or as lossless JPEG 2000."
+            )
+    else:
+        array = dataset.pixel_array
+    array = array.reshape(-1, dataset.Rows, dataset.Columns)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _transfer_syntax(dataset):
+    """The encoding that the file states, or the one it was read with if it has no file meta."""
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    if not hasattr(dataset, "file_meta"):
+        dataset.file_meta = FileMetaDataset()
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        implicit, little = dataset.original_encoding
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    return dataset.file_meta.TransferSyntaxUID
+
+
+def _pydicom_decodes(syntax) -> bool:
+    from pydicom.pixels import get_decoder
+
+    try:
+        return get_decoder(syntax).is_available
+    except NotImplementedError:
+        return False
+
+
+def _through_gdcm(dataset) -> np.ndarray:
+    """Decode with SimpleITK, from a file that holds the pixels and nothing else.
+
+    Read from the original file, the values would come rescaled, and by the first frame's factors.
+    """
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import SecondaryCaptureImageStorage, generate_uid
+
+    from MIMSegment.Logic.volume import itk
+
+    bare = Dataset()
+    for tag in _PIXEL_TAGS:
+        if tag in dataset:
+            bare[tag] = dataset[tag]
+    bare.SOPClassUID = SecondaryCaptureImageStorage
+    bare.SOPInstanceUID = generate_uid()
+    bare.PhotometricInterpretation = "MONOCHROME2"
+    bare.file_meta = FileMetaDataset()
+    bare.file_meta.TransferSyntaxUID = dataset.file_meta.TransferSyntaxUID
+    with tempfile.TemporaryDirectory(prefix="mimsegment-") as folder:
+        name = str(Path(folder) / "pixels.dcm")
+        bare.save_as(name, enforce_file_format=True)
+        reader = itk().ImageFileReader()
+        reader.SetImageIO("GDCMImageIO")
+        reader.SetFileName(name)
+        return itk().GetArrayFromImage(reader.Execute())

@@ -1,0 +1,135 @@
+"""What every part of the scene needs: a bare scene, LPS/RAS, parent transforms, names, places.
+
+Slicer classes are looked up when they are used, because in Slicer a module may be loaded before
+the modules that bring them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Iterator
+
+import numpy as np
+import slicer
+from vtkmodules.vtkCommonCore import vtkLogger, vtkOutputWindow, vtkStringOutputWindow
+from vtkmodules.vtkCommonMath import vtkMatrix4x4
+
+from MIMSegment.Logic.errors import GeometryError
+from MIMSegment.Logic.volume import Geometry
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # its own inverse
+_ORTHOGONAL = 1e-4  # largest cosine between two axes of a grid that is not sheared
+
+
+def new_scene():
+    """A scene with the logics that volumes, segmentations and subject hierarchy need, without Qt.
+
+    In Slicer use ``slicer.mrmlScene`` instead. The logics live as long as the returned object.
+    The terminology logic is left out: it serves only to browse terminology files, which the bare
+    core does not have; segments carry their codes without it.
+    """
+    scene = slicer.vtkMRMLScene()
+    application = slicer.vtkSlicerApplicationLogic()
+    application.SetMRMLScene(scene)
+    colors = application.GetColorLogic()
+    colors.SetMRMLScene(scene)
+    colors.AddDefaultColorNodes()
+    application.SetModuleLogic("Colors", colors)
+    logics = [application]
+    for name, logic in {
+        "SubjectHierarchy": slicer.vtkSlicerSubjectHierarchyModuleLogic(),
+        "Segmentations": slicer.vtkSlicerSegmentationsModuleLogic(),
+        "Volumes": slicer.vtkSlicerVolumesLogic(),
+    }.items():
+        logic.SetMRMLApplicationLogic(application)
+        logic.SetMRMLScene(scene)
+        application.SetModuleLogic(name, logic)
+        logics.append(logic)
+    patient_right_is_screen_left = True
+    slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene, patient_right_is_screen_left)
+    # A logic holds its scene, so the scene itself must not hold the logics: neither would be freed.
+    weakref.finalize(scene, logics.clear)
+    return scene
+
+
+def vtk_matrix(matrix: np.ndarray) -> vtkMatrix4x4:
+    """A 4×4 array as VTK has it."""
+    result = vtkMatrix4x4()
+    result.DeepCopy(np.asarray(matrix, float).ravel().tolist())
+    return result
+
+
+def numpy_matrix(matrix: vtkMatrix4x4) -> np.ndarray:
+    """VTK's 4×4 matrix as an array."""
+    return np.array([[matrix.GetElement(i, j) for j in range(4)] for i in range(4)])
+
+
+def parent_matrix(node) -> np.ndarray:
+    """The 4×4 matrix that takes the node's own RAS millimeters to world RAS millimeters.
+
+    Raises GeometryError when a parent transform is not linear.
+    """
+    matrix = vtkMatrix4x4()
+    parent = node.GetParentTransformNode()
+    if parent is not None and not parent.GetMatrixTransformToWorld(matrix):
+        raise GeometryError(
+            f"{node.GetName()} is under the non-linear transform {parent.GetName()}; "
+            "harden the transform on it first."
+        )
+    return numpy_matrix(matrix)
+
+
+def world_geometry(ijk_to_ras: np.ndarray, shape, node) -> Geometry:
+    """The grid, in world LPS, of ``shape`` (z, y, x) voxels that ``node`` holds.
+
+    Raises GeometryError when its parent transform bends or shears it.
+    """
+    geometry = Geometry(tuple(shape), LPS_TO_RAS @ parent_matrix(node) @ ijk_to_ras)
+    axes = geometry.direction
+    if np.abs(axes.T @ axes - np.eye(3)).max() > _ORTHOGONAL:
+        raise GeometryError(
+            f"The voxels of {node.GetName()} are sheared by its parent transform; harden the "
+            "transform on it, or resample it to a rectangular grid, first."
+        )
+    return geometry
+
+
+def unique_name(scene, name: str) -> str:
+    """``name``, or ``name_1`` and so on when a node of the scene has it.
+
+    ``&`` becomes ``+``: Slicer writes it into scene files without escaping, which makes them
+    unreadable.
+    """
+    name = name.replace("&", "+") or "Unnamed"
+    candidate, number = name, 0
+    while scene.GetFirstNodeByName(candidate) is not None:
+        number += 1
+        candidate = f"{name}_{number}"
+    return candidate
+
+
+def subject_item(scene, node, owner: str) -> tuple:
+    """The subject hierarchy node and the node's item in it, created where no Qt plugin does.
+
+    ``owner`` is the name of Slicer's plugin for the kind of node: "Volumes", "Segmentations".
+    """
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    item = hierarchy.GetItemByDataNode(node)
+    if not item:
+        item = hierarchy.CreateItem(hierarchy.GetSceneItemID(), node, owner)
+    return hierarchy, item
+
+
+@contextlib.contextmanager
+def vtk_messages() -> Iterator[vtkStringOutputWindow]:
+    """Catch what VTK prints in the block: Slicer's readers and writers say why only there."""
+    window, messages = vtkOutputWindow.GetInstance(), vtkStringOutputWindow()
+    verbosity = vtkLogger.GetCurrentVerbosityCutoff()
+    vtkOutputWindow.SetInstance(messages)
+    vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_OFF)
+    try:
+        yield messages
+    finally:
+        vtkOutputWindow.SetInstance(window)
+        vtkLogger.SetStderrVerbosity(verbosity)

@@ -1,0 +1,113 @@
+"""Images in the scene: `Volume` to volume node and back."""
+
+from __future__ import annotations
+
+import numpy as np
+import slicer
+from vtkmodules.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+from vtkmodules.vtkCommonDataModel import vtkImageData
+from vtkmodules.vtkCommonMath import vtkMatrix4x4
+
+from MIMSegment.Logic.errors import InputError
+from MIMSegment.Logic.scene_core import (
+    LPS_TO_RAS,
+    numpy_matrix,
+    subject_item,
+    unique_name,
+    vtk_matrix,
+    world_geometry,
+)
+from MIMSegment.Logic.volume import Volume
+
+CT_WINDOW_LEVEL = (400.0, 40.0)  # HU, soft tissue
+
+
+def add_volume(scene, volume: Volume, name: str, modality: str | None = None):
+    """Add a one-channel ``volume`` as a new vtkMRMLScalarVolumeNode with a unique name.
+
+    ``modality`` (default: the volume's DICOM header) chooses the gray window: soft tissue for
+    "CT", otherwise Slicer's automatic one. Raises ValueError for several channels.
+    """
+    if volume.array.shape[0] != 1:
+        raise ValueError(f"{volume.array.shape[0]} channels; use add_channels")
+    return add_channels(scene, volume, [name], modality)[0]
+
+
+def add_channels(scene, volume: Volume, names: list[str], modality: str | None = None) -> list:
+    """Add each channel of ``volume`` as a new vtkMRMLScalarVolumeNode, named by ``names``."""
+    modality = modality or volume.header.get("Modality")
+    nodes = []
+    for channel, name in zip(volume.array, names, strict=True):
+        node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", unique_name(scene, name))
+        node.SetIJKToRASMatrix(vtk_matrix(LPS_TO_RAS @ volume.geometry.ijk_to_lps))
+        node.SetAndObserveImageData(_image(channel))
+        node.CreateDefaultDisplayNodes()
+        if modality == "CT":
+            node.GetDisplayNode().AutoWindowLevelOff()
+            node.GetDisplayNode().SetWindowLevel(*CT_WINDOW_LEVEL)
+        hierarchy, item = subject_item(scene, node, "Volumes")
+        if modality:
+            hierarchy.SetItemAttribute(item, "DICOM.Modality", modality)
+        nodes.append(node)
+    return nodes
+
+
+def volume_from_node(node) -> Volume:
+    """A copy of the node's voxels (c, z, y, x) in world LPS, linear parent transforms applied.
+
+    ``source`` is the node's name; ``header`` holds Modality and SeriesInstanceUID where Slicer's
+    subject hierarchy knows them. Raises InputError for a node without voxels and GeometryError for
+    a parent transform that bends or shears the grid.
+    """
+    image = node.GetImageData()
+    if image is None or image.GetPointData().GetScalars() is None:
+        raise InputError(f"The volume {node.GetName()} holds no image; load its file first.")
+    matrix, shape = volume_grid(node)
+    array = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(*shape, -1)
+    geometry = world_geometry(matrix, shape, node)
+    channels = np.ascontiguousarray(np.moveaxis(array, -1, 0))
+    channels = channels.copy() if np.shares_memory(channels, array) else channels
+    return Volume(channels, geometry, node.GetName(), header=_dicom_header(node))
+
+
+def volume_grid(node) -> tuple[np.ndarray, tuple[int, int, int]]:
+    """The node's own index-to-RAS matrix, parent transforms left out, and its shape (z, y, x)."""
+    ijk_to_ras = vtkMatrix4x4()
+    node.GetIJKToRASMatrix(ijk_to_ras)
+    matrix, image = numpy_matrix(ijk_to_ras), node.GetImageData()
+    matrix[:3, 3] += matrix[:3, :3] @ image.GetExtent()[::2]
+    return matrix, image.GetDimensions()[::-1]
+
+
+def _image(channel: np.ndarray) -> vtkImageData:
+    image = vtkImageData()
+    image.SetDimensions(*reversed(channel.shape))
+    values = np.ascontiguousarray(_storable(channel)).ravel()
+    image.GetPointData().SetScalars(numpy_to_vtk(values, deep=True))
+    return image
+
+
+def _storable(array: np.ndarray) -> np.ndarray:
+    """The same values in a type that Slicer's files can hold (no bool, float16, 64-bit integer)."""
+    if array.dtype == bool:
+        return array.astype(np.uint8)
+    if array.dtype == np.float16:
+        return array.astype(np.float32)
+    if array.dtype.kind in "iu" and array.dtype.itemsize == 8:
+        int32 = np.iinfo(np.int32)
+        fits = array.size == 0 or (array.min() >= int32.min and array.max() <= int32.max)
+        return array.astype(np.int32 if fits else np.float64)
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def _dicom_header(node) -> dict[str, str]:
+    scene = node.GetScene()
+    hierarchy = scene and slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    item = hierarchy and hierarchy.GetItemByDataNode(node)
+    if not item:
+        return {}
+    header = {
+        "Modality": hierarchy.GetItemAttribute(item, "DICOM.Modality"),
+        "SeriesInstanceUID": hierarchy.GetItemUID(item, "DICOM"),
+    }
+    return {key: value for key, value in header.items() if value}

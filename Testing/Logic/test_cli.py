@@ -1,0 +1,117 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from tiny_package import threshold_spec, write_threshold_package
+
+from MIMSegment.Logic.cli import main
+from MIMSegment.Logic.volume import Geometry, Volume, read_volume, write_volume
+
+
+@pytest.fixture
+def package(tmp_path):
+    return write_threshold_package(tmp_path / "package")
+
+
+@pytest.fixture
+def image(tmp_path):
+    rotation = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0]
+    geometry = Geometry.from_parts((20, 30, 25), (3, 0.7, 0.8), (10, -20, 30), rotation)
+    array = np.zeros((1, *geometry.shape), np.int16)
+    array[0, 4:12, 5:20, 6:18] = 900
+    write_volume(Volume(array, geometry), tmp_path / "image.nrrd")
+    return tmp_path / "image.nrrd"
+
+
+@pytest.mark.parametrize("ending", [".seg.nrrd", ".nrrd", ".nii.gz", ".mha"])
+def test_result_is_written_on_the_grid_of_an_oblique_input(package, image, tmp_path, ending, capsys):
+    out = tmp_path / f"result{ending}"
+    assert main(["segment", str(image), "-m", str(package.path), "-o", str(out), "-q"]) == 0
+    source, result = read_volume(image), read_volume(out)
+    assert result.geometry.is_close(source.geometry)
+    assert np.array_equal(result.array == 3, source.array == 900)
+    printed = capsys.readouterr().out
+    assert f"{(source.array == 900).sum() * 3 * 0.7 * 0.8 / 1000:.2f} mL" in printed
+    assert "Not a medical device" in printed
+
+
+def test_seg_nrrd_carries_names_colors_codes_and_algorithm(package, image, tmp_path):
+    out = tmp_path / "result.seg.nrrd"
+    main(["segment", str(image), "-m", str(package.path), "-o", str(out), "-q"])
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(out))
+    reader.ReadImageInformation()
+    assert reader.GetMetaData("Segment0_Name") == "Bright thing"
+    assert reader.GetMetaData("Segment0_LabelValue") == "3"
+    assert reader.GetMetaData("Segment0_Extent") == "6 17 5 19 4 11"
+    tags = reader.GetMetaData("Segment0_Tags")
+    assert "SCT^10200004^Liver" in tags
+    assert "DICOM.SegmentAlgorithmType:AUTOMATIC" in tags
+    assert "bright-thing 1.2.0" in tags
+
+
+def failing(arguments, capsys) -> str:
+    assert main(arguments) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("mimsegment: error: ")
+    return lines[0]
+
+
+def test_corrupt_packages_give_one_line_and_exit_code_2(package, image, tmp_path, capsys):
+    command = ["segment", str(image), "-m", str(package.path), "-o", str(tmp_path / "o.nrrd"), "-q"]
+    onnx, metadata = package.path / "models/model.onnx", package.path / "configs/metadata.json"
+    whole, described = onnx.read_bytes(), metadata.read_text()
+    onnx.write_bytes(whole[: len(whole) // 2])
+    assert "checksum" in failing(command, capsys)
+    from MIMSegment.Logic.package import sha256
+
+    tampered = json.loads(described)
+    tampered["mimsegment"]["checksums"]["models/model.onnx"] = sha256(onnx)
+    metadata.write_text(json.dumps(tampered))
+    assert "ONNX" in failing(command, capsys)
+    onnx.write_bytes(whole)
+    metadata.unlink()
+    assert "metadata.json" in failing(command, capsys)
+    assert not (tmp_path / "o.nrrd").exists()
+
+
+def test_network_with_other_channels_than_the_metadata_is_refused(image, tmp_path, capsys):
+    package = write_threshold_package(tmp_path / "p")
+    other = write_threshold_package(tmp_path / "q", threshold_spec(inputs=2))
+    metadata = json.loads((package.path / "configs/metadata.json").read_text())
+    network = (other.path / "models/model.onnx").read_bytes()
+    (package.path / "models/model.onnx").write_bytes(network)
+    metadata["mimsegment"]["checksums"]["models/model.onnx"] = other.checksums["models/model.onnx"]
+    (package.path / "configs/metadata.json").write_text(json.dumps(metadata))
+    line = failing(["segment", str(image), "-m", str(package.path), "-o",
+                    str(tmp_path / "o.nrrd"), "-q"], capsys)  # fmt: skip
+    assert "takes 2 channel(s), the metadata says 1" in line
+
+
+def test_wrong_paths_are_named_before_any_work_is_done(package, image, tmp_path, capsys):
+    model = ["-m", str(package.path), "-q"]
+    assert "ending" in failing(["segment", str(image), *model, "-o", "result.txt"], capsys)
+    missing = str(tmp_path / "no" / "o.nrrd")
+    assert "does not exist" in failing(["segment", str(image), *model, "-o", missing], capsys)
+    out = ["-o", str(tmp_path / "o.nrrd")]
+    assert "nothing.nii" in failing(["segment", "nothing.nii", *model, *out], capsys)
+    assert "one input" in failing(["segment", str(image), str(image), *model, *out], capsys)
+    assert "not an input" in failing(["segment", f"PET={image}", *model, *out], capsys)
+
+
+def test_importing_the_command_line_loads_no_heavy_library():
+    code = (
+        "import sys, MIMSegment.Logic.cli; "
+        "heavy = 'torch monai SimpleITK scipy onnxruntime pydicom vtk slicer'.split(); "
+        "sys.exit(', '.join(set(heavy) & set(sys.modules)) or 0)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_info_describes_a_package(package, capsys):
+    assert main(["info", str(package.path)]) == 0
+    assert "Bright thing" in capsys.readouterr().out

@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+from tiny_package import threshold_spec
+
+from MIMSegment.Logic.engine import predict_slabs, segment
+from MIMSegment.Logic.errors import Cancelled, PackageError
+from MIMSegment.Logic.spec import ModelSpec, Normalization, Preprocessing
+from MIMSegment.Logic.volume import Geometry, Volume
+from MIMSegment.Logic.windows import gaussian_weights, weight_sum, window_starts
+
+
+def threshold(tile):
+    return np.concatenate([0.5 - tile[:, :1], tile[:, :1] - 0.5], axis=1)
+
+
+def box_in(geometry: Geometry) -> tuple[Volume, np.ndarray]:
+    array = np.zeros((1, *geometry.shape), np.float32)
+    array[0, 5:20, 10:40, 8:30] = 1000
+    return Volume(array, geometry), array[0] > 500
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_result_lies_on_the_oblique_input_grid_voxel_by_voxel(seed):
+    rng = np.random.default_rng(seed)
+    rotation = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    geometry = Geometry.from_parts((37, 50, 41), (3.1, 0.9, 1.1), (5, 6, 7), rotation)
+    volume, truth = box_in(geometry)
+    result = segment(volume, threshold_spec(patch=(16, 24, 24)), threshold)
+    assert np.array_equal(result.labels == 3, truth)
+    assert result.geometry is volume.geometry
+    expected = truth.sum() * 3.1 * 0.9 * 1.1 / 1000
+    assert result.volumes_ml() == {3: pytest.approx(expected)}
+
+
+@pytest.mark.parametrize("spacing", [(2.0, 1.5, 1.5), (3.1, 1.0, 0.7), (4.5, 0.9, 1.1)])
+def test_result_at_another_working_spacing_stays_within_a_voxel_of_the_truth(spacing):
+    from scipy.ndimage import binary_dilation, binary_erosion
+
+    volume, truth = box_in(Geometry.from_parts((37, 50, 41), (3.1, 0.9, 1.1)))
+    found = segment(volume, threshold_spec(spacing=spacing), threshold).labels == 3
+    assert not (found & ~binary_dilation(truth, np.ones((3, 3, 3)))).any()
+    assert not (binary_erosion(truth, np.ones((3, 3, 3))) & ~found).any()
+
+
+def test_image_smaller_than_the_patch_is_padded_and_cropped_back():
+    volume, truth = box_in(Geometry.from_parts((37, 50, 41), (1, 1, 1)))
+    result = segment(volume, threshold_spec(patch=(64, 40, 64)), threshold)
+    assert np.array_equal(result.labels == 3, truth)
+
+
+def test_slabs_equal_whole_volume_accumulation_with_gaussian_weights():
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(1, 23, 31, 40)).astype(np.float32)
+    spec = threshold_spec(patch=(8, 16, 16))
+
+    def depends_on_position_in_window(tile):
+        ramp = np.arange(16, dtype=np.float32)
+        return np.concatenate([tile * ramp, tile[:, :, ::-1] + ramp[:, None]], axis=1)
+
+    slabs = list(predict_slabs(image, spec, depends_on_position_in_window))
+    total, weights = np.zeros((2, 23, 31, 40)), np.zeros((23, 31, 40))
+    gauss = (
+        gaussian_weights(8)[:, None, None] * gaussian_weights(16)[:, None] * gaussian_weights(16)
+    )
+    for z in window_starts(23, 8, 0.5):
+        for y in window_starts(31, 16, 0.5):
+            for x in window_starts(40, 16, 0.5):
+                block = (slice(z, z + 8), slice(y, y + 16), slice(x, x + 16))
+                tile = image[(None, slice(None), *block)]
+                total[(slice(None), *block)] += depends_on_position_in_window(tile)[0] * gauss
+                weights[block] += gauss
+    assert max(s.shape[1] for s in slabs) <= 8
+    assert np.allclose(np.concatenate(slabs, axis=1), total / weights, atol=1e-4)
+
+
+def test_windows_cover_every_voxel_and_their_weights_never_vanish():
+    for size, patch in ((100, 32), (33, 32), (32, 32), (500, 96)):
+        starts = window_starts(size, patch, 0.5)
+        assert starts[0] == 0 and starts[-1] + patch == size
+        assert weight_sum(size, patch, starts).min() > 0
+
+
+def test_mirroring_averages_the_flipped_predictions():
+    spec = ModelSpec(**{**threshold_spec().__dict__, "mirror_axes": (0, 2), "patch": (4, 4, 4)})
+    image = np.random.default_rng(0).normal(size=(1, 4, 4, 4)).astype(np.float32)
+
+    def ramp(tile):
+        return np.concatenate([tile * 0, tile * 0 + np.arange(4, dtype=np.float32)], axis=1)
+
+    (slab,) = predict_slabs(image, spec, ramp)
+    assert np.allclose(slab[1], 1.5)
+
+
+def test_regions_paint_in_order_so_that_inner_ones_win():
+    spec = ModelSpec(
+        inputs=threshold_spec().inputs,
+        preprocessing=Preprocessing((None,) * 3, (Normalization("none"),)),
+        patch=(4, 4, 4),
+        channel_labels=(1, 2, 3),
+        head="regions",
+    )
+    image = np.zeros((1, 4, 4, 4), np.float32)
+    image[0, :, :, 1], image[0, :, :, 2], image[0, :, :, 3] = 1, 2, 3
+    volume = Volume(image, Geometry.from_parts((4, 4, 4), (1, 1, 1)))
+    nested = lambda tile: np.concatenate([tile - 0.5, tile - 1.5, tile - 2.5], axis=1)  # noqa: E731
+    assert np.array_equal(segment(volume, spec, nested).labels[0, 0], [0, 1, 2, 3])
+
+
+def test_labels_above_255_do_not_wrap_around():
+    spec = ModelSpec(**{**threshold_spec().__dict__, "channel_labels": (0, 530)})
+    volume, truth = box_in(Geometry.from_parts((37, 50, 41), (1, 1, 1)))
+    assert segment(volume, spec, threshold).volumes_ml() == {530: pytest.approx(truth.sum() / 1000)}
+
+
+def test_progress_is_exact_and_cancel_stops_between_windows():
+    volume, _ = box_in(Geometry.from_parts((37, 50, 41), (1, 1, 1)))
+    seen = []
+    segment(volume, threshold_spec(), threshold, lambda done, total: seen.append((done, total)))
+    total = seen[0][1]
+    assert seen == [(n + 1, total) for n in range(total)]
+    calls = []
+    with pytest.raises(Cancelled):
+        segment(volume, threshold_spec(), threshold, lambda *s: calls.append(s),
+                cancelled=lambda: len(calls) >= 3)  # fmt: skip
+    assert len(calls) == 3
+
+
+def test_wrong_number_of_channels_is_a_package_error():
+    volume, _ = box_in(Geometry.from_parts((37, 50, 41), (1, 1, 1)))
+    with pytest.raises(PackageError, match="returns 1 channels"):
+        segment(volume, threshold_spec(), lambda tile: tile)
+    with pytest.raises(PackageError, match="needs 3"):
+        segment(volume, threshold_spec(inputs=3), threshold)

@@ -1,0 +1,96 @@
+"""A real model package whose network is a threshold, so that every result is known beforehand."""
+
+from pathlib import Path
+
+from MIMSegment.Logic.labels import Code, Label
+from MIMSegment.Logic.matching import InputSpec
+from MIMSegment.Logic.package import ModelPackage, write_package
+from MIMSegment.Logic.spec import ModelSpec, Normalization, Preprocessing
+
+BRIGHT = Label(
+    3,
+    "Bright thing",
+    category=Code("SCT", "123037004", "Anatomical Structure"),
+    type=Code("SCT", "10200004", "Liver"),
+    color=(221, 130, 101),
+)
+MONAI = {
+    "schema": "https://example.org/schema.json",
+    "version": "1.2.0",
+    "monai_version": "1.6.1",
+    "pytorch_version": "2.13.0",
+    "numpy_version": "2.4.6",
+    "required_packages_version": {},
+    "optional_packages_version": {},
+    "task": "test",
+    "description": "A threshold.",
+    "authors": "test",
+    "copyright": "test",
+    "network_data_format": {"inputs": {}, "outputs": {}},
+}
+
+
+def threshold_onnx(path: Path, threshold: float = 0.5, channels: int = 1, delay: int = 0) -> Path:
+    """Write an ONNX network (b, c, z, y, x) → (b, 2, z, y, x): logits of "first channel > threshold".
+
+    ``delay`` adds that many idle 3×3×3 convolutions, to make a window take its time.
+    """
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    weight = np.zeros((2, channels, 1, 1, 1), np.float32)
+    weight[:, 0] = np.array([-1, 1], np.float32).reshape(2, 1, 1, 1)
+    bias = np.array([threshold, -threshold], np.float32)
+    nodes, constants = [], [
+        numpy_helper.from_array(weight, "weight"),
+        numpy_helper.from_array(bias, "bias"),
+    ]  # fmt: skip
+    current = "image"
+    if delay:
+        kernel = np.zeros((channels, channels, 3, 3, 3), np.float32)
+        kernel[range(channels), range(channels), 1, 1, 1] = 1
+        constants.append(numpy_helper.from_array(kernel, "kernel"))
+    for index in range(delay):
+        nodes.append(
+            helper.make_node("Conv", [current, "kernel"], [f"idle{index}"], pads=[1] * 6)
+        )
+        current = f"idle{index}"
+    nodes.append(helper.make_node("Conv", [current, "weight", "bias"], ["logits"]))
+    shape = ["batch", channels, "z", "y", "x"]
+    graph = helper.make_graph(
+        nodes,
+        "threshold",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2, *shape[2:]])],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save(model, str(path))
+    return path
+
+
+def threshold_spec(inputs: int = 1, spacing=(None, None, None), patch=(8, 16, 16)) -> ModelSpec:
+    """The specification of that network: images scaled to 0..1, label 3 where above the threshold."""
+    names = ["T2w", "ADC", "DWI", "T1"][:inputs] if inputs > 1 else ["CT"]
+    return ModelSpec(
+        inputs=tuple(InputSpec(n, "CT" if n == "CT" else "MR") for n in names),
+        preprocessing=Preprocessing(
+            spacing, tuple(Normalization("rescale_to_01") for _ in names), image_order=1
+        ),
+        patch=patch,
+        channel_labels=(0, BRIGHT.value),
+    )
+
+
+def write_threshold_package(
+    folder: Path, spec: ModelSpec | None = None, delay: int = 0, phantom: bool = False
+) -> ModelPackage:
+    """Write a package with that network to ``folder``."""
+    spec = spec or threshold_spec()
+    scratch = folder.parent / f"{folder.name}-network"
+    model = threshold_onnx(scratch / "model.onnx", channels=len(spec.inputs), delay=delay)
+    return write_package(
+        folder, "bright-thing", "Bright thing", spec, [BRIGHT], {"models/model.onnx": model},
+        "# A threshold\n", "Apache-2.0\n", MONAI, phantom,
+    )  # fmt: skip

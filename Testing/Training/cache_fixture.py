@@ -1,0 +1,62 @@
+"""A tiny cache as ``prepare.py`` writes it: bright ellipsoids with two classes, on noise."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+
+def write_cache(
+    folder: Path,
+    subjects: int = 6,
+    held_back: int = 2,
+    shape: tuple[int, int, int] = (18, 20, 16),
+    channels: int = 1,
+    patch: tuple[int, int, int] = (16, 16, 16),
+    labels: bool = True,
+) -> Path:
+    """Write a cache of one case for each subject; sizes vary by some voxels around ``shape``."""
+    random = np.random.default_rng(0)
+    (folder / "images").mkdir(parents=True)
+    (folder / "labels").mkdir()
+    cases = []
+    for i in range(subjects):
+        size = tuple(int(n) for n in np.array(shape) + random.integers(-4, 5, 3))
+        image, label = _scan(random, size, channels)
+        np.save(folder / "images" / f"case_{i}.npy", image)
+        if labels:
+            np.save(folder / "labels" / f"case_{i}.npy", label)
+        cases.append(
+            {
+                "id": f"case_{i}",
+                "subject": f"subject_{i}",
+                "image": f"images/case_{i}.npy",
+                "label": f"labels/case_{i}.npy" if labels else None,
+                "shape": [channels, *size],
+            }
+        )
+    names = [case["subject"] for case in cases]
+    _dump(folder / "cases.json", {"version": 1, "cases": cases})
+    _dump(folder / "split.json", {"train": names[held_back:], "held_back": names[:held_back]})
+    _dump(folder / "fingerprint.json", {"cases": subjects})
+    _dump(
+        folder / "plan.json",
+        {
+            "patch": list(patch),
+            "spacing": [1.0, 1.0, 1.0],
+            "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2]],
+        },
+    )
+    return folder
+
+
+def _scan(random, size, channels):
+    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in size), indexing="ij"))
+    radius = np.sqrt(((grid - random.uniform(-0.3, 0.3, (3, 1, 1, 1))) ** 2).sum(0))
+    label = ((radius < 0.7).astype(np.uint8) + (radius < 0.35)).astype(np.uint8)
+    image = label[None] - 0.5 + random.normal(0, 0.1, (channels, *size))
+    return image.astype(np.float16), label
+
+
+def _dump(path: Path, values: dict) -> None:
+    path.write_text(json.dumps(values))

@@ -1,0 +1,58 @@
+"""Checkpoints: written whole or not at all, read without running any code from the file.
+
+A checkpoint is a dictionary of plain containers and tensors::
+
+    format, metadata   kind, network, plan, fingerprint, recipe, recipe_hash
+    model              the trained module's state dict
+    step, optimizer, generators, rng, log_bytes    what `loop.train` needs to go on
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import torch
+
+from MIMSegment.Logic.errors import MIMSegmentError
+from MIMSegment.Logic.files import replacing
+
+FORMAT = 1
+
+
+class CheckpointError(MIMSegmentError):
+    """A checkpoint that is missing, damaged or of another kind."""
+
+
+def save_checkpoint(path: str | Path, content: dict) -> None:
+    """Write ``content`` to ``path``; when that fails the checkpoint that was there is intact.
+
+    Raises OutputError (disk full, no permission).
+    """
+    path = Path(path)
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        torch.save({"format": FORMAT, **content}, file)
+        file.flush()
+        os.fsync(file.fileno())  # the name must not move to data still on its way to the disk
+    if os.name == "posix":  # elsewhere folders cannot be opened
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+
+
+def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dict:
+    """Read a checkpoint of `save_checkpoint`; raises CheckpointError naming the file."""
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"There is no checkpoint {path}.")
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else "cut short"
+        raise CheckpointError(
+            f"{path} is damaged or no PyTorch checkpoint ({reason}); use an older copy of it."
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is no checkpoint of this program (format {FORMAT}).")
+    return content

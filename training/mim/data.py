@@ -1,0 +1,286 @@
+"""Reading a cache of prepared volumes, and drawing crops from it.
+
+A cache is a folder written by ``prepare.py``::
+
+    cases.json        {"version": 1, "cases": [{"id", "subject", "image", "label", "shape"}]}
+    plan.json         patch and spacing (z, y, x), strides, normalization
+    fingerprint.json  what the plan was made from
+    split.json        {"train": [subjects], "held_back": [subjects]}
+    images/<id>.npy   fp16 (c, z, y, x), already normalized
+    labels/<id>.npy   uint8 (z, y, x), where a case has a label
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from MIMSegment.Logic.errors import InputError
+
+CACHE_VERSION = 1
+# Around a scan there is nothing known; the mean of normalized intensities says just that, and it is
+# what a hidden voxel becomes in masked pre-training.
+PAD_VALUE = 0.0
+_LOCATIONS_PER_CLASS = 2000
+
+
+@dataclass(frozen=True)
+class Cache:
+    """An opened cache. ``train`` and ``held_back`` are disjoint lists of subjects."""
+
+    folder: Path
+    cases: tuple[dict, ...]
+    plan: dict
+    fingerprint: dict
+    train: tuple[str, ...]
+    held_back: tuple[str, ...]
+
+    @property
+    def channels(self) -> int:
+        return int(self.cases[0]["shape"][0])
+
+    def cases_of(self, subjects: Iterable[str]) -> list[dict]:
+        """The cases of ``subjects`` in the cache's order; raises InputError where there is none."""
+        wanted = set(subjects)
+        chosen = [case for case in self.cases if case["subject"] in wanted]
+        missing = wanted - {case["subject"] for case in chosen}
+        if missing or not chosen:
+            names = ", ".join(sorted(missing)[:5]) or "(none asked for)"
+            raise InputError(f"{self.folder} has no case of these subjects: {names}.")
+        return chosen
+
+
+def read_cache(folder: str | Path) -> Cache:
+    """Open a cache folder; raises InputError naming the file that is missing or does not fit."""
+    folder = Path(folder)
+    cases, split = _json(folder, "cases.json"), _json(folder, "split.json")
+    if cases.get("version") != CACHE_VERSION:
+        raise InputError(
+            f"{folder}/cases.json has version {cases.get('version')}, this program reads "
+            f"{CACHE_VERSION}; run prepare.py again."
+        )
+    if not cases["cases"]:
+        raise InputError(f"{folder}/cases.json lists no case.")
+    both = set(split["train"]) & set(split["held_back"])
+    if both:
+        raise InputError(
+            f"{folder}/split.json has subject {min(both)} in training and held back at once."
+        )
+    channels = {case["shape"][0] for case in cases["cases"]}
+    if len(channels) != 1:
+        raise InputError(f"{folder} mixes images of {sorted(channels)} channels.")
+    return Cache(
+        folder,
+        tuple(cases["cases"]),
+        _json(folder, "plan.json"),
+        _json(folder, "fingerprint.json"),
+        tuple(split["train"]),
+        tuple(split["held_back"]),
+    )
+
+
+class UnlabeledVolumes:
+    """The images of some subjects, and nothing else: no label can leak into pre-training.
+
+    They lie in memory on ``device`` as fp16 when all together take at most ``limit_gib``, else
+    they stay memory-mapped on the disk.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        subjects: Iterable[str],
+        device: torch.device | str = "cpu",
+        limit_gib: float = 8.0,
+    ):
+        cases = cache.cases_of(subjects)
+        self.ids = tuple(case["id"] for case in cases)
+        self.images = _load_all(cache, cases, "image", device, limit_gib)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class LabeledVolumes:
+    """The images and labels of those cases of some subjects that have a label.
+
+    ``locations[i]`` maps each foreground class of case i to voxel indices (n, 3) in (z, y, x), a
+    fixed random choice of at most 2,000.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        subjects: Iterable[str],
+        device: torch.device | str = "cpu",
+        limit_gib: float = 8.0,
+    ):
+        cases = [case for case in cache.cases_of(subjects) if case["label"]]
+        if not cases:
+            raise InputError(f"None of the asked subjects in {cache.folder} has a label.")
+        self.ids = tuple(case["id"] for case in cases)
+        self.images = _load_all(cache, cases, "image", device, limit_gib)
+        self.labels = _load_all(cache, cases, "label", device, limit_gib)
+        self.locations = [_foreground(label) for label in self.labels]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Crops:
+    """A batch: ``images`` float32 (b, c, z, y, x); ``valid`` bool (b, 1, z, y, x) is true inside
+    the scan, false where the crop was padded with `PAD_VALUE`; ``cases`` names each sample."""
+
+    images: Tensor
+    valid: Tensor
+    cases: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LabeledCrops(Crops):
+    """``labels`` int64 (b, 1, z, y, x), 0 in the padding."""
+
+    labels: Tensor
+
+
+def draw_crops(
+    volumes: UnlabeledVolumes, patch: Sequence[int], batch: int, generator: torch.Generator
+) -> Crops:
+    """Crops of ``patch`` (z, y, x) voxels at uniformly random places of uniformly random cases.
+
+    A volume smaller than the patch lies at a random place in it. ``generator`` is on the CPU.
+    """
+    chosen = torch.randint(len(volumes), (batch,), generator=generator).tolist()
+    images = [volumes.images[i] for i in chosen]
+    starts = _random_starts([image.shape[1:] for image in images], patch, generator)
+    pixels, valid = _cut(images, starts, patch)
+    return Crops(pixels, valid, tuple(volumes.ids[i] for i in chosen))
+
+
+def draw_labeled_crops(
+    volumes: LabeledVolumes,
+    patch: Sequence[int],
+    batch: int,
+    generator: torch.Generator,
+    foreground: float = 1 / 3,
+) -> LabeledCrops:
+    """As `draw_crops`; each sample is with probability ``foreground`` centered on a structure.
+
+    The structure is drawn among the classes of the case, each as likely, then one of its voxels.
+    """
+    chosen = torch.randint(len(volumes), (batch,), generator=generator).tolist()
+    images = [volumes.images[i] for i in chosen]
+    shapes = [image.shape[1:] for image in images]
+    starts = _random_starts(shapes, patch, generator)
+    drawn = torch.rand(batch, 3, generator=generator).tolist()
+    for sample, (case, (oversample, which, where)) in enumerate(zip(chosen, drawn, strict=True)):
+        classes = list(volumes.locations[case].values())
+        if oversample < foreground and classes:
+            voxels = classes[int(which * len(classes))]
+            center = voxels[int(where * len(voxels))].tolist()
+            starts[sample] = _centered_start(center, shapes[sample], patch)
+    pixels, valid = _cut(images, starts, patch)
+    labels, _ = _cut([volumes.labels[i][None] for i in chosen], starts, patch, torch.int64)
+    return LabeledCrops(pixels, valid, tuple(volumes.ids[i] for i in chosen), labels)
+
+
+def _json(folder: Path, name: str) -> dict:
+    try:
+        return json.loads((folder / name).read_text())
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{folder} is no cache: it has no {name}; prepare.py makes one."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / name} cannot be read: {error}") from error
+
+
+def _load_all(
+    cache: Cache,
+    cases: Sequence[dict],
+    kind: Literal["image", "label"],
+    device: torch.device | str,
+    limit_gib: float,
+) -> list[Tensor]:
+    first_axis = 0 if kind == "image" else 1  # a label has no channels
+    mapped = [_map(cache.folder / case[kind], case["shape"][first_axis:]) for case in cases]
+    total = sum(tensor.numel() * tensor.element_size() for tensor in mapped)
+    if total > limit_gib * 2**30:
+        return mapped
+    return [torch.empty_like(tensor, device=device).copy_(tensor) for tensor in mapped]
+
+
+def _map(path: Path, shape: Sequence[int]) -> Tensor:
+    """A tensor whose pages are read from ``path`` when they are needed."""
+    try:
+        # Copy-on-write, as torch has no read-only tensors; nothing ever writes to it.
+        array = np.load(path, mmap_mode="c")
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} cannot be read ({error}); run prepare.py again.") from error
+    if array.shape != tuple(shape):
+        raise InputError(f"{path} has shape {array.shape}, cases.json says {tuple(shape)}.")
+    return torch.from_numpy(array)
+
+
+def _foreground(label: Tensor) -> dict[int, np.ndarray]:
+    values = label.cpu().numpy()
+    random = np.random.default_rng(0)
+    locations = {}
+    for value in np.unique(values[values > 0]).tolist():
+        flat = np.flatnonzero(values == value)
+        if len(flat) > _LOCATIONS_PER_CLASS:
+            flat = random.choice(flat, _LOCATIONS_PER_CLASS, replace=False)
+        locations[value] = np.stack(np.unravel_index(flat, values.shape), 1).astype(np.int32)
+    return locations
+
+
+def _random_starts(
+    shapes: Sequence[Sequence[int]], patch: Sequence[int], generator: torch.Generator
+) -> list[list[int]]:
+    """First voxel of each crop; negative where the volume is smaller than the patch."""
+    drawn = torch.rand(len(shapes), 3, generator=generator, dtype=torch.float64).tolist()
+    return [
+        [
+            min(0, size - edge) + int(u * (abs(size - edge) + 1))
+            for u, size, edge in zip(row, shape, patch, strict=True)
+        ]
+        for row, shape in zip(drawn, shapes, strict=True)
+    ]
+
+
+def _centered_start(center: Sequence[int], shape: Sequence[int], patch: Sequence[int]) -> list[int]:
+    """First voxel of the crop around ``center``, moved inwards at the volume's border."""
+    return [
+        min(max(middle - edge // 2, min(0, size - edge)), max(0, size - edge))
+        for middle, size, edge in zip(center, shape, patch, strict=True)
+    ]
+
+
+def _cut(
+    volumes: Sequence[Tensor],
+    starts: Sequence[Sequence[int]],
+    patch: Sequence[int],
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Tensor, Tensor]:
+    """Copy each crop of a (c, z, y, x) volume into a batch; also say where there was a volume."""
+    first = volumes[0]
+    shape = (len(volumes), first.shape[0], *patch)
+    crops = torch.full(shape, PAD_VALUE, dtype=dtype, device=first.device)
+    valid = torch.zeros(shape[0], 1, *patch, dtype=torch.bool, device=first.device)
+    for i, (volume, start) in enumerate(zip(volumes, starts, strict=True)):
+        inside, target = [slice(None)], [slice(None)]
+        for begin, size, edge in zip(start, volume.shape[1:], patch, strict=True):
+            low, high = max(begin, 0), min(begin + edge, size)
+            inside.append(slice(low, high))
+            target.append(slice(low - begin, high - begin))
+        crops[i][tuple(target)] = volume[tuple(inside)].to(dtype)
+        valid[i][tuple(target)] = True
+    return crops, valid

@@ -1,0 +1,117 @@
+"""Measuring a segmentation network on whole images, on their own grids, by the engine itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from mim.statistics import bootstrap_mean_ci
+from MIMSegment.Logic.engine import Predictor, Segmentation, segment
+from MIMSegment.Logic.matching import InputSpec
+from MIMSegment.Logic.spec import ModelSpec, Normalization, Preprocessing
+from MIMSegment.Logic.volume import read_volume
+
+
+def model_spec(plan: dict, overlap: float = 0.5) -> ModelSpec:
+    """The inference specification that follows from a cache's plan."""
+    preprocessing = dict(plan["preprocessing"])
+    preprocessing["normalization"] = [Normalization(**n) for n in preprocessing["normalization"]]
+    return ModelSpec.from_dict(
+        {
+            "inputs": [InputSpec(i["name"], i["modality"]) for i in plan["inputs"]],
+            "preprocessing": Preprocessing(**{k: _tuple(v) for k, v in preprocessing.items()}),
+            "patch": list(plan["patch"]),
+            "channel_labels": [0, *(label["value"] for label in plan["labels"])],
+            "overlap": overlap,
+        },
+        "the plan",
+    )
+
+
+def torch_predictor(model: torch.nn.Module, bf16: bool = False) -> Predictor:
+    """The network as the engine wants it: float32 arrays (b, c, z, y, x) in and out."""
+    device = next(model.parameters()).device
+    model.eval()
+
+    def predict(tile: np.ndarray) -> np.ndarray:
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            logits = model(torch.from_numpy(tile).to(device))
+        return (logits[0] if isinstance(logits, list) else logits).float().cpu().numpy()
+
+    return predict
+
+
+def segment_file(path: str | Path, spec: ModelSpec, predict: Predictor) -> Segmentation:
+    """Segment one image file on its own grid."""
+    return segment(read_volume(path), spec, predict)
+
+
+def dice_per_class(labels: np.ndarray, truth: np.ndarray, values: Sequence[int]) -> list[float]:
+    """Dice of each label value; NaN where neither array has it (MONAI's ``ignore_empty``)."""
+    from monai.metrics import compute_dice
+
+    scores = []
+    for value in values:
+        pair = [torch.from_numpy(a == value)[None, None].float() for a in (labels, truth)]
+        scores.append(float(compute_dice(*pair, ignore_empty=True)))
+        if not (truth == value).any() and (labels == value).any():
+            scores[-1] = 0.0  # a structure found where there is none
+    return scores
+
+
+def evaluate_cases(entries: Sequence[dict], plan: dict, predict: Predictor, desc="evaluate"):
+    """Dice of every case, a row each: id, subject and the Dice per label name.
+
+    ``entries`` are those of a cache's cases.json; the original image and label files are read.
+    """
+    spec, rows = model_spec(plan), []
+    names = [label["name"] for label in plan["labels"]]
+    values = [label["value"] for label in plan["labels"]]
+    for entry in tqdm(entries, desc):
+        result = segment_file(entry["source"], spec, predict)
+        truth = read_volume(entry["source_label"]).array[0]
+        scores = dice_per_class(result.labels, truth, values)
+        rows.append({"id": entry["id"], "subject": entry["subject"],
+                     "dice": dict(zip(names, scores, strict=True))})  # fmt: skip
+    return rows
+
+
+def summarize(rows: Sequence[dict]) -> dict:
+    """Mean Dice over classes and per class, with 95 % bootstrap intervals over subjects."""
+    subjects = [row["subject"] for row in rows]
+    means = [_mean(list(row["dice"].values())) for row in rows]
+    mean, low, high = bootstrap_mean_ci(means, subjects)
+    per_class = {}
+    for name in rows[0]["dice"] if rows else ():
+        value, *interval = bootstrap_mean_ci([row["dice"][name] for row in rows], subjects)
+        per_class[name] = {"dice": value, "ci95": interval}
+    return {
+        "dice_mean": mean,
+        "dice_ci95": [low, high],
+        "dice_per_class": per_class,
+        "cases": len(rows),
+        "subjects": len(set(subjects)),
+    }
+
+
+def table(summary: dict) -> str:
+    """The summary as lines of text."""
+    rows = [("mean", summary["dice_mean"], summary["dice_ci95"])]
+    rows += [(n, c["dice"], c["ci95"]) for n, c in summary["dice_per_class"].items()]
+    width = max(len(name) for name, *_ in rows)
+    lines = [f"Dice on {summary['cases']} held-back images of {summary['subjects']} subjects:"]
+    lines += [f"  {n:{width}}  {d:.3f}  (95 % interval {c[0]:.3f} to {c[1]:.3f})" for n, d, c in rows]
+    return "\n".join(lines)
+
+
+def _mean(scores: list[float]) -> float:
+    known = [s for s in scores if np.isfinite(s)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def _tuple(value):
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,55 @@
+"""A run's folder: what it holds, when it may be written to, when it may be continued."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mim.checkpoint import load_checkpoint
+from mim.data import Cache
+from mim.networks import NetworkConfig
+from mim.recipe import RecipeError, differences, recipe_hash, save_recipe, to_dict
+
+LAST = "last.pt"
+
+
+def run_metadata(kind: str, recipe: Any, cache: Cache, network: NetworkConfig) -> dict:
+    """What a checkpoint says about itself. ``kind`` is the trained thing, such as "mae_unet"."""
+    return {
+        "kind": kind,
+        "network": network.to_dict(),
+        "plan": cache.plan,
+        "fingerprint": cache.fingerprint,
+        "recipe": to_dict(recipe),
+        "recipe_hash": recipe_hash(recipe),
+    }
+
+
+def open_run(recipe: Any, metadata: dict, resume: bool) -> dict | None:
+    """Make ``recipe.run`` ready and return the checkpoint to continue from, None to start anew.
+
+    Writes ``recipe.json``. Raises RecipeError when the folder holds a run that would be
+    overwritten, or one of another recipe or other data that cannot be continued.
+    """
+    run = Path(recipe.run)
+    checkpoint = None
+    if (run / LAST).exists():
+        if not resume:
+            raise RecipeError(
+                f"{run} holds a run already; add --resume to continue it, or write run=OTHER."
+            )
+        checkpoint = load_checkpoint(run / LAST)
+        _check_same(run, recipe, metadata, checkpoint["metadata"])
+    run.mkdir(parents=True, exist_ok=True)
+    save_recipe(recipe, run / "recipe.json")
+    return checkpoint
+
+
+def _check_same(run: Path, recipe: Any, now: dict, before: dict) -> None:
+    if before["kind"] != now["kind"]:
+        raise RecipeError(f"{run} is a run of {before['kind']}, not of {now['kind']}.")
+    if before["recipe_hash"] != now["recipe_hash"]:
+        changes = "; ".join(differences(recipe, before["recipe"])) or "its settings are older"
+        raise RecipeError(f"{run} cannot be continued with another recipe: {changes}.")
+    if (before["plan"], before["fingerprint"]) != (now["plan"], now["fingerprint"]):
+        raise RecipeError(f"{run} cannot be continued: the cache {recipe.cache} has changed.")
