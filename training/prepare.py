@@ -13,7 +13,6 @@ import argparse
 import sys
 
 from mim.caching import PrepareOptions, prepare_dataset
-
 from MIMSegment.Logic.errors import MIMSegmentError
 
 
@@ -25,15 +24,30 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("scans", help="folder of scans")
     parser.add_argument("cache", help="folder to write (new, or one written by this command)")
     parser.add_argument("--modality", help="CT or MR, for folders that do not say it")
-    parser.add_argument("--spacing", type=float, nargs=3, metavar=("Z", "Y", "X"),
-                        help="working voxel size in mm (default: median of the data)")  # fmt: skip
-    parser.add_argument("--patch-voxels", type=int, default=100_000,
-                        help="size of a training crop (default: %(default)s, for a CPU)")  # fmt: skip
+    parser.add_argument(
+        "--spacing",
+        type=float,
+        nargs=3,
+        metavar=("Z", "Y", "X"),
+        help="working voxel size in mm (default: median of the data)",
+    )
+    parser.add_argument(
+        "--patch-voxels",
+        type=int,
+        default=100_000,
+        help="size of a training crop (default: %(default)s, for a CPU)",
+    )
     parser.add_argument("--stages", type=int, default=4, help="resolutions of the network")
-    parser.add_argument("--held-back", type=float, default=0.2, metavar="FRACTION",
-                        help="share of subjects kept for evaluation (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--exclude", nargs="*", default=[], metavar="SUBJECT",
-                        help="subjects that no step may see")  # fmt: skip
+    parser.add_argument(
+        "--held-back",
+        type=float,
+        default=0.2,
+        metavar="FRACTION",
+        help="share of subjects kept for evaluation (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--exclude", nargs="*", default=[], metavar="SUBJECT", help="subjects that no step may see"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the split")
     parser.add_argument("--jobs", type=int, default=0, help="processes (default: all cores)")
     arguments = vars(parser.parse_args(argv))

@@ -1,7 +1,8 @@
-"""Unpacking a package's zip file that may be damaged or made to harm."""
+"""Bringing a package's files in: from a folder, or a zip file that may be damaged or do harm."""
 
 from __future__ import annotations
 
+import errno
 import stat
 import struct
 import unicodedata
@@ -57,13 +58,44 @@ def extract_archive(
             for info, path in zip(entries, paths, strict=True):
                 _extract_entry(content, info, folder / path, cancel)
     except _DAMAGED as error:
-        raise PackageError(
-            f"{archive} is not a zip file or is damaged ({error}); download or copy it again."
-        ) from error
+        raise _damaged(archive, error) from error
     except OSError as error:
+        if error.errno == errno.EINVAL:  # a damaged offset, to a place before the file
+            raise _damaged(archive, error) from error
         raise OutputError(
             f"{archive} could not be unpacked into {folder}: {error.strerror or error}."
         ) from error
+
+
+def copy_folder(
+    source: Path,
+    folder: Path,
+    cancel: Callable[[], bool] = lambda: False,
+    limits: ArchiveLimits = ArchiveLimits(),
+) -> None:
+    """Copy the files of ``source`` into the existing empty ``folder``.
+
+    Raises PackageError for links, special files and too much for a package, OutputError and
+    Cancelled; what was written until then stays in ``folder``.
+    """
+    files = _regular_files(source, limits)
+    check_free_space(folder, sum(f.stat().st_size for f in files), f"The copy of {source}")
+    for file in files:
+        target = folder / file.relative_to(source)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("rb") as reader, target.open("xb") as writer:
+                _copy(reader, writer, cancel)
+        except OSError as error:
+            raise OutputError(
+                f"{file} could not be copied to {target}: {error.strerror or error}."
+            ) from error
+
+
+def _damaged(archive: Path, error: Exception) -> PackageError:
+    return PackageError(
+        f"{archive} is not a zip file or is damaged ({error}); download or copy it again."
+    )
 
 
 def portable_path(name: str) -> PurePosixPath:
@@ -85,6 +117,27 @@ def portable_path(name: str) -> PurePosixPath:
 
 def _is_finder_file(name: str) -> bool:
     return name.startswith("__MACOSX/") or name.rpartition("/")[2] == ".DS_Store"
+
+
+def _regular_files(source: Path, limits: ArchiveLimits) -> list[Path]:
+    files = []
+    total = 0
+    for path in source.rglob("*"):
+        kind = stat.S_IFMT(path.lstat().st_mode)
+        if kind == stat.S_IFDIR or path.name == ".DS_Store":
+            continue
+        if kind != stat.S_IFREG:
+            raise PackageError(
+                f"{path} is a link or a special file; a package holds plain files only."
+            )
+        files.append(path)
+        total += path.stat().st_size
+        if len(files) > limits.files or total > limits.bytes:
+            raise PackageError(
+                f"{source} holds more files or bytes than a package may have; choose the "
+                "package's own folder."
+            )
+    return files
 
 
 def _check_size(archive: Path, entries: list[zipfile.ZipInfo], limits: ArchiveLimits) -> None:

@@ -28,24 +28,32 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="mimsegment", description="Segment medical images with MIM Segment packages.",
+        prog="mimsegment",
+        description="Segment medical images with MIM Segment packages.",
         epilog=NOTICE,
-    )  # fmt: skip
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     segment = commands.add_parser(
-        "segment", help="segment one study", description="Segment one study on its own grid.",
+        "segment",
+        help="segment one study",
+        description="Segment one study on its own grid.",
         epilog=NOTICE,
-    )  # fmt: skip
+    )
     segment.add_argument(
-        "inputs", nargs="+", metavar="INPUT",
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
         help="image file (NIfTI, NRRD, MHA) or DICOM folder; several for a model with several "
         "inputs, in any order, or NAME=INPUT to say which is which",
-    )  # fmt: skip
+    )
     segment.add_argument("--model", "-m", required=True, help="model package (folder)")
     segment.add_argument(
-        "--output", "-o", required=True, metavar="OUT",
+        "--output",
+        "-o",
+        required=True,
+        metavar="OUT",
         help="result: .seg.nrrd (Slicer segmentation), .nrrd, .nii.gz or .mha (label image)",
-    )  # fmt: skip
+    )
     segment.add_argument("--threads", type=int, help="CPU threads (default: all)")
     segment.add_argument("--quiet", "-q", action="store_true", help="no progress")
     segment.set_defaults(run=_segment)
@@ -73,8 +81,9 @@ def _segment(arguments: argparse.Namespace) -> None:
     for warning in volume.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if package.phantom:
-        print("warning: this model was trained on digital phantoms, not on people.",
-              file=sys.stderr)  # fmt: skip
+        print(
+            "warning: this model was trained on digital phantoms, not on people.", file=sys.stderr
+        )
     began = time.perf_counter()
     progress = None if arguments.quiet else _show_progress
     result = segment(volume, spec, session, progress)

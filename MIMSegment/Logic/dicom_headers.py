@@ -1,7 +1,8 @@
 """What a DICOM file says about its frames, read without the pixels and without the patient.
 
-Only the attributes named here are parsed, so a patient's name, ID or date of birth is never in
-memory. Attribute and macro names are those of DICOM PS3.3 and PS3.6.
+Only the attributes named here are parsed. The patient's name and ID are among them only to be
+taken out of free text, where people type them; neither is kept. Attribute and macro names are
+those of DICOM PS3.3 and PS3.6.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ _FRAME_TAGS = (
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
     "DimensionIndexSequence", _GE, _PHILIPS, _SIEMENS,
 )  # fmt: skip
+_IDENTITY_TAGS = ("PatientName", "PatientID")
+_FREE_TEXT_TAGS = ("SeriesDescription", "ProtocolName")
 _FRAME_TYPES = (
     "MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFrameTypeSequence",
     "XRay3DFrameTypeSequence",
@@ -86,7 +89,7 @@ _PLACE_POINTERS = (0x00200032, 0x00209057)  # ImagePositionPatient, InStackPosit
 Lookup = Callable[[str], object]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Frame:
     """One slice: where it is, how its stored values become grey values, and what it belongs to.
 
@@ -113,47 +116,58 @@ class Frame:
 
 @dataclass(frozen=True)
 class NotAnImage:
-    """A DICOM file that is no slice of a volume: which one, of which series, and why."""
+    """A DICOM file that is no slice of a volume: which one, of which series, and why.
+
+    ``damaged`` says that it might have been one.
+    """
 
     file: Path
     series_uid: str
     reason: str
+    damaged: bool = False
 
 
 def read_frames(path: Path) -> list[Frame] | NotAnImage | None:
-    """The frames of a DICOM file; NotAnImage for other DICOM objects; None if it is not DICOM."""
-    if not _looks_like_dicom(path):
+    """The frames of a DICOM file; NotAnImage for other DICOM objects; None if it is not DICOM.
+
+    Raises OSError when the file cannot be opened.
+    """
+    with open(path, "rb") as stream:
+        head = stream.read(132)
+    marked = head[128:] == b"DICM"
+    # Old files lack the preamble and begin with an element of group 0002 or 0008.
+    if not marked and head[:2] not in (b"\x08\x00", b"\x00\x08", b"\x02\x00"):
         return None
     import pydicom
 
-    tags = [*_HEADER_TAGS, *_FRAME_TAGS, "DirectoryRecordSequence"]
+    tags = [*_HEADER_TAGS, *_FRAME_TAGS, *_IDENTITY_TAGS, "DirectoryRecordSequence"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom quotes odd values in its warnings
         try:
-            dataset = pydicom.dcmread(
-                path, stop_before_pixels=True, force=True, specific_tags=tags
-            )
+            dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=tags)
+            series_uid = str(dataset.get("SeriesInstanceUID", ""))
+            if "DirectoryRecordSequence" in dataset:
+                return NotAnImage(path, series_uid, "a DICOM directory")
             if "SOPClassUID" not in dataset and "Modality" not in dataset:
-                return None
+                return _damaged(path, series_uid) if marked else None
             reason = _why_no_image(dataset)
             if reason:
-                return NotAnImage(path, str(dataset.get("SeriesInstanceUID", "")), reason)
+                return NotAnImage(path, series_uid, reason)
+            if not dataset.get("Rows") or not dataset.get("Columns"):
+                return _damaged(path, series_uid)
             return _frames(dataset, path)
-        except (ValueError, TypeError, AttributeError, KeyError, EOFError, OverflowError) as error:
-            return NotAnImage(path, "", f"a damaged DICOM file ({type(error).__name__})")
+        except OSError:
+            raise
+        except Exception:  # damaged bytes make pydicom raise whatever they lead it to
+            return _damaged(path, "")
 
 
-def _looks_like_dicom(path: Path) -> bool:
-    with open(path, "rb") as stream:
-        head = stream.read(132)
-    # Old files lack the preamble and begin with an element of group 0002 or 0008.
-    return head[128:] == b"DICM" or head[:2] in (b"\x08\x00", b"\x00\x08", b"\x02\x00")
+def _damaged(path: Path, series_uid: str) -> NotAnImage:
+    return NotAnImage(path, series_uid, "damaged or cut short", damaged=True)
 
 
 def _why_no_image(dataset) -> str:
     kind, modality = str(dataset.get("SOPClassUID", "")), str(dataset.get("Modality", ""))
-    if "DirectoryRecordSequence" in dataset or kind.startswith("1.2.840.10008.1.3"):
-        return "a DICOM directory"
     if kind not in _IMAGE_CLASSES and not (kind == "" and modality in _VOLUME_MODALITIES):
         if kind.startswith(_CLASS + "7") and modality not in _OTHER_KINDS:
             return "a secondary capture (a screenshot or a derived picture)"
@@ -161,20 +175,23 @@ def _why_no_image(dataset) -> str:
         return _OTHER_KINDS.get(modality, f"not a slice image ({name})")
     if "LOCALIZER" in _strings(dataset.get("ImageType")):
         return "a localizer"
+    if "MOSAIC" in _strings(dataset.get("ImageType")):
+        return "a mosaic of many slices in one picture; convert it with dcm2niix first"
     if dataset.get("SamplesPerPixel", 1) != 1 or not str(
         dataset.get("PhotometricInterpretation", "MONOCHROME2")
     ).startswith("MONOCHROME"):
         return "a color image; convert it to grey values first"
     if "ModalityLUTSequence" in dataset:
         return "stored through a lookup table; export it with plain grey values"
-    if not dataset.get("Rows") or not dataset.get("Columns"):
-        return "without an image size in its header"
     return ""
 
 
 def _frames(dataset, path: Path) -> list[Frame]:
-    header = {tag: dataset[tag].value for tag in _HEADER_TAGS if tag in dataset}
-    header = {tag: _plain(value) for tag, value in header.items() if value not in (None, "")}
+    header = {tag: _plain(dataset[tag].value) for tag in _HEADER_TAGS if dataset.get(tag)}
+    header = {tag: value for tag, value in header.items() if value != "None"}
+    for tag in _FREE_TEXT_TAGS:
+        if tag in header:
+            header[tag] = _without_identity(header[tag], dataset)
     shared = _first(dataset.get("SharedFunctionalGroupsSequence"))
     per_frame = dataset.get("PerFrameFunctionalGroupsSequence")
     if per_frame is None:
@@ -193,9 +210,8 @@ def _frames(dataset, path: Path) -> list[Frame]:
 
 
 def _frame(dataset, get: Lookup, path, index, shape, header, pointers, multiframe) -> Frame:
-    position, orientation = _numbers(get("ImagePositionPatient")), _numbers(
-        get("ImageOrientationPatient")
-    )
+    position = _numbers(get("ImagePositionPatient"))
+    orientation = _numbers(get("ImageOrientationPatient"))
     spacing = _numbers(get("PixelSpacing"))
     slope, intercept = _number(get("RescaleSlope")), _number(get("RescaleIntercept"))
     own = {
@@ -281,9 +297,16 @@ def _gradient(get: Lookup) -> tuple[float, ...] | None:
 def _other_dimensions(get: Lookup, pointers: list[int]) -> tuple[int, ...]:
     """The frame's indices along the dimensions that are not its place in the stack."""
     values = _numbers(get("DimensionIndexValues")) or []
-    return tuple(
-        int(v) for p, v in zip(pointers, values, strict=False) if p not in _PLACE_POINTERS
-    )
+    return tuple(int(v) for p, v in zip(pointers, values, strict=False) if p not in _PLACE_POINTERS)
+
+
+def _without_identity(text: str, dataset) -> str:
+    """Free text without the patient's ID, name or a part of the name of three letters or more."""
+    whole = [str(dataset.get(tag) or "") for tag in _IDENTITY_TAGS]
+    for word in (*whole, *re.split(r"[\^=\s,_-]+", whole[0])):
+        if len(word) >= 3:
+            text = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", "…", text, flags=re.IGNORECASE)
+    return text
 
 
 def _first(sequence):
@@ -314,12 +337,10 @@ def _number(value) -> float | None:
 
 def _plain(value):
     """A pydicom value as a plain number, string or tuple."""
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, int):
+        return int(value)
     if hasattr(value, "__iter__") and not isinstance(value, (str, bytes)):
         return tuple(_plain(v) for v in value)
-    if isinstance(value, (int, float)):
-        return float(value) if isinstance(value, float) else int(value)
-    text = str(value)
-    try:
-        return float(text) if not isinstance(value, str) else text
-    except ValueError:
-        return text
+    return str(value)

@@ -1,4 +1,4 @@
-"""The stored pixel values of DICOM files.
+"""The pixels of DICOM files: decoded, put in order, turned into grey values.
 
 Native, deflated and run-length encoded pixels are decoded by pydicom itself. All other compressed
 pixels go through SimpleITK's GDCM, which is always there, so that the result does not depend on
@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import tempfile
 import warnings
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 
+from MIMSegment.Logic.dicom_headers import Frame
 from MIMSegment.Logic.errors import InputError
 
 _PIXEL_TAGS = [
@@ -20,6 +22,7 @@ _PIXEL_TAGS = [
     "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData",
     "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
 ]  # fmt: skip
+_PHYSICAL = ("CT", "PT")  # modalities whose rescaled values have a unit
 _RLE = "1.2.840.10008.1.2.5"
 _JPEG = "1.2.840.10008.1.2.4."
 # What GDCM decodes: JPEG (8 and 12 bit, lossy and lossless), JPEG-LS and JPEG 2000.
@@ -49,9 +52,88 @@ def stored_frames(path: Path, indices: list[int]) -> np.ndarray:
             ) from None
     if len(frames) <= max(indices):
         raise InputError(
-            f"{path} holds {len(frames)} frames where {max(indices) + 1} are stated; fetch it again."
+            f"{path} holds {len(frames)} frames, not {max(indices) + 1} as stated; fetch it again."
         )
     return frames[indices]
+
+
+def read_slots(stacks: list[list[Frame]], source: str) -> tuple[np.ndarray, list[str]]:
+    """The stored values (z, y, x), one slice for each place, and what was left out.
+
+    Copies of a slice with equal pixels are dropped; InputError if they differ.
+    """
+    wanted: dict[Path, list[tuple[int, Frame]]] = defaultdict(list)
+    for k, stack in enumerate(stacks):
+        for frame in stack:
+            wanted[frame.file].append((k, frame))
+    array, copies = None, 0
+    filled = [None] * len(stacks)
+    for file, places in wanted.items():
+        slices = stored_frames(file, [frame.index for _, frame in places])
+        for (k, frame), values in zip(places, slices, strict=True):
+            if values.shape != frame.shape:
+                raise InputError(f"{file} has pixels that do not fit its header; fetch it again.")
+            if array is None:
+                array = np.empty((len(stacks), *frame.shape), values.dtype)
+            if not np.can_cast(values.dtype, array.dtype):
+                array = array.astype(np.promote_types(array.dtype, values.dtype))
+            if filled[k] is None:
+                array[k], filled[k] = values, frame
+                continue
+            first = filled[k]
+            if not np.array_equal(array[k], values) or (first.slope, first.intercept) != (
+                frame.slope, frame.intercept
+            ):  # fmt: skip
+                raise InputError(
+                    f"{source}: {first.file.name} and {file.name} show different images at one "
+                    "place; remove the one that does not belong to the series."
+                )
+            copies += 1
+    if copies:
+        return array, [f"{source}: {copies} repeated slice(s) with equal pixels were left out."]
+    return array, []
+
+
+def grey_values(
+    array: np.ndarray, frames: list[Frame], modality: str
+) -> tuple[np.ndarray, list[str]]:
+    """Apply RescaleSlope and RescaleIntercept slice by slice, and undo inverted grey.
+
+    Integers stay integers where slopes and intercepts are whole. MONOCHROME1 only says that low
+    values are shown white: values with a physical unit (CT, PET) are right as they are.
+    """
+    factors = np.array([(f.slope, f.intercept) for f in frames])
+    low, high = _range(array, factors)
+    if (factors == [1.0, 0.0]).all():
+        values = array
+    elif (factors == np.round(factors)).all() and max(-low, high) < 2**31:
+        small = low >= -(2**15) and high < 2**15
+        values = array.astype(np.int16 if small else np.int32)
+        for k, (slope, intercept) in enumerate(factors.astype(np.int64)):
+            np.add(array[k].astype(np.int64) * slope, intercept, out=values[k], casting="unsafe")
+    else:
+        values = array.astype(np.float32)
+        for k, (slope, intercept) in enumerate(factors):
+            values[k] = array[k] * slope + intercept
+    if not any(f.inverted for f in frames) or modality in _PHYSICAL:
+        return values, []
+    if not all(f.inverted for f in frames):
+        raise InputError(
+            f"{frames[0].file.parent}: some slices are stored inverted and some are not "
+            "(PhotometricInterpretation); export the series again."
+        )
+    top, bottom = values.max(), values.min()
+    return top - (values - bottom), [
+        f"{frames[0].file.parent}: the image is stored inverted (MONOCHROME1); its grey values "
+        "were turned around."
+    ]
+
+
+def _range(array: np.ndarray, factors: np.ndarray) -> tuple[float, float]:
+    """The least and greatest value after rescaling."""
+    ends = np.array([[array[k].min(), array[k].max()] for k in range(len(array))], float)
+    ends = ends * factors[:, :1] + factors[:, 1:]
+    return float(ends.min()), float(ends.max())
 
 
 def _decoded(dataset, path: Path) -> np.ndarray:

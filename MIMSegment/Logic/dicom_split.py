@@ -87,9 +87,7 @@ def _by_grid(frames: list[Frame]) -> list[list[Frame]]:
 
 
 def _same_grid(a: Frame, b: Frame) -> bool:
-    if a.shape != b.shape or a.header.get("FrameOfReferenceUID") != b.header.get(
-        "FrameOfReferenceUID"
-    ):
+    if a.shape != b.shape or (a.position is None) != (b.position is None):
         return False
     for x, y, tolerance in (
         (a.spacing, b.spacing, 1e-4),
@@ -99,7 +97,7 @@ def _same_grid(a: Frame, b: Frame) -> bool:
             return False
         if x is not None and np.abs(np.subtract(x, y)).max() > tolerance:
             return False
-    return (a.position is None) == (b.position is None)
+    return True
 
 
 def _identity(frame: Frame):
@@ -156,7 +154,7 @@ def _cost(groups) -> tuple[int, int, int]:
     Frames at a place that is taken, or alone in a group; then groups unevenly spaced; then groups.
     """
     groups = list(groups)
-    several = sum(len(group) for group in groups) > len(groups)
+    several = len(slots([frame for group in groups for frame in group])) > 1
     misfits = uneven = 0
     for group in groups:
         stacks = slots(group)

@@ -77,14 +77,18 @@ def straighten(array: np.ndarray, stack: Stack) -> tuple[np.ndarray, Geometry]:
 
     low = np.floor(stack.shifts.min(axis=0)).astype(int)
     grow = np.ceil(stack.shifts.max(axis=0)).astype(int) - low
-    count, rows, columns = array.shape
-    result = np.empty((count, rows + grow[0], columns + grow[1]), array.dtype)
-    outside = array.min()
+    count, *size = array.shape
+    result = np.full((count, size[0] + grow[0], size[1] + grow[1]), array.min(), array.dtype)
     for k in range(count):
-        padded = np.pad(array[k], ((0, grow[0]), (0, grow[1])), constant_values=outside)
-        moved = shift_image(padded.astype(np.float32), stack.shifts[k] - low, order=1,
-                            mode="constant", cval=float(outside))  # fmt: skip
-        result[k] = np.rint(moved) if array.dtype.kind in "iu" else moved
+        offset = stack.shifts[k] - low
+        padded = np.pad(array[k], ((0, grow[0]), (0, grow[1])), mode="edge").astype(np.float32)
+        moved = shift_image(padded, offset, order=1, mode="nearest")
+        # A pixel reaches half its size beyond its center.
+        covered = tuple(
+            slice(int(np.ceil(o - 0.5)), int(np.floor(o + n - 0.5)) + 1)
+            for o, n in zip(offset, size, strict=True)
+        )
+        result[k][covered] = (np.rint(moved) if array.dtype.kind in "iu" else moved)[covered]
     matrix = stack.geometry.ijk_to_lps.copy()
     matrix[:3, 3] += matrix[:3, 0] * low[1] + matrix[:3, 1] * low[0]
     return result, Geometry(result.shape, matrix)
@@ -123,16 +127,15 @@ def _check_even(along: np.ndarray, stacks: list[list[Frame]], source: str) -> No
     multiples = gaps / usual
     if np.abs(multiples - np.round(multiples)).max() < 0.1 and multiples.min() > 0.5:
         holes = [
-            f"{int(round(m)) - 1} between {stacks[i][0].file.name} and "
-            f"{stacks[i + 1][0].file.name} ({gaps[i]:.1f} mm apart)"
+            f"{round(m) - 1} between {stacks[i][0].file.name} and {stacks[i + 1][0].file.name}"
             for i, m in enumerate(multiples)
             if m > 1.5
         ]
-        count = int(round(multiples.sum())) - len(gaps)
+        count = round(multiples.sum()) - len(gaps)
         raise GeometryError(
-            f"{source}: {count} slice{'s are' if count > 1 else ' is'} missing, "
-            f"{'; '.join(holes[:3])}{' and more' if len(holes) > 3 else ''}, where slices are "
-            f"{usual:.2f} mm apart; fetch the series again completely."
+            f"{source}: {count} slice{'s are' if count > 1 else ' is'} missing "
+            f"({', '.join(holes[:3])}{' and more' if len(holes) > 3 else ''}; the others are "
+            f"{usual:.2f} mm apart); fetch the series again completely."
         )
     raise GeometryError(
         f"{source}: the slices are unevenly spaced (gaps from {gaps.min():.2f} to "

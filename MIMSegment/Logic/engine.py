@@ -138,8 +138,11 @@ def restore_slices(
             read += 1
             while z < new_size and needed[z] < read:
                 below = planes[lower[z]]
-                yield z, below if weight[z] == 0 else (
-                    below + (planes[needed[z]] - below) * np.float32(weight[z])
+                yield (
+                    z,
+                    below
+                    if weight[z] == 0
+                    else (below + (planes[needed[z]] - below) * np.float32(weight[z])),
                 )
                 z += 1
             for old in [k for k in planes if z < new_size and k < lower[z]]:
@@ -153,9 +156,7 @@ def _resize_plane(plane: np.ndarray, shape, orders) -> np.ndarray:
 def _inside(block: np.ndarray, z: int, start, shape) -> np.ndarray:
     """The part of a slab beginning at padded slice ``z`` that lies in the image, not the padding."""
     first, stop = max(start[0] - z, 0), max(start[0] + shape[0] - z, 0)
-    return block[
-        :, first:stop, start[1] : start[1] + shape[1], start[2] : start[2] + shape[2]
-    ]
+    return block[:, first:stop, start[1] : start[1] + shape[1], start[2] : start[2] + shape[2]]
 
 
 def _pad_to_patch(array: np.ndarray, patch):

@@ -151,6 +151,7 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, req, fp, code, msg, headers, newurl):
         is_downgrade = req.type == "https" and not newurl.startswith("https:")
         if is_downgrade or not is_allowed(newurl, self._allow_http):
+            fp.close()
             raise RequestFailed(f"it redirects to {shown(newurl)}, which is not safe", retry=False)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 

@@ -5,32 +5,37 @@ from __future__ import annotations
 from pathlib import Path
 
 from MIMSegment.Logic.errors import InputError
+from MIMSegment.Logic.matching import find_candidates, match_inputs, read_matched
 from MIMSegment.Logic.spec import ModelSpec
-from MIMSegment.Logic.volume import Volume, read_volume
+from MIMSegment.Logic.volume import IMAGE_SUFFIXES, Volume, read_volume
 
 
 def read_inputs(arguments: list[str], spec: ModelSpec) -> tuple[Volume, list[str]]:
     """Read ``arguments`` (paths or NAME=path) into a volume (c, z, y, x) in the model's order.
 
     Returns it with one sentence per input that says which image was taken for it and why. A single
-    file with as many channels as the model has inputs is taken as it is. Raises InputError.
+    image file is taken as it is: its channels are the inputs. Raises InputError.
     """
     named, paths = _split(arguments, spec)
     names = [item.name for item in spec.inputs]
-    if not named and len(paths) == 1 and Path(paths[0]).is_file():
+    if len(paths) == 1 and not named and _is_image_file(paths[0]):
         volume = read_volume(paths[0])
-        if volume.array.shape[0] != len(names):
-            raise InputError(
-                f"{paths[0]} has {volume.array.shape[0]} channel(s), the model needs "
-                f"{len(names)}: {', '.join(names)}."
-            )
-        return volume, [f"{', '.join(names)}: {paths[0]}"]
-    if len(names) == 1:
-        path = named.get(names[0]) or (paths[0] if len(paths) == 1 else None)
-        if path is None:
-            raise InputError(f"The model has one input ({names[0]}), {len(paths)} were given.")
-        return read_volume(path), [f"{names[0]}: {path}"]
-    return _match_and_align(named, paths, spec)
+        if volume.array.shape[0] == len(names):
+            return volume, [f"{', '.join(names)}: {paths[0]}"]
+        raise InputError(
+            f"{paths[0]} has {volume.array.shape[0]} channel(s), the model needs {len(names)}: "
+            f"{', '.join(names)}."
+        )
+    if len(paths) + len(named) > len(names):
+        raise InputError(
+            f"{len(paths) + len(named)} images for {len(names)} input(s): {', '.join(names)}."
+        )
+    matching = match_inputs(spec.inputs, find_candidates(paths), named).require()
+    return read_matched(matching), [str(match) for match in matching.matches]
+
+
+def _is_image_file(path: str) -> bool:
+    return Path(path).is_file() and path.lower().endswith(IMAGE_SUFFIXES)
 
 
 def _split(arguments: list[str], spec: ModelSpec) -> tuple[dict[str, str], list[str]]:

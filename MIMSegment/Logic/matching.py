@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from MIMSegment.Logic.errors import InputError
+from MIMSegment.Logic.sequences import Evidence, evidence
+
+if TYPE_CHECKING:
+    from MIMSegment.Logic.dicom import Series
+    from MIMSegment.Logic.volume import Volume
+
+_LEAST = 10.0  # score below which an image is not taken for an input
+_MARGIN = 3.0  # scores nearer than this are no reason to prefer one image
+_AXIAL, _NUMBERED = 5.0, 12.0
 
 
 @dataclass(frozen=True)
@@ -12,3 +29,244 @@ class InputSpec:
     name: str
     modality: str
     description: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """An image that may be an input: a file, or a DICOM series (then ``series`` is set).
+
+    ``name`` is for display. ``header`` holds DICOM attributes by keyword, as far as known.
+    """
+
+    name: str
+    path: Path
+    header: Mapping = field(default_factory=dict)
+    series: Series | None = None
+
+    @property
+    def key(self) -> tuple[Path, int]:
+        """What two candidates share only if they are the same image."""
+        if self.series is None:
+            return self.path.absolute(), 0
+        first = self.series.frames[0]
+        return first.file.absolute(), first.index
+
+    def read(self) -> Volume:
+        """The image itself. Raises InputError or GeometryError."""
+        if self.series is not None:
+            from MIMSegment.Logic.dicom import read_series
+
+            return read_series(self.series)
+        from MIMSegment.Logic.volume import read_volume
+
+        return read_volume(self.path)
+
+
+@dataclass(frozen=True)
+class Match:
+    """The image taken for an input and why; the higher ``score``, the surer.
+
+    ``explicit`` says that the user chose it.
+    """
+
+    input: InputSpec
+    candidate: Candidate
+    reason: str
+    score: float
+    explicit: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.input.name}: {self.candidate.name} ({self.reason})"
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Images by input, in the order of the inputs, and a sentence for each input without one."""
+
+    matches: tuple[Match, ...]
+    problems: tuple[str, ...]
+    unused: tuple[Candidate, ...]
+
+    def __getitem__(self, name: str) -> Candidate:
+        return next(m.candidate for m in self.matches if m.input.name == name)
+
+    def require(self) -> Matching:
+        """Itself if every input has its image; raises InputError with all problems otherwise."""
+        if self.problems:
+            raise InputError(" ".join(self.problems))
+        return self
+
+
+def find_candidates(paths: Sequence[str | Path]) -> list[Candidate]:
+    """The images at these paths: files, DICOM series, and both of these inside folders."""
+    from MIMSegment.Logic.dicom import scan
+    from MIMSegment.Logic.volume import IMAGE_SUFFIXES
+
+    found = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise InputError(f"{path} does not exist.")
+        files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file())
+        images = [p for p in files if p.name.lower().endswith(IMAGE_SUFFIXES)]
+        found += [Candidate(p.name, p) for p in images]
+        if path not in images:
+            found += [
+                Candidate(series.title, series.files[0].parent, series.header, series)
+                for series in scan(path)
+                if series.number_of_slices > 1
+            ]
+    return found
+
+
+def match_inputs(
+    inputs: Sequence[InputSpec],
+    candidates: Sequence[Candidate],
+    explicit: Mapping[str, str | Path | Candidate] | None = None,
+) -> Matching:
+    """Give each input at most one image, so that the evidence as a whole is greatest.
+
+    ``explicit`` overrides by input name, with a candidate or a path. Raises InputError for an
+    unknown input name or a path without a single fitting image; everything else that is unclear
+    is in the result's ``problems``.
+    """
+    chosen = _explicit(inputs, explicit or {})
+    open_inputs = [item for item in inputs if item.name not in chosen]
+    taken = {match.candidate.path for match in chosen.values() if not match.candidate.series}
+    taken |= {m.candidate.series.frames[0].uid for m in chosen.values() if m.candidate.series}
+    free = [c for c in candidates if (c.series.frames[0].uid if c.series else c.path) not in taken]
+    judged = [[_judge(item, inputs, c) for c in free] for item in open_inputs]
+    pairs = _assign(judged)
+    problems = []
+    for row, item in enumerate(open_inputs):
+        column = pairs.get(row, _lone_image(judged, inputs, candidates))
+        if column is None:
+            problems.append(_missing(item, free, candidates))
+            continue
+        rivals = _rivals(judged, pairs, row, column)
+        if rivals:
+            names = " or ".join(free[c].name for c in (column, *rivals))
+            problems.append(
+                f"{item.name} could be {names}: say which with {item.name}=PATH of one of them."
+            )
+            continue
+        verdict = judged[row][column]
+        reason = "; ".join(verdict.reasons) or "the only image given"
+        chosen[item.name] = Match(item, free[column], reason, verdict.score)
+    matches = tuple(chosen[item.name] for item in inputs if item.name in chosen)
+    problems += _mixed_studies(matches)
+    used = {id(match.candidate) for match in matches}
+    return Matching(matches, tuple(problems), tuple(c for c in free if id(c) not in used))
+
+
+def read_matched(matching: Matching, order: int = 1) -> Volume:
+    """Read all images and stack them as channels (c, z, y, x) on the first input's grid.
+
+    The others are resampled in world space, by linear (``order`` 1) or cubic (3) interpolation.
+    Raises InputError for missing inputs, GeometryError for images that barely overlap.
+    """
+    from MIMSegment.Logic.alignment import align_to, stack_inputs
+
+    volumes = [match.candidate.read() for match in matching.require().matches]
+    reference = volumes[0]
+    stacked = stack_inputs([reference, *(align_to(reference, v, order) for v in volumes[1:])])
+    frames = {v.header.get("FrameOfReferenceUID") for v in volumes} - {None}
+    if len(frames) > 1:
+        warning = (
+            "The inputs have different frames of reference (the patient was positioned anew "
+            "between them); check that they are aligned."
+        )
+        return replace(stacked, warnings=(*stacked.warnings, warning))
+    return stacked
+
+
+def _explicit(inputs, explicit) -> dict[str, Match]:
+    specs = {item.name: item for item in inputs}
+    chosen = {}
+    for name, choice in explicit.items():
+        if name not in specs:
+            raise InputError(f'The model has no input "{name}"; its inputs are {", ".join(specs)}.')
+        candidate = choice if isinstance(choice, Candidate) else _one(specs[name], Path(choice))
+        chosen[name] = Match(specs[name], candidate, "chosen by the user", np.inf, explicit=True)
+    return chosen
+
+
+def _one(item: InputSpec, path: Path) -> Candidate:
+    """The only image at ``path``, or the one among several that fits the input."""
+    found = find_candidates([path])
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise InputError(f"{path}, chosen for {item.name}, holds no image.")
+    return match_inputs([item], found).require()[item.name]
+
+
+def _judge(item: InputSpec, inputs: Sequence[InputSpec], candidate: Candidate) -> Evidence:
+    if candidate.series is not None:
+        found = evidence(item.name, item.modality, candidate.header, "", candidate.path.name)
+        axial = _AXIAL if candidate.series.orientation == "axial" else 0.0
+        return Evidence(found.score + axial, found.reasons)
+    stem = re.sub(r"\.(nii(\.gz)?|nrrd|nhdr|mha|mhd)$", "", candidate.path.name, flags=re.I)
+    found = evidence(item.name, item.modality, candidate.header, stem)
+    number = re.search(r"_(\d{4})$", stem)  # nnU-Net's channel number
+    if number and len(inputs) > 1 and int(number[1]) == list(inputs).index(item):
+        reason = f"its file name ends in _{number[1]}"
+        return Evidence(found.score + _NUMBERED, (*found.reasons, reason))
+    return found
+
+
+def _assign(judged: list[list[Evidence]]) -> dict[int, int]:
+    """Rows (inputs) to columns (candidates), one to one, by the greatest sum of scores."""
+    if not judged or not judged[0]:
+        return {}
+    from scipy.optimize import linear_sum_assignment
+
+    scores = np.array([[e.score for e in row] for row in judged])
+    gain = np.where(scores >= _LEAST, scores, 0.0)
+    rows, columns = linear_sum_assignment(gain, maximize=True)
+    return {int(r): int(c) for r, c in zip(rows, columns, strict=True) if gain[r, c] > 0}
+
+
+def _lone_image(judged, inputs, candidates) -> int | None:
+    """One input and one image that nothing speaks against belong together."""
+    alone = len(inputs) == 1 and len(candidates) == 1 and len(judged[0]) == 1
+    return 0 if alone and judged[0][0].score >= 0 else None
+
+
+def _rivals(judged, pairs: dict[int, int], row: int, column: int) -> list[int]:
+    """Other images that fit this input as well: unused ones, or those of a swap of two inputs."""
+    score = judged[row][column].score
+    owners = {c: r for r, c in pairs.items()}
+    rivals = []
+    for other, verdict in enumerate(judged[row]):
+        if other == column or verdict.score < _LEAST:
+            continue
+        if other not in owners:
+            loss = score - verdict.score
+        else:
+            back = judged[owners[other]][column].score
+            if back < _LEAST:
+                continue
+            loss = score + judged[owners[other]][other].score - verdict.score - back
+        if loss < _MARGIN:
+            rivals.append(other)
+    return rivals
+
+
+def _missing(item: InputSpec, free: Sequence[Candidate], candidates: Sequence[Candidate]) -> str:
+    shown = free or candidates
+    names = ", ".join(c.name for c in shown[:8]) + (" and more" if len(shown) > 8 else "")
+    what = f" ({item.description})" if item.description else ""
+    found = f"found {names}" if names else "no image was found"
+    return f"No {item.modality} image fits the input {item.name}{what}: {found}. " + (
+        f"Add it, or name it with {item.name}=PATH."
+    )
+
+
+def _mixed_studies(matches: Sequence[Match]) -> list[str]:
+    """Images of different studies, perhaps of different people, are never combined unasked."""
+    guessed = [m for m in matches if not m.explicit and m.candidate.header.get("StudyInstanceUID")]
+    studies = {m.candidate.header["StudyInstanceUID"] for m in guessed}
+    if len(studies) < 2:
+        return []
+    names = ", ".join(f"{m.input.name} ({m.candidate.name})" for m in guessed)
+    return [f"These images belong to different studies: {names}. Give the images of one study."]

@@ -19,7 +19,9 @@ import numpy as np
 from MIMSegment.Logic.errors import GeometryError, InputError
 from MIMSegment.Logic.volume import Geometry, Volume
 
-GRID_TOLERANCE = 0.1  # voxels by which a corner may move before two descriptions of a grid differ
+SHEAR_TOLERANCE = 0.1  # voxels by which a corner may move when the axes are made orthogonal
+FORMS_TOLERANCE = 0.5  # voxels by which sform and qform may differ without a warning
+_FLOAT32_ROUNDING = 3 * float(np.finfo(np.float32).eps)
 _CHUNK = 1 << 24
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # xyzt_units: 1 meter, 2 millimeter, 3 micrometer
@@ -43,7 +45,7 @@ class NiftiHeader:
     """The fields of a NIfTI header that place and scale the voxels.
 
     ``shape`` is (x, y, z, ...) as stored; ``sform`` and ``qform`` are 4×4 voxel-to-LPS matrices in
-    mm, None where their code is 0.
+    mm, None where their code is 0. ``pixdim`` is the voxel size (x, y, z) in mm.
     """
 
     shape: tuple[int, ...]
@@ -79,39 +81,38 @@ def read_header(stream: BinaryIO, path: Path) -> NiftiHeader:
     """Parse the 348-byte NIfTI-1 or 540-byte NIfTI-2 header at the start of ``stream``."""
     head = stream.read(348)
     order, version = _byte_order_and_version(head, path)
-    if version == 2:
-        head += stream.read(540 - 348)
-        if len(head) < 540:
-            raise InputError(f"{path} ends inside its header; copy or download it again.")
-        dim = struct.unpack_from(order + "8q", head, 16)
-        code = struct.unpack_from(order + "h", head, 12)[0]
-        pixdim = struct.unpack_from(order + "8d", head, 104)
-        offset, slope, intercept = struct.unpack_from(order + "q2d", head, 168)
-        qform_code, sform_code, *transform = struct.unpack_from(order + "2i18d", head, 344)
-        units = struct.unpack_from(order + "i", head, 500)[0]
-    else:
-        dim = struct.unpack_from(order + "8h", head, 40)
-        code = struct.unpack_from(order + "h", head, 70)[0]
-        pixdim = struct.unpack_from(order + "8f", head, 76)
-        offset, slope, intercept = struct.unpack_from(order + "3f", head, 108)
-        qform_code, sform_code, *transform = struct.unpack_from(order + "2h18f", head, 252)
-        units = head[123]
-    to_mm = np.diag([*[_MM_PER_UNIT.get(units & 7, 1.0)] * 3, 1.0])
-    pixdim = (pixdim[0], *(abs(p) * to_mm[0, 0] for p in pixdim[1:4]))
-    qform, sform = None, None
-    if qform_code > 0:
-        qform = to_mm @ _RAS_TO_LPS @ _qform_matrix(transform[:6], pixdim, to_mm[0, 0])
-    if sform_code > 0:
-        sform = to_mm @ _RAS_TO_LPS @ np.vstack([np.reshape(transform[6:], (3, 4)), [0, 0, 0, 1]])
+    head += stream.read(540 - 348 if version == 2 else 4)  # a NIfTI-1 header and its extension flag
+    if len(head) < (540 if version == 2 else 352):
+        raise InputError(f"{path} ends inside its header; copy or download it again.")
+
+    def field(layout: str, *place: int):
+        return struct.unpack_from(order + layout.split()[version - 1], head, place[version - 1])
+
+    dim = field("8h 8q", 40, 16)
+    (code,) = field("h h", 70, 12)
+    pixdim = field("8f 8d", 76, 104)
+    (offset,) = field("f q", 108, 168)
+    slope, intercept = field("2f 2d", 112, 176)
+    qform_code, sform_code = field("2h 2i", 252, 344)
+    transform = field("18f 18d", 256, 352)
+    (units,) = field("B i", 123, 500)
     if code not in _DTYPES:
         what, way_out = _REFUSED.get(code, (f"an unknown data type ({code})", "convert it first"))
         raise InputError(f"{path} holds {what}; {way_out}.")
-    if not 2 <= dim[0] <= 7 or min(dim[1 : dim[0] + 1]) < 1:
+    if not 2 <= dim[0] <= 7 or min(dim[1 : dim[0] + 1]) < 1 or not 0 <= offset < 2**62:
         raise InputError(f"{path} states an impossible size {dim}; its header is damaged.")
+    unit = _MM_PER_UNIT.get(units & 7, 1.0)
+    to_lps = np.diag([-unit, -unit, unit, 1.0])
     return NiftiHeader(
-        tuple(dim[1 : dim[0] + 1]), np.dtype(order + _DTYPES[code]), int(offset), slope, intercept,
-        pixdim, sform, qform,
-    )  # fmt: skip
+        shape=tuple(dim[1 : dim[0] + 1]),
+        dtype=np.dtype(order + _DTYPES[code]),
+        offset=max(int(offset), len(head)),
+        slope=slope,
+        intercept=intercept,
+        pixdim=tuple(abs(p) * unit for p in pixdim[1:4]),
+        sform=to_lps @ _sform_matrix(transform[6:]) if sform_code > 0 else None,
+        qform=to_lps @ _qform_matrix(transform[:6], pixdim) if qform_code > 0 else None,
+    )
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -136,11 +137,17 @@ def _byte_order_and_version(head: bytes, path: Path) -> tuple[str, int]:
     raise InputError(f"{path} is not a NIfTI file; its header is missing or damaged.")
 
 
-def _qform_matrix(parameters: list[float], pixdim, to_mm: float) -> np.ndarray:
+def _sform_matrix(rows) -> np.ndarray:
+    matrix = np.vstack([np.reshape(rows, (3, 4)), [0, 0, 0, 1]])
+    return matrix if np.isfinite(matrix).all() else np.zeros((4, 4))  # both are refused later
+
+
+def _qform_matrix(parameters, pixdim) -> np.ndarray:
     """The RAS matrix of a quaternion (b, c, d) and offset, NIfTI-1 standard, method 2."""
     b, c, d, *offset = parameters
-    a = np.sqrt(max(0.0, 1.0 - (b * b + c * c + d * d)))
-    if a == 0:
+    squared = 1.0 - (b * b + c * c + d * d)
+    a = np.sqrt(squared) if squared > _FLOAT32_ROUNDING else 0.0
+    if a == 0:  # half a turn, where rounding would tilt the axes
         b, c, d = np.array([b, c, d]) / np.linalg.norm([b, c, d])
     rotation = np.array(
         [
@@ -151,7 +158,7 @@ def _qform_matrix(parameters: list[float], pixdim, to_mm: float) -> np.ndarray:
     )
     matrix = np.eye(4)
     handedness = -1.0 if pixdim[0] < 0 else 1.0
-    matrix[:3, :3] = rotation * (np.array(pixdim[1:]) * [1, 1, handedness] / to_mm)
+    matrix[:3, :3] = rotation * np.abs(pixdim[1:4]) * [1, 1, handedness]
     matrix[:3, 3] = offset
     return matrix
 
@@ -165,7 +172,7 @@ def _geometry(header: NiftiHeader, path: Path) -> tuple[Geometry, tuple[str, ...
     elif header.qform is not None:
         matrix = header.qform
     else:
-        spacing = [p if p > 0 else 1.0 for p in header.pixdim[1:]]
+        spacing = [p if p > 0 else 1.0 for p in header.pixdim]
         warning = (
             f"{path.name} does not state which side is left: the usual convention (first axis "
             "toward the patient's left) is assumed. Check a landmark before use."
@@ -178,16 +185,16 @@ def _geometry(header: NiftiHeader, path: Path) -> tuple[Geometry, tuple[str, ...
             "images to NIfTI again."
         )
     straight = _nearest_orthogonal(matrix, shape)
-    if _corner_distance(matrix, straight, shape) > GRID_TOLERANCE:
+    if _corner_distance(matrix, straight, shape) > SHEAR_TOLERANCE:
         raise GeometryError(
             f"{path} has a sheared grid (axes {_skew_angle(columns):.1f}° off a right angle, for "
-            "example by a tilted gantry); resample it to an orthogonal grid first, in Slicer with "
-            "Resample Scalar Volume after hardening its transform."
+            "example by a tilted gantry); give the original DICOM folder instead, or resample the "
+            "file to an orthogonal grid first (nibabel.processing.resample_to_output does that)."
         )
     geometry = Geometry(shape, straight)
     if header.sform is not None and header.qform is not None:
         apart = _corner_distance(header.sform, header.qform, shape)
-        if not apart <= GRID_TOLERANCE:
+        if apart > FORMS_TOLERANCE:
             warning = (
                 f"{path.name} holds two positions that differ by up to "
                 f"{apart * min(geometry.spacing):.1f} mm (sform and qform); the sform was used."
@@ -256,7 +263,8 @@ def _fill(stream: BinaryIO, buffer: memoryview, path: Path) -> None:
                 "download it again."
             )
         done += count
-    stream.read(1)  # reaches the end of a gzip stream, where its checksum is compared
+    while stream.read(_CHUNK):  # to the end of a gzip stream, where its checksum is compared
+        pass
 
 
 def _scaled(array: np.ndarray, header: NiftiHeader) -> np.ndarray:

@@ -1,23 +1,23 @@
 """A model package on disk: a MONAI Bundle folder with what the module needs beside it.
 
-    configs/metadata.json   MONAI's bundle metadata; our part under the key "mimsegment"
-    models/model.onnx       the network (opset <= 20, no external data)
-    labels.csv              structures with SNOMED codes and colors
-    docs/README.md          model card
-    LICENSE                 licence of the weights
+configs/metadata.json   MONAI's bundle metadata; our part under the key "mimsegment"
+models/model.onnx       the network (opset <= 20, no external data)
+labels.csv              structures with SNOMED codes and colors
+docs/README.md          model card
+LICENSE                 licence of the weights
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from MIMSegment.Logic.catalog_rules import ID, VERSION
 from MIMSegment.Logic.errors import OutputError, PackageError
 from MIMSegment.Logic.labels import Label, labels_from_csv, labels_to_csv
 from MIMSegment.Logic.spec import ModelSpec
@@ -25,7 +25,6 @@ from MIMSegment.Logic.spec import ModelSpec
 FORMAT_VERSION = 1
 METADATA = "configs/metadata.json"
 LABELS = "labels.csv"
-_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
 
 
 @dataclass(frozen=True)
@@ -77,15 +76,28 @@ def load_package(path: str | Path) -> ModelPackage:
         )
     spec = ModelSpec.from_dict(ours.get("model", {}), str(path / METADATA))
     checksums = ours.get("checksums", {})
+    if not isinstance(checksums, dict):
+        raise PackageError(f"{path / METADATA}: 'checksums' is not a table; get the package again.")
     for name in (*spec.models, LABELS):
         verify_checksum(path / name, checksums.get(name))
-    labels = labels_from_csv((path / LABELS).read_text(encoding="utf-8"), str(path / LABELS))
+    labels = labels_from_csv(_read_text(path / LABELS), str(path / LABELS))
     _check_labels(spec, labels, path)
     identifier, version = ours.get("id"), metadata.get("version")
-    if not (isinstance(identifier, str) and _ID.fullmatch(identifier)):
+    if not (isinstance(identifier, str) and ID.fullmatch(identifier)):
         raise PackageError(f"{path / METADATA}: id {identifier!r} is not a lower-case name.")
-    return ModelPackage(path, identifier, str(version), ours.get("title") or identifier, spec,
-                        tuple(labels), bool(ours.get("phantom")), checksums, metadata)  # fmt: skip
+    if not (isinstance(version, str) and VERSION.fullmatch(version)):
+        raise PackageError(f"{path / METADATA}: version {version!r} is not like 1.0.0.")
+    return ModelPackage(
+        path,
+        identifier,
+        version,
+        ours.get("title") or identifier,
+        spec,
+        tuple(labels),
+        bool(ours.get("phantom")),
+        checksums,
+        metadata,
+    )
 
 
 def write_package(
@@ -155,6 +167,13 @@ def verify_checksum(path: Path, expected: str | None) -> None:
             f"{path} does not match its checksum: it is damaged or was changed; get the package "
             "again."
         )
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise PackageError(f"{path} cannot be read as text ({error}); get it again.") from None
 
 
 def _read_metadata(path: Path) -> dict:

@@ -67,9 +67,7 @@ def prepare(volume: Volume, plan: Preprocessing) -> tuple[np.ndarray, WorkingGri
     result = np.empty((len(array), *shape), np.float32)
     for channel, normalization, out in zip(array, plan.normalization, result, strict=True):
         out[...] = resize(normalize(channel, normalization, mask), shape, orders)
-    back = axis_orders(
-        *reversed(rule), plan.output_order, plan.output_order_z, plan.anisotropy
-    )
+    back = axis_orders(*reversed(rule), plan.output_order, plan.output_order_z, plan.anisotropy)
     grid = WorkingGrid(volume.geometry, order, flips, start, array.shape[1:], target, back)
     return result, grid
 
@@ -141,5 +139,3 @@ def bounding_box(mask: np.ndarray) -> tuple[tuple[int, int, int], tuple[int, int
         hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
         bounds.append((int(hit[0]), int(hit[-1]) + 1))
     return tuple(b[0] for b in bounds), tuple(b[1] for b in bounds)
-
-

@@ -86,12 +86,15 @@ def _cubic(array: np.ndarray, axis: int, at: np.ndarray) -> np.ndarray:
     at = at + _PAD
     lower = np.floor(at).astype(int)
     t = at - lower
-    weights = np.stack([
-        (1 - t) ** 3 / 6,
-        (3 * t**3 - 6 * t**2 + 4) / 6,
-        (3 * (1 - t) ** 3 - 6 * (1 - t) ** 2 + 4) / 6,
-        t**3 / 6,
-    ], axis=1).astype(np.float32)  # fmt: skip
+    weights = np.stack(
+        [
+            (1 - t) ** 3 / 6,
+            (3 * t**3 - 6 * t**2 + 4) / 6,
+            (3 * (1 - t) ** 3 - 6 * (1 - t) ** 2 + 4) / 6,
+            t**3 / 6,
+        ],
+        axis=1,
+    ).astype(np.float32)
     columns = np.clip(lower[:, None] + np.arange(-1, 3), 0, spline.shape[axis] - 1)
     rows = np.repeat(np.arange(len(at)), 4)
     taps = csr_array(

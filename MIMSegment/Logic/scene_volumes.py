@@ -19,14 +19,17 @@ from MIMSegment.Logic.scene_core import (
 )
 from MIMSegment.Logic.volume import Volume
 
-CT_WINDOW_LEVEL = (400.0, 40.0)  # HU, soft tissue
+CT_WINDOW = (-160.0, 240.0)  # HU, soft tissue: window 400, level 40
+_SHOWN_PERCENTILES = (0.5, 99.5)  # of any other image, from black to white
+_SAMPLES = 1_000_000  # voxels looked at for them; Slicer's own automatic window reads all, 0.5 s
 
 
 def add_volume(scene, volume: Volume, name: str, modality: str | None = None):
     """Add a one-channel ``volume`` as a new vtkMRMLScalarVolumeNode with a unique name.
 
     ``modality`` (default: the volume's DICOM header) chooses the gray window: soft tissue for
-    "CT", otherwise Slicer's automatic one. Raises ValueError for several channels.
+    "CT", otherwise the range of the values without their extremes. Raises ValueError for several
+    channels.
     """
     if volume.array.shape[0] != 1:
         raise ValueError(f"{volume.array.shape[0]} channels; use add_channels")
@@ -41,10 +44,7 @@ def add_channels(scene, volume: Volume, names: list[str], modality: str | None =
         node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", unique_name(scene, name))
         node.SetIJKToRASMatrix(vtk_matrix(LPS_TO_RAS @ volume.geometry.ijk_to_lps))
         node.SetAndObserveImageData(_image(channel))
-        node.CreateDefaultDisplayNodes()
-        if modality == "CT":
-            node.GetDisplayNode().AutoWindowLevelOff()
-            node.GetDisplayNode().SetWindowLevel(*CT_WINDOW_LEVEL)
+        _add_display(scene, node, CT_WINDOW if modality == "CT" else _percentiles(channel))
         hierarchy, item = subject_item(scene, node, "Volumes")
         if modality:
             hierarchy.SetItemAttribute(item, "DICOM.Modality", modality)
@@ -59,11 +59,9 @@ def volume_from_node(node) -> Volume:
     subject hierarchy knows them. Raises InputError for a node without voxels and GeometryError for
     a parent transform that bends or shears the grid.
     """
-    image = node.GetImageData()
-    if image is None or image.GetPointData().GetScalars() is None:
-        raise InputError(f"The volume {node.GetName()} holds no image; load its file first.")
     matrix, shape = volume_grid(node)
-    array = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(*shape, -1)
+    scalars = node.GetImageData().GetPointData().GetScalars()
+    array = vtk_to_numpy(scalars).reshape(*shape, -1)
     geometry = world_geometry(matrix, shape, node)
     channels = np.ascontiguousarray(np.moveaxis(array, -1, 0))
     channels = channels.copy() if np.shares_memory(channels, array) else channels
@@ -71,10 +69,16 @@ def volume_from_node(node) -> Volume:
 
 
 def volume_grid(node) -> tuple[np.ndarray, tuple[int, int, int]]:
-    """The node's own index-to-RAS matrix, parent transforms left out, and its shape (z, y, x)."""
+    """The node's own index-to-RAS matrix, parent transforms left out, and its shape (z, y, x).
+
+    Raises InputError for a node without voxels.
+    """
+    image = node.GetImageData()
+    if image is None or image.GetPointData().GetScalars() is None:
+        raise InputError(f"The volume {node.GetName()} holds no image; load its file first.")
     ijk_to_ras = vtkMatrix4x4()
     node.GetIJKToRASMatrix(ijk_to_ras)
-    matrix, image = numpy_matrix(ijk_to_ras), node.GetImageData()
+    matrix = numpy_matrix(ijk_to_ras)
     matrix[:3, 3] += matrix[:3, :3] @ image.GetExtent()[::2]
     return matrix, image.GetDimensions()[::-1]
 
@@ -85,6 +89,21 @@ def _image(channel: np.ndarray) -> vtkImageData:
     values = np.ascontiguousarray(_storable(channel)).ravel()
     image.GetPointData().SetScalars(numpy_to_vtk(values, deep=True))
     return image
+
+
+def _add_display(scene, node, window: tuple[float, float]) -> None:
+    display = slicer.vtkMRMLScalarVolumeDisplayNode()
+    display.AutoWindowLevelOff()
+    display.SetWindowLevelMinMax(*window)
+    display.SetDefaultColorMap()
+    scene.AddNode(display)
+    node.SetAndObserveDisplayNodeID(display.GetID())
+
+
+def _percentiles(channel: np.ndarray) -> tuple[float, float]:
+    values = channel.ravel()[:: max(1, channel.size // _SAMPLES)]
+    low, high = (float(v) for v in np.percentile(values, _SHOWN_PERCENTILES))
+    return (low, high) if low < high else (low - 0.5, low + 0.5)
 
 
 def _storable(array: np.ndarray) -> np.ndarray:

@@ -88,6 +88,13 @@ class ModelSpec:
     @staticmethod
     def from_dict(data: Mapping, source: str = "the package") -> ModelSpec:
         """Read and check; raises PackageError naming the field that is missing or wrong."""
+        try:
+            return ModelSpec._from_dict(data, source)
+        except (TypeError, AttributeError, ValueError) as error:
+            raise PackageError(f"{source}: a field has the wrong type ({error}).") from None
+
+    @staticmethod
+    def _from_dict(data: Mapping, source: str) -> ModelSpec:
         data = _known(ModelSpec, data, source)
         preprocessing = _known(Preprocessing, data.get("preprocessing", {}), source)
         preprocessing["normalization"] = tuple(
@@ -157,4 +164,16 @@ def _check(spec: ModelSpec, source: str) -> None:
     )
     require(0 <= spec.overlap < 1, f"overlap {spec.overlap!r} is not in 0..1")
     require(len(spec.models) > 0, "no model file is named")
+    for name in spec.models:
+        _require_inside(name, source)
     require(len(spec.channel_labels) > 0, "channel_labels is empty")
+
+
+def _require_inside(name: str, source: str) -> None:
+    """A package must not make anyone read files beside it."""
+    from MIMSegment.Logic.archive import portable_path
+
+    try:
+        portable_path(name)
+    except ValueError as error:
+        raise PackageError(f"{source}: model file {name!r} is not allowed: {error}.") from None

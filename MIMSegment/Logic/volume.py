@@ -115,8 +115,9 @@ class Volume:
         """The same image with its axes permuted and flipped to ``orientation`` (e.g. "LPS")."""
         order, flips = axes_to(self.geometry, orientation)
         geometry = permuted(self.geometry, order, flips)
-        return Volume(permute(self.array, order, flips), geometry, self.source, self.warnings,
-                      self.header)  # fmt: skip
+        return Volume(
+            permute(self.array, order, flips), geometry, self.source, self.warnings, self.header
+        )
 
 
 def axes_to(geometry: Geometry, orientation: str) -> tuple[tuple[int, ...], tuple[bool, ...]]:

@@ -5,10 +5,10 @@ import sys
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from tiny_package import threshold_spec, write_threshold_package
 
 from MIMSegment.Logic.cli import main
 from MIMSegment.Logic.volume import Geometry, Volume, read_volume, write_volume
+from tiny_package import threshold_spec, write_threshold_package
 
 
 @pytest.fixture
@@ -27,7 +27,9 @@ def image(tmp_path):
 
 
 @pytest.mark.parametrize("ending", [".seg.nrrd", ".nrrd", ".nii.gz", ".mha"])
-def test_result_is_written_on_the_grid_of_an_oblique_input(package, image, tmp_path, ending, capsys):
+def test_result_is_written_on_the_grid_of_an_oblique_input(
+    package, image, tmp_path, ending, capsys
+):
     out = tmp_path / f"result{ending}"
     assert main(["segment", str(image), "-m", str(package.path), "-o", str(out), "-q"]) == 0
     source, result = read_volume(image), read_volume(out)
@@ -87,8 +89,10 @@ def test_network_with_other_channels_than_the_metadata_is_refused(image, tmp_pat
     (package.path / "models/model.onnx").write_bytes(network)
     metadata["mimsegment"]["checksums"]["models/model.onnx"] = other.checksums["models/model.onnx"]
     (package.path / "configs/metadata.json").write_text(json.dumps(metadata))
-    line = failing(["segment", str(image), "-m", str(package.path), "-o",
-                    str(tmp_path / "o.nrrd"), "-q"], capsys)  # fmt: skip
+    line = failing(
+        ["segment", str(image), "-m", str(package.path), "-o", str(tmp_path / "o.nrrd"), "-q"],
+        capsys,
+    )
     assert "takes 2 channel(s), the metadata says 1" in line
 
 
@@ -99,7 +103,9 @@ def test_wrong_paths_are_named_before_any_work_is_done(package, image, tmp_path,
     assert "does not exist" in failing(["segment", str(image), *model, "-o", missing], capsys)
     out = ["-o", str(tmp_path / "o.nrrd")]
     assert "nothing.nii" in failing(["segment", "nothing.nii", *model, *out], capsys)
-    assert "one input" in failing(["segment", str(image), str(image), *model, *out], capsys)
+    assert "2 images for 1 input" in failing(
+        ["segment", str(image), str(image), *model, *out], capsys
+    )
     assert "not an input" in failing(["segment", f"PET={image}", *model, *out], capsys)
 
 

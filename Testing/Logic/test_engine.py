@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
-from tiny_package import threshold_spec
 
 from MIMSegment.Logic.engine import predict_slabs, segment
 from MIMSegment.Logic.errors import Cancelled, PackageError
 from MIMSegment.Logic.spec import ModelSpec, Normalization, Preprocessing
 from MIMSegment.Logic.volume import Geometry, Volume
 from MIMSegment.Logic.windows import gaussian_weights, weight_sum, window_starts
+from tiny_package import threshold_spec
 
 
 def threshold(tile):
@@ -120,8 +120,13 @@ def test_progress_is_exact_and_cancel_stops_between_windows():
     assert seen == [(n + 1, total) for n in range(total)]
     calls = []
     with pytest.raises(Cancelled):
-        segment(volume, threshold_spec(), threshold, lambda *s: calls.append(s),
-                cancelled=lambda: len(calls) >= 3)  # fmt: skip
+        segment(
+            volume,
+            threshold_spec(),
+            threshold,
+            lambda *s: calls.append(s),
+            cancelled=lambda: len(calls) >= 3,
+        )
     assert len(calls) == 3
 
 

@@ -1,11 +1,11 @@
 import json
 
 import pytest
-from tiny_package import BRIGHT, threshold_spec, write_threshold_package
 
 from MIMSegment.Logic.errors import OutputError, PackageError
 from MIMSegment.Logic.labels import labels_from_csv, labels_to_csv
 from MIMSegment.Logic.package import load_package
+from tiny_package import BRIGHT, threshold_spec, write_threshold_package
 
 
 def edit_metadata(package, change):

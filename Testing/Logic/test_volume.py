@@ -45,9 +45,10 @@ def test_reorienting_moves_no_voxel_in_the_patient(seed, orientation):
     turned = Volume(array, geometry).reoriented(orientation)
     assert turned.geometry.orientation == orientation
     for value, (z, y, x) in zip(
-        (0, array.size - 1, 100), ((0, 0, 0), (4, 6, 8), np.unravel_index(100, geometry.shape)),
+        (0, array.size - 1, 100),
+        ((0, 0, 0), (4, 6, 8), np.unravel_index(100, geometry.shape)),
         strict=True,
-    ):  # fmt: skip
+    ):
         place = np.argwhere(turned.array[0] == value)[0]
         assert np.allclose(world(turned.geometry, *place), world(geometry, z, y, x), atol=1e-9)
 
@@ -69,8 +70,9 @@ def test_resized_grid_fills_the_same_box():
     fine = geometry.resized((10, 7, 3))
     corner = world(geometry, 0, 0, 0) - geometry.ijk_to_lps[:3, :3] @ [0.5, 0.5, 0.5]
     assert np.allclose(world(fine, 0, 0, 0) - fine.ijk_to_lps[:3, :3] @ [0.5, 0.5, 0.5], corner)
-    assert np.allclose(np.multiply(fine.shape, fine.spacing),
-                       np.multiply(geometry.shape, geometry.spacing))  # fmt: skip
+    assert np.allclose(
+        np.multiply(fine.shape, fine.spacing), np.multiply(geometry.shape, geometry.spacing)
+    )
 
 
 def test_grids_that_differ_by_a_shifted_origin_are_not_close():

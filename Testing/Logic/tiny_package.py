@@ -41,19 +41,20 @@ def threshold_onnx(path: Path, threshold: float = 0.5, channels: int = 1, delay:
     weight = np.zeros((2, channels, 1, 1, 1), np.float32)
     weight[:, 0] = np.array([-1, 1], np.float32).reshape(2, 1, 1, 1)
     bias = np.array([threshold, -threshold], np.float32)
-    nodes, constants = [], [
-        numpy_helper.from_array(weight, "weight"),
-        numpy_helper.from_array(bias, "bias"),
-    ]  # fmt: skip
+    nodes, constants = (
+        [],
+        [
+            numpy_helper.from_array(weight, "weight"),
+            numpy_helper.from_array(bias, "bias"),
+        ],
+    )
     current = "image"
     if delay:
         kernel = np.zeros((channels, channels, 3, 3, 3), np.float32)
         kernel[range(channels), range(channels), 1, 1, 1] = 1
         constants.append(numpy_helper.from_array(kernel, "kernel"))
     for index in range(delay):
-        nodes.append(
-            helper.make_node("Conv", [current, "kernel"], [f"idle{index}"], pads=[1] * 6)
-        )
+        nodes.append(helper.make_node("Conv", [current, "kernel"], [f"idle{index}"], pads=[1] * 6))
         current = f"idle{index}"
     nodes.append(helper.make_node("Conv", [current, "weight", "bias"], ["logits"]))
     shape = ["batch", channels, "z", "y", "x"]
@@ -91,6 +92,14 @@ def write_threshold_package(
     scratch = folder.parent / f"{folder.name}-network"
     model = threshold_onnx(scratch / "model.onnx", channels=len(spec.inputs), delay=delay)
     return write_package(
-        folder, "bright-thing", "Bright thing", spec, [BRIGHT], {"models/model.onnx": model},
-        "# A threshold\n", "Apache-2.0\n", MONAI, phantom,
-    )  # fmt: skip
+        folder,
+        "bright-thing",
+        "Bright thing",
+        spec,
+        [BRIGHT],
+        {"models/model.onnx": model},
+        "# A threshold\n",
+        "Apache-2.0\n",
+        MONAI,
+        phantom,
+    )

@@ -43,7 +43,7 @@ def write_cache(
         folder / "plan.json",
         {
             "patch": list(patch),
-            "spacing": [1.0, 1.0, 1.0],
+            "preprocessing": {"spacing": [1.0, 1.0, 1.0]},
             "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2]],
         },
     )

@@ -1,8 +1,7 @@
-"""The parts that the training commands are built from."""
+"""Masked image modelling: the library behind the commands of ``training/``."""
 
 import sys
 from pathlib import Path
 
-_ROOT = str(Path(__file__).resolve().parents[2])
-if _ROOT not in sys.path:  # `python training/x.py` works in a checkout that is not installed
-    sys.path.insert(0, _ROOT)
+# A command started from a checkout that is not installed finds MIMSegment too.
+sys.path.append(str(Path(__file__).resolve().parents[2]))

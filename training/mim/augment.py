@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -118,8 +118,7 @@ def _uniform(low: float, high: float, generator: torch.Generator) -> float:
 
 
 def _tensors(crops: Crops) -> dict[str, Tensor]:
-    values = {field.name: getattr(crops, field.name) for field in fields(crops)}
-    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+    return {name: value for name, value in vars(crops).items() if isinstance(value, Tensor)}
 
 
 def _flip(crops: Crops, axes: Sequence[bool], generator: torch.Generator) -> Crops:

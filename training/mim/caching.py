@@ -77,9 +77,13 @@ def prepare_dataset(scans: str | Path, cache: str | Path, options: PrepareOption
     (cache / "labels.csv").write_text(labels_to_csv(label_table(dataset)), encoding="utf-8")
     _write_json(
         cache / "cases.json",
-        {"version": CACHE_VERSION, "source": str(Path(scans).resolve()), "cases": entries,
-         "excluded": excluded},
-    )  # fmt: skip
+        {
+            "version": CACHE_VERSION,
+            "source": str(Path(scans).resolve()),
+            "cases": entries,
+            "excluded": excluded,
+        },
+    )
     return _summary(cache, entries, split, plan, excluded)
 
 
@@ -160,9 +164,7 @@ def _inspect(pool, cases: list[Case], dataset: Dataset) -> tuple[dict[str, dict]
     values = frozenset(dataset.labels)
     check = partial(_fingerprint_or_reason, values=values, channels=len(dataset.inputs))
     prints, excluded = {}, []
-    for case, result in zip(
-        cases, tqdm(pool.map(check, cases), "check", len(cases)), strict=True
-    ):
+    for case, result in zip(cases, tqdm(pool.map(check, cases), "check", len(cases)), strict=True):
         if isinstance(result, str):
             excluded.append({"id": case.id, "reason": result})
         else:
@@ -227,9 +229,15 @@ def _store(case: Case, cache: Path, plan: dict, values: list[int]) -> dict:
     preprocessing = Preprocessing(**{**plan, "normalization": _normalizations(plan)})
     volume = read_volume(case.image)
     array, grid = prepare(volume, preprocessing)
-    entry = {"id": case.id, "subject": case.subject, "image": f"images/{case.id}.npy",
-             "label": None, "shape": list(array.shape), "source": str(case.image.resolve()),
-             "source_label": None}  # fmt: skip
+    entry = {
+        "id": case.id,
+        "subject": case.subject,
+        "image": f"images/{case.id}.npy",
+        "label": None,
+        "shape": list(array.shape),
+        "source": str(case.image.resolve()),
+        "source_label": None,
+    }
     _write_array(cache / entry["image"], array.astype(np.float16))
     if case.label is not None:
         labels = prepare_labels(read_labels(case, volume.geometry, frozenset(values)), grid)

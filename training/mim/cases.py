@@ -53,23 +53,32 @@ def _decathlon(folder: Path) -> Dataset:
         raise InputError(f"{path} is not valid JSON: {error}.") from None
     subjects = {str(k): str(v) for k, v in description.get("subjects", {}).items()}
     entries = [(e["image"], e.get("label")) for e in description.get("training", [])]
-    entries += [(e, None) if isinstance(e, str) else (e["image"], None)
-                for e in description.get("test", [])]  # fmt: skip
+    entries += [
+        (e, None) if isinstance(e, str) else (e["image"], None) for e in description.get("test", [])
+    ]
     cases = []
     for image, label in entries:
         identifier = case_id(image)
-        cases.append(Case(identifier, subjects.get(identifier, identifier), folder / image,
-                          folder / label if label else None))  # fmt: skip
+        cases.append(
+            Case(
+                identifier,
+                subjects.get(identifier, identifier),
+                folder / image,
+                folder / label if label else None,
+            )
+        )
     if not cases:
         raise InputError(f"{path} lists no case under 'training' or 'test'.")
     inputs = description.get("modality") or description.get("channel_names") or {}
     labels = _label_names(description.get("labels", {}), path)
     table = folder / "labels.csv"
     return Dataset(
-        description.get("name", folder.name), tuple(cases),
-        tuple(inputs[k] for k in sorted(inputs, key=int)), labels,
+        description.get("name", folder.name),
+        tuple(cases),
+        tuple(inputs[k] for k in sorted(inputs, key=int)),
+        labels,
         table if table.is_file() else None,
-    )  # fmt: skip
+    )
 
 
 def _label_names(labels: dict, path: Path) -> dict[int, str]:

@@ -3,7 +3,7 @@
 A cache is a folder written by ``prepare.py``::
 
     cases.json        {"version": 1, "cases": [{"id", "subject", "image", "label", "shape"}]}
-    plan.json         patch and spacing (z, y, x), strides, normalization
+    plan.json         patch and strides (z, y, x), kernel sizes, preprocessing (spacing ...)
     fingerprint.json  what the plan was made from
     split.json        {"train": [subjects], "held_back": [subjects]}
     images/<id>.npy   fp16 (c, z, y, x), already normalized
@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -142,6 +142,12 @@ class Crops:
     images: Tensor
     valid: Tensor
     cases: tuple[str, ...]
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same batch on ``device``."""
+        values = vars(self).items()
+        moved = {k: v.to(device, non_blocking=True) for k, v in values if isinstance(v, Tensor)}
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True)

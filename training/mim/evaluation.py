@@ -11,20 +11,17 @@ from tqdm import tqdm
 
 from mim.statistics import bootstrap_mean_ci
 from MIMSegment.Logic.engine import Predictor, Segmentation, segment
-from MIMSegment.Logic.matching import InputSpec
-from MIMSegment.Logic.spec import ModelSpec, Normalization, Preprocessing
+from MIMSegment.Logic.spec import ModelSpec
 from MIMSegment.Logic.volume import read_volume
 
 
 def model_spec(plan: dict, overlap: float = 0.5) -> ModelSpec:
     """The inference specification that follows from a cache's plan."""
-    preprocessing = dict(plan["preprocessing"])
-    preprocessing["normalization"] = [Normalization(**n) for n in preprocessing["normalization"]]
     return ModelSpec.from_dict(
         {
-            "inputs": [InputSpec(i["name"], i["modality"]) for i in plan["inputs"]],
-            "preprocessing": Preprocessing(**{k: _tuple(v) for k, v in preprocessing.items()}),
-            "patch": list(plan["patch"]),
+            "inputs": plan["inputs"],
+            "preprocessing": plan["preprocessing"],
+            "patch": plan["patch"],
             "channel_labels": [0, *(label["value"] for label in plan["labels"])],
             "overlap": overlap,
         },
@@ -75,8 +72,13 @@ def evaluate_cases(entries: Sequence[dict], plan: dict, predict: Predictor, desc
         result = segment_file(entry["source"], spec, predict)
         truth = read_volume(entry["source_label"]).array[0]
         scores = dice_per_class(result.labels, truth, values)
-        rows.append({"id": entry["id"], "subject": entry["subject"],
-                     "dice": dict(zip(names, scores, strict=True))})  # fmt: skip
+        rows.append(
+            {
+                "id": entry["id"],
+                "subject": entry["subject"],
+                "dice": dict(zip(names, scores, strict=True)),
+            }
+        )
     return rows
 
 
@@ -104,14 +106,12 @@ def table(summary: dict) -> str:
     rows += [(n, c["dice"], c["ci95"]) for n, c in summary["dice_per_class"].items()]
     width = max(len(name) for name, *_ in rows)
     lines = [f"Dice on {summary['cases']} held-back images of {summary['subjects']} subjects:"]
-    lines += [f"  {n:{width}}  {d:.3f}  (95 % interval {c[0]:.3f} to {c[1]:.3f})" for n, d, c in rows]
+    lines += [
+        f"  {n:{width}}  {d:.3f}  (95 % interval {c[0]:.3f} to {c[1]:.3f})" for n, d, c in rows
+    ]
     return "\n".join(lines)
 
 
 def _mean(scores: list[float]) -> float:
     known = [s for s in scores if np.isfinite(s)]
     return float(np.mean(known)) if known else float("nan")
-
-
-def _tuple(value):
-    return tuple(value) if isinstance(value, list) else value

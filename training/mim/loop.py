@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -115,7 +116,9 @@ def train(
     device_type = next(state.model.parameters()).device.type
     parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
     state.model.train()
-    with tqdm(total=loop.steps, initial=state.step, unit="step", dynamic_ncols=True) as bar:
+    # In a file each refresh is a line of its own.
+    interval = 0.2 if sys.stderr.isatty() else 10
+    with tqdm(total=loop.steps, initial=state.step, unit="step", mininterval=interval) as bar:
         while state.step < loop.steps:
             step = _Step(learning_rate(optimizer, state.step, loop.steps))
             batch = draw()
@@ -130,7 +133,7 @@ def train(
             validates = validate is not None and (last or state.step % loop.validate_every == 0)
             saves = last or state.step % loop.save_every == 0
             if validates or saves or state.step % loop.log_every == 0:
-                bar.set_postfix(loss=f"{log.flush():.4f}")
+                bar.set_postfix(loss=f"{log.flush():.4f}", refresh=False)
             if validates:
                 state.model.eval()
                 with torch.no_grad(), torch.autocast(device_type, torch.bfloat16, enabled=bf16):

@@ -67,3 +67,15 @@ def upsample_mask(mask: Tensor, block: Sequence[int], shape: Sequence[int]) -> T
     """A block mask (b, 1, *grid) at voxels: (b, 1, *shape), blocks at the far ends cut off."""
     grown = functional.interpolate(mask.to(torch.uint8), scale_factor=tuple(map(float, block)))
     return grown[(..., *(slice(size) for size in shape))].bool()
+
+
+def draw_mask(
+    images: Tensor,
+    block: Sequence[int],
+    ratio: float | tuple[float, float],
+    generator: torch.Generator,
+) -> Tensor:
+    """A mask (b, 1, z, y, x) for a batch of ``images``: `block_mask` at voxels, on their device."""
+    shape = images.shape[2:]
+    mask = block_mask(len(images), grid_shape(shape, block), ratio, generator, images.device)
+    return upsample_mask(mask, block, shape)

@@ -20,7 +20,7 @@ from mim.phantom_scan import (
     Canvas,
     Tissue,
 )
-from mim.phantom_shapes import curve, intersect, mirrored, shell, subtract, union
+from mim.phantom_shapes import SIDES, curve, intersect, shell, subtract, union
 
 WALL = Tissue(0.80, 1300.0, 55.0, 1250.0)  # smooth muscle of bladder and rectum
 SEMINAL_FLUID = Tissue(1.0, 2200.0, 190.0, 1900.0)
@@ -69,13 +69,13 @@ def _draw_body(canvas: Canvas) -> None:
     strands = np.clip(1 - np.abs(canvas.noise((9.0, 6.0, 6.0))) / 0.16, 0, 1)
     vessels = np.clip(canvas.noise((7.0, 4.0, 4.0)) - 1.5, 0, 1)
     canvas.paint(skin, MUSCLE.but(t2=45.0))
-    fat = FAT.t2 * (1 - 0.25 * strands - 0.6 * vessels + 0.06 * canvas.noise(30.0))
+    fat = FAT.t2 * (1 - 0.33 * strands - 0.45 * vessels + 0.06 * canvas.noise(30.0))
     canvas.paint(skin - 2.0, FAT.but(t2=fat))
 
 
 def _draw_outer_muscles(canvas: Canvas, muscle: Tissue) -> None:
     """Glutei behind, adductors and iliopsoas at the sides, the rectus abdominis in front."""
-    for side, _ in mirrored((1,)):
+    for side in SIDES:
         parts = [
             canvas.ellipsoid((side * 66, 94, -6), (62, 36, 80), turn=(0, 0, side * -26)),
             canvas.ellipsoid((side * 64, -34, -46), (36, 30, 36), turn=(0, 0, side * 20)),
@@ -90,7 +90,7 @@ def _draw_outer_muscles(canvas: Canvas, muscle: Tissue) -> None:
 
 def _bone(canvas: Canvas, level: np.ndarray, cortex: float = 1.6) -> None:
     level = level + 0.8 * canvas.noise(10.0)
-    texture = 1 + 0.1 * canvas.noise(6.0) + 0.06 * canvas.noise(3.0)
+    texture = 1 + 0.1 * canvas.texture(6.0) + 0.06 * canvas.texture(3.0)
     canvas.paint(level, CORTICAL_BONE)
     canvas.paint(level - cortex, MARROW.but(t2=MARROW.t2 * texture))
 
@@ -98,7 +98,8 @@ def _bone(canvas: Canvas, level: np.ndarray, cortex: float = 1.6) -> None:
 def _draw_hips(canvas: Canvas, cavity: np.ndarray) -> None:
     rng = canvas.rng
     head, out, rise = rng.uniform(22, 25), rng.uniform(82, 87), rng.uniform(10, 20)
-    for side, center in mirrored((out, -6, rise)):
+    for side in SIDES:
+        center = (side * out, -6, rise)
         acetabulum = canvas.ellipsoid((side * 76, -2, rise + 6), (30, 38, 34))
         ischium = canvas.tube(
             curve([(side * 72, 28, 10), (side * 65, 33, -16), (side * 52, 30, -50)]),
@@ -114,7 +115,7 @@ def _draw_hips(canvas: Canvas, cavity: np.ndarray) -> None:
 
 
 def _draw_pubis(canvas: Canvas) -> None:
-    for side, _ in mirrored((1,)):
+    for side in SIDES:
         body = canvas.ellipsoid((side * 14, -51, -14), (11, 11, 18), turn=(25, 0, side * 15))
         upper = curve([(side * 15, -52, -6), (side * 40, -44, 4), (side * 68, -30, 16)])
         lower = curve([(side * 13, -48, -26), (side * 26, -26, -40), (side * 44, 2, -56)])
@@ -126,22 +127,20 @@ def _draw_pubis(canvas: Canvas) -> None:
 def _draw_obturators(canvas: Canvas, cavity: np.ndarray, muscle: Tissue) -> None:
     """Obturator internus: a plate that lines the pelvic wall, thickest behind."""
     plate = shell(-(cavity + 1.0), 10.5) + 0.9 * canvas.noise(12.0) + canvas.y / 14
-    extent = union(
-        *(canvas.ellipsoid((side * 54, 4, -8), (26, 38, 46)) for side, _ in mirrored((1,)))
-    )
+    extent = union(*(canvas.ellipsoid((side * 54, 4, -8), (26, 38, 46)) for side in SIDES))
     canvas.paint(intersect(plate, extent, blend=5), muscle)
 
 
 def _draw_sacrum(canvas: Canvas) -> None:
     sacrum = canvas.tube(curve([(0, 92, 50), (0, 86, 22), (0, 72, -2)]), np.linspace(15, 4, 24))
     _bone(canvas, sacrum, cortex=1.2)
-    for side, _ in mirrored((1,)):
+    for side in SIDES:
         ligament = canvas.tube([(side * 6, 78, 4), (side * 58, 38, -8)], [2.5, 2.0])
         canvas.paint(ligament, MUSCLE)
 
 
 def _draw_vessels(canvas: Canvas) -> None:
-    for side, _ in mirrored((1,)):
+    for side in SIDES:
         for x, y, radius, blood in ((67, -60, 4.6, 0.1), (56, -56, 5.4, 0.4)):
             path = [(side * (x + 6), y - 8, -48), (side * x, y, 0), (side * (x - 8), y + 14, 48)]
             tube = canvas.tube(curve(path), radius)
@@ -149,7 +148,7 @@ def _draw_vessels(canvas: Canvas) -> None:
             canvas.paint(tube, FLOWING_BLOOD.but(pd=blood))
         path = [(side * 24, -72, -48), (side * 30, -70, 0), (side * 46, -64, 48)]
         cord = canvas.tube(curve(path), 6) + canvas.noise(6.0)
-        canvas.paint(cord, FAT.but(t2=90 + 28 * canvas.noise(3.0)))
+        canvas.paint(cord, FAT.but(t2=90 + 28 * canvas.texture(3.0)))
 
 
 def _draw_bladder(canvas: Canvas, gland: Gland) -> None:
@@ -164,7 +163,7 @@ def _draw_bladder(canvas: Canvas, gland: Gland) -> None:
 
 def _draw_seminal_vesicles(canvas: Canvas, gland: Gland) -> None:
     tubules = np.abs(canvas.noise((4.0, 3.2, 3.2)))
-    for side, _ in mirrored((1,)):
+    for side in SIDES:
         root = (side * 4, 0.6 * gland.y, 0.75 * gland.z)
         middle = (side * 17, 0.6 * gland.y + 4, 0.75 * gland.z + 9)
         tip = (side * 31, 0.6 * gland.y + 9, 0.75 * gland.z + 12)
@@ -205,7 +204,7 @@ def _draw_rectum(canvas: Canvas, rectum: Rectum) -> None:
     if rectum.content == "gas":
         canvas.paint(rectum.outer - 4.6, AIR)
     elif rectum.content == "stool":
-        canvas.paint(rectum.outer - 4.6, Tissue(0.6, 900.0, 62 + 24 * canvas.noise(4.0), 1000.0))
+        canvas.paint(rectum.outer - 4.6, Tissue(0.6, 900.0, 62 + 24 * canvas.texture(4.0), 1000.0))
     else:
         canvas.paint(folds - 8.0, AIR)
 
@@ -218,10 +217,10 @@ def _draw_pelvic_floor(canvas: Canvas, gland: Gland, rectum: np.ndarray, muscle:
     canvas.paint(intersect(shell(-within, 3.4) + 0.6 * canvas.noise(8.0), 5.0 - canvas.z), muscle)
     canvas.paint(urethra, WALL)
     canvas.paint(urethra - 4.0, Tissue(0.9, 1400.0, 120.0, 1500.0))
-    plexus = np.clip(canvas.noise(4.0) + 0.3, 0, 1.5)
+    plexus = np.clip(canvas.texture(4.0) + 0.3, 0, 1.5)
     veins = Tissue(0.9, 1500.0, 45 + 120 * plexus, 1800.0)
     front = canvas.ellipsoid((0, -gland.y - 4, -6), (gland.x * 0.8, 7, gland.z * 0.9))
     canvas.paint(front, veins, edge=5.0)
-    for side, _ in mirrored((1,)):
+    for side in SIDES:
         path = [(side * 0.85 * gland.x, 0.85 * gland.y, z) for z in (-22, 22)]
         canvas.paint(canvas.tube(path, 4.5) + 1.5 * canvas.noise(5.0), veins, edge=3.0)

@@ -30,7 +30,7 @@ from mim.phantom_scan import (
     vary_size,
     with_rician_noise,
 )
-from mim.phantom_shapes import intersect, mirrored, shell, subtract, union
+from mim.phantom_shapes import SIDES, intersect, subtract, union
 
 PERIPHERAL, TRANSITION, LESION = 1, 2, 3
 _PROSTATE = ("41216001", "Prostate")
@@ -40,9 +40,9 @@ LABELS = [
     alteration(3, "lesion", "52988006", "Lesion", (240, 70, 60), _PROSTATE),
 ]
 
-_BOX = (88.0, 216.0, 216.0)  # (z, y, x) mm of patient; the fields of view are smaller
+_BOX = (102.0, 208.0, 196.0)  # (z, y, x) mm of patient; the fields of view are smaller
 _SIZE, _FIELD_OF_VIEW = (22, 144, 144), (66.0, 172.0, 172.0)
-_EPI_SPACING, _EPI_FIELD_OF_VIEW = (3.0, 2.0, 2.0), (66.0, 208.0, 164.0)
+_EPI_SPACING, _EPI_FIELD_OF_VIEW = (3.0, 2.0, 2.0), (66.0, 192.0, 164.0)
 _LOW_B, _MIDDLE_B, _HIGH_B = 50.0, 800.0, 1400.0  # s/mm²
 _EPI_NOISE, _EPI_THRESHOLD = 0.0065, 0.065  # of the proton density of water
 
@@ -68,7 +68,7 @@ def make_prostate(rng: np.random.Generator, size=None, sequence_grids: bool = Fa
         },
     )
     lesions = _draw_patient(canvas)
-    turn = (scanner_rng.uniform(0, 14), *scanner_rng.uniform(-2, 2, 2))
+    turn = (scanner_rng.uniform(0, 10), *scanner_rng.uniform(-2, 2, 2))
     grid = scan_grid(size, spacing, canvas.center, turn)
     images = {"T2w": (_scan_t2w(canvas, grid, scanner_rng), grid)}
     images |= _scan_diffusion(canvas, turn, grid, sequence_grids, scanner_rng)
@@ -129,14 +129,14 @@ def _draw_patient(canvas: Canvas) -> list[dict]:
 def _transition_zone(canvas: Canvas, gland: Gland, body, hyperplasia: float) -> np.ndarray:
     lobes = [
         canvas.ellipsoid(
-            (x, -0.34 * gland.y, 0.22 * gland.z),
+            (side * 0.34 * gland.x, -0.34 * gland.y, 0.22 * gland.z),
             (
                 (0.40 + 0.14 * hyperplasia) * gland.x,
                 (0.58 + 0.2 * hyperplasia) * gland.y * canvas.rng.uniform(0.93, 1.07),
                 (0.68 + 0.14 * hyperplasia) * gland.z,
             ),
         )
-        for _, (x,) in mirrored((0.34 * gland.x,))
+        for side in SIDES
     ]
     return intersect(union(*lobes, blend=4) + 1.2 * canvas.noise(9.0), body - 1.2)
 
@@ -145,7 +145,7 @@ def _peripheral_tissue(canvas: Canvas) -> Tissue:
     """Bright, with fine septa and diffuse darker patches that are no lesions."""
     septa = np.clip(1 - np.abs(canvas.noise((5.0, 3.0, 3.0))) / 0.25, 0, 1)
     patches = np.clip(canvas.noise((12.0, 9.0, 9.0)) - 0.5, 0, 1.5)
-    dull = 1 - 0.16 * septa - 0.2 * patches + 0.05 * canvas.noise(3.0)
+    dull = 1 - 0.22 * septa - 0.28 * patches + 0.05 * canvas.texture(3.0)
     return GLANDULAR.but(t2=165.0 * dull, adc=1750.0 * (0.35 + 0.65 * dull))
 
 
@@ -160,7 +160,7 @@ def _nodular_tissue(canvas: Canvas, zone: np.ndarray) -> Tissue:
     rim = np.clip(1 - (distance[:, 1] - distance[:, 0]) / 2.2, 0, 1)
     nodule_t2 = rng.choice([72.0, 90.0, 108.0, 150.0], len(seeds), p=[0.25, 0.35, 0.25, 0.15])
     t2 = np.full(zone.shape, STROMA.t2, np.float32)
-    fine = canvas.noise(3.0).reshape(-1)[inside]
+    fine = canvas.texture(3.0).reshape(-1)[inside]
     t2.reshape(-1)[inside] = (nodule_t2[nearest[:, 0]] * (1 + 0.08 * fine)) * (1 - 0.3 * rim)
     return GLANDULAR.but(t2=t2, adc=900.0 + 4.6 * t2)
 
@@ -184,8 +184,8 @@ def _draw_lesions(canvas: Canvas, body: np.ndarray, zone: np.ndarray) -> list[di
         level = intersect(level, depth - 0.8)
         adc = float(rng.uniform(620, 880))
         tissue = GLANDULAR.but(
-            t2=rng.uniform(66, 80) * (1 + 0.05 * canvas.noise(3.0)),
-            adc=adc * (1 + 0.05 * canvas.noise(4.0)),
+            t2=rng.uniform(66, 80) * (1 + 0.05 * canvas.texture(3.0)),
+            adc=adc * (1 + 0.05 * canvas.texture(4.0)),
         )
         canvas.paint(level, tissue, LESION, edge=3.0)
         free &= canvas.ellipsoid(center, [r + 13 for r in radii]) < 0

@@ -111,9 +111,10 @@ class Canvas(Space):
         ``label`` None leaves the label map alone, 0 clears it. ``edge`` is the width in mm of the
         transition, a voxel unless given.
         """
-        share = np.clip(0.5 + level / np.float32(edge or max(self.spacing)), 0, 1).ravel()
-        where = np.flatnonzero(share)
-        share, tissue = share[where], _values_at(tissue, where)
+        edge = np.float32(edge or max(self.spacing))
+        where = np.flatnonzero(level > -edge / 2)
+        share = np.clip(0.5 + level.reshape(-1)[where] / edge, 0, 1)
+        tissue = _values_at(tissue, where)
         for name, signal in self.techniques.items():
             image = self.images[name].reshape(-1)
             old = image[where]

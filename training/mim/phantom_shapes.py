@@ -6,12 +6,16 @@ its surface the distance to it in mm. Points are (x, y, z) in mm, LPS, from the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import reduce
 from itertools import pairwise
 
 import numpy as np
+from scipy import ndimage
 
+_SPLINE_DEVIATION = np.float32((151 / 315) ** 1.5)  # of white noise: mean sum of squared weights
 FAR = np.float32(-1e3)  # the level outside the block in which a shape was computed
+SIDES = (1, -1)  # the patient's left and right, as signs of x
 Point = Sequence[float]
 
 
@@ -34,6 +38,7 @@ class Space:
             for n, s in zip(self.shape, self.spacing, strict=True)
         ]
         self.z, self.y, self.x = np.meshgrid(*self.axes, indexing="ij")
+        self._textures: dict = {}
         self._slack = 0.0  # how far `bend` has moved a coordinate at most
 
     def noise(self, scale: float | Point) -> np.ndarray:
@@ -45,18 +50,46 @@ class Space:
         ]
         return spline_field([b.shape[1] for b in bases], bases, self.rng)
 
+    def texture(self, scale: float | Point) -> np.ndarray:
+        """One field for each ``scale``: tissues side by side can share it, shapes should not."""
+        if scale not in self._textures:
+            self._textures[scale] = self.noise(scale)
+        return self._textures[scale]
+
+    def noise_at(self, points: np.ndarray, scale: float) -> np.ndarray:
+        """A field as `noise` draws it, at ``points`` (3, n) in mm within 100 mm of the center."""
+        knots = int(200 / scale) + 4
+        field = self.rng.standard_normal((knots,) * 3, dtype=np.float32)
+        at = (points / scale + (knots - 1) / 2).astype(np.float32)
+        values = ndimage.map_coordinates(field, at, order=3, prefilter=False, mode="mirror")
+        return values / _SPLINE_DEVIATION
+
     def bend(self, amplitude: float, scale: float) -> None:
         """Displace the coordinates by a smooth random field, ``amplitude`` mm of deviation."""
         self.displace(*(amplitude * self.noise(scale) for _ in range(3)))
 
+    def stretch(self, x: float, y: float, z: float) -> None:
+        """Scale what is drawn afterwards along each axis."""
+        factors = (1 / x - 1, 1 / y - 1, 1 / z - 1)
+        self.displace(
+            *(a * float(f) for a, f in zip((self.x, self.y, self.z), factors, strict=True))
+        )
+
     def displace(self, dx: np.ndarray, dy: np.ndarray, dz: np.ndarray) -> None:
         """Add fields in mm to the coordinates: what is drawn next moves by their negative."""
-        self.x, self.y, self.z = self.x + dx, self.y + dy, self.z + dz
-        self._slack += max(float(np.abs(d).max()) for d in (dx, dy, dz))
+        moves = [np.asarray(d, np.float32) for d in (dx, dy, dz)]
+        self.x, self.y, self.z = self.x + moves[0], self.y + moves[1], self.z + moves[2]
+        self._slack += max(float(np.abs(d).max()) for d in moves)
 
-    def ellipsoid(self, center: Point, radii: Point, turn: Point = (0, 0, 0)) -> np.ndarray:
-        """Level of an ellipsoid turned about its x, y and z axes by ``turn`` degrees."""
-        level, block = self._blank(center, center, max(radii))
+    def ellipsoid(
+        self, center: Point, radii: Point, turn: Point = (0, 0, 0), margin: float = 8.0
+    ) -> np.ndarray:
+        """Level of an ellipsoid turned about its x, y and z axes by ``turn`` degrees.
+
+        ``margin`` mm about it the level is still exact enough to be grown to there.
+        """
+        level = np.full(self.shape, FAR, np.float32)
+        block = self._block(center, center, max(radii) + margin)
         offset = self._offset(block, center)
         if any(turn):
             offset = np.tensordot(rotation(*turn).T.astype(np.float32), offset, 1)
@@ -73,7 +106,7 @@ class Space:
         radii = np.broadcast_to(np.asarray(radii, float), len(path))
         level = np.full(self.shape, FAR, np.float32)
         for (a, ra), (b, rb) in pairwise(zip(path, radii, strict=True)):
-            _, block = self._blank(a, b, max(ra, rb), empty=False)
+            block = self._block(a, b, max(ra, rb) + 8.0)
             offset = self._offset(block, a)
             along = np.asarray(b, np.float32) - np.asarray(a, np.float32)
             t = np.tensordot(along, offset, 1) / max(float(along @ along), 1e-6)
@@ -87,26 +120,26 @@ class Space:
         axes = zip((self.x, self.y, self.z), center, strict=True)
         return np.stack([axis[block] - np.float32(c) for axis, c in axes])
 
-    def _blank(self, a: Point, b: Point, reach: float, empty: bool = True):
-        """An empty level, and the block of voxels within ``reach`` mm of the box from a to b."""
-        margin = reach + self._slack + 8.0
-        block = tuple(
-            slice(*np.searchsorted(axis, (min(p, q) - margin, max(p, q) + margin)))
+    def _block(self, a: Point, b: Point, reach: float) -> tuple[slice, ...]:
+        """The voxels that can be within ``reach`` mm of the box from ``a`` to ``b``."""
+        reach += self._slack
+        return tuple(
+            slice(*np.searchsorted(axis, (min(p, q) - reach, max(p, q) + reach)))
             for axis, p, q in zip(self.axes, reversed(a), reversed(b), strict=True)
         )
-        return (np.full(self.shape, FAR, np.float32) if empty else None), block
 
 
 def union(*levels: np.ndarray, blend: float = 0.0) -> np.ndarray:
     """Inside any of the shapes; ``blend`` mm rounds the crease where two meet."""
-    result = levels[0]
-    for level in levels[1:]:
-        result = _soft_maximum(result, level, blend)
-    return result
+    if blend <= 0:
+        return np.maximum.reduce(levels)
+    return reduce(lambda a, b: _soft_maximum(a, b, blend), levels)
 
 
 def intersect(*levels: np.ndarray, blend: float = 0.0) -> np.ndarray:
     """Inside all of the shapes; ``blend`` mm rounds the edge."""
+    if blend <= 0:
+        return np.minimum.reduce(levels)
     return -union(*(-level for level in levels), blend=blend)
 
 
@@ -130,10 +163,9 @@ def curve(points: Sequence[Point], count: int = 24) -> np.ndarray:
     return CubicSpline(at, points)(np.linspace(0, at[-1], count))
 
 
-def mirrored(point: Point) -> Iterator[tuple[float, Point]]:
-    """(+1, left) and (-1, right): the point given for the left side, on both sides."""
-    for side in (1.0, -1.0):
-        yield side, (side * point[0], *point[1:])
+def ramp(values: np.ndarray, at: Sequence[float], heights: Sequence[float]) -> np.ndarray:
+    """Linear interpolation of ``heights`` at ``values``, in the precision of ``values``."""
+    return np.interp(values, at, heights).astype(np.float32)
 
 
 def rotation(about_x: float, about_y: float, about_z: float) -> np.ndarray:
@@ -151,7 +183,7 @@ def spline_field(knots, bases, rng: np.random.Generator) -> np.ndarray:
     field = rng.standard_normal(knots, dtype=np.float32)
     for basis in bases:  # contracts the first axis and appends the new one: (z, y, x) in the end
         field = np.tensordot(field, basis, (0, 1))
-    field /= np.float32((151 / 315) ** 1.5)  # mean sum of squared weights of each axis
+    field /= _SPLINE_DEVIATION
     return np.clip(field, -2.5, 2.5, out=field)
 
 
@@ -173,7 +205,11 @@ def _spline_basis(axis: np.ndarray, length: float, scale: float) -> np.ndarray:
 
 def _soft_maximum(a: np.ndarray, b: np.ndarray, blend: float) -> np.ndarray:
     """Maximum with a quadratic fillet of width ``blend`` where ``a`` and ``b`` are close."""
-    if blend <= 0:
-        return np.maximum(a, b)
-    overlap = np.clip(1 - np.abs(a - b) / blend, 0, None)
-    return np.maximum(a, b) + overlap * overlap * np.float32(blend / 4)
+    fillet = np.subtract(a, b)
+    np.abs(fillet, out=fillet)
+    np.subtract(blend, fillet, out=fillet)
+    np.maximum(fillet, 0, out=fillet)
+    np.square(fillet, out=fillet)
+    fillet *= np.float32(0.25 / blend)
+    fillet += np.maximum(a, b)
+    return fillet

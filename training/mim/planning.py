@@ -34,7 +34,9 @@ def working_spacing(spacings: Sequence[Sequence[float]]) -> tuple[float, float, 
     median = np.median(spacings, axis=0)
     coarse = int(median.argmax())
     if median.max() / median.min() > ANISOTROPY:
-        median[coarse] = max(np.percentile(spacings[:, coarse], 10), np.delete(median, coarse).max())
+        median[coarse] = max(
+            np.percentile(spacings[:, coarse], 10), np.delete(median, coarse).max()
+        )
     return tuple(round(float(s), 4) for s in median)
 
 
@@ -68,9 +70,9 @@ def patch_and_strides(
         size = np.where(halve, size / 2, size)
         voxel = np.where(halve, voxel * 2, voxel)
     factor = np.prod(strides, axis=0)
-    return tuple(int(f * max(1, np.ceil(p / f - 0.25))) for p, f in zip(patch, factor, strict=True)), (
-        tuple(strides)
-    )
+    return tuple(
+        int(f * max(1, np.ceil(p / f - 0.25))) for p, f in zip(patch, factor, strict=True)
+    ), (tuple(strides))
 
 
 def _shrunk(patch: np.ndarray, spacing: np.ndarray, voxels: int) -> np.ndarray:
@@ -100,5 +102,5 @@ def make_preprocessing(
 
 
 def modality_of(name: str) -> str:
-    """"CT" for an input whose name says so, "MR" otherwise."""
+    """ "CT" for an input whose name says so, "MR" otherwise."""
     return "CT" if name.upper().split()[0].split("_")[0] == "CT" else "MR"

@@ -1,17 +1,19 @@
 """Recipes: typed, immutable settings read from TOML and changed on the command line.
 
-A recipe is a frozen dataclass whose sections are frozen dataclasses too; every field is declared
-with `setting`. A file may leave keys out; what then holds is in the resolved recipe that every run
-saves, and that file is itself a recipe.
+A recipe is a frozen dataclass whose fields are declared with `setting`, or with `section` where
+they are such dataclasses themselves. A file may leave keys out; what then holds is in the resolved
+recipe that every run saves, and that file is itself a recipe.
 """
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
 import hashlib
 import json
 import math
+import re
 import tomllib
 import typing
 from collections.abc import Iterator, Sequence
@@ -135,24 +137,25 @@ def _keys(cls: type, prefix: str = "") -> Iterator[str]:
             yield prefix + field.name
 
 
-def _check_keys(cls: type, values: dict, where: str, prefix: str = "") -> None:
-    kinds = _kinds(cls)
-    for key, value in values.items():
-        if key not in kinds:
-            raise _unknown(cls, prefix + key, where, prefix)
-        if dataclasses.is_dataclass(kinds[key]):
+def _check_keys(recipe: type, values: dict, where: str, prefix: str = "") -> None:
+    known = set(_keys(recipe))
+    for name, value in values.items():
+        key = prefix + name
+        if any(other.startswith(f"{key}.") for other in known):
             if not isinstance(value, dict):
-                raise RecipeError(f"{where}{prefix}{key} is a section, not a value.")
-            _check_keys(kinds[key], value, where, f"{prefix}{key}.")
+                raise RecipeError(f"{where}{key} is a section, not a value.")
+            _check_keys(recipe, value, where, f"{key}.")
+        elif key not in known:
+            raise _unknown(recipe, key, where)
 
 
-def _unknown(cls: type, key: str, where: str, prefix: str = "") -> RecipeError:
-    known = [prefix + name for name in _keys(cls)]
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    if not close:  # the right name in the wrong section
-        last = key.rsplit(".", 1)[-1]
-        close = [name for name in known if name.rsplit(".", 1)[-1] == last][:1]
-    advice = f"did you mean {close[0]}?" if close else "--help lists the keys."
+def _unknown(cls: type, key: str, where: str) -> RecipeError:
+    """``cls`` is the whole recipe, ``key`` dotted; the right name elsewhere beats a similar one."""
+    known = list(_keys(cls))
+    last = key.rsplit(".", 1)[-1]
+    near = [name for name in known if name.rsplit(".", 1)[-1] == last]
+    near = near or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    advice = f"did you mean {near[0]}?" if near else "--help lists the keys."
     return RecipeError(f"{where}unknown key {key}; {advice}")
 
 
@@ -176,20 +179,13 @@ def _parse(raw: str, kind: Any) -> Any:
     """Read a value typed by hand; its type is checked later, with the whole recipe."""
     if kind is str or typing.get_origin(kind) is typing.Literal:
         return raw.strip("\"'")
-    if typing.get_origin(kind) is not tuple:
-        return _toml_value(raw)
-    brackets = raw.replace("(", "[").replace(")", "]")
-    value = _toml_value(brackets)
-    if isinstance(value, str):  # 16,32 and (1,1,1),(2,2,2) lack the outer brackets
-        value = _toml_value(f"[{brackets}]")
-    return value if isinstance(value, list | str) else [value]
-
-
-def _toml_value(raw: str) -> Any:
+    literal = re.sub(r"\b(true|false)\b", lambda match: match[0].capitalize(), raw)
     try:
-        return tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = ast.literal_eval(literal)
+    except (ValueError, SyntaxError):
         return raw
+    is_list = typing.get_origin(kind) is tuple
+    return (value,) if is_list and not isinstance(value, list | tuple) else value
 
 
 def _build(cls: type[R], values: dict, prefix: str) -> R:

@@ -41,6 +41,8 @@ def open_run(recipe: Any, metadata: dict, resume: bool) -> dict | None:
         checkpoint = load_checkpoint(run / LAST)
         _check_same(run, recipe, metadata, checkpoint["metadata"])
     run.mkdir(parents=True, exist_ok=True)
+    for half_written in run.glob(f".*.{LAST}"):  # a process that was killed could not remove it
+        half_written.unlink()
     save_recipe(recipe, run / "recipe.json")
     return checkpoint
 

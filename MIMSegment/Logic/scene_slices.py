@@ -1,0 +1,150 @@
+"""Pictures of slices as Slicer shows them: image, colored segments, their outlines.
+
+They are drawn in a scene of their own that shares the voxels: the caller's scene gains no view
+nodes (for which Slicer would open views), and Slicer's displayable manager factories, one for the
+whole process, are left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import slicer
+from vtkmodules.vtkCommonTransforms import vtkGeneralTransform
+from vtkmodules.vtkRenderingCore import (
+    vtkActor2D,
+    vtkImageMapper,
+    vtkRenderer,
+    vtkRenderWindowInteractor,
+)
+
+from MIMSegment.Logic.scene_core import LPS_TO_RAS, new_scene, numpy_matrix, parent_matrix
+from MIMSegment.Logic.scene_segments import image_matrix, layers, voxels
+from MIMSegment.Logic.scene_window import add_side_letters, offscreen_window, take_picture
+
+_LETTERS = (0.9, 0.9, 0.9)
+_SEARCHED = 2_000_000  # voxels looked at to find the middle of a segmentation
+
+
+def render_slice(
+    volume_node,
+    segmentation_node=None,
+    orientation: str = "Axial",
+    position_mm: Sequence[float] | None = None,
+    size: tuple[int, int] = (512, 512),
+) -> np.ndarray:
+    """The slice as Slicer shows it, visible segments included: RGB uint8 (height, width, 3).
+
+    ``orientation`` ("Axial", "Coronal" or "Sagittal") is turned to the volume's nearest axes; the
+    patient's right is on the left, letters say so. The slice goes through ``position_mm``, a world
+    LPS point, by default through the labeled voxel nearest to the segmentation's center. ``size``
+    is (width, height) in pixels; the whole slice fits.
+    """
+    scene = new_scene()
+    volume = _copy_volume(scene, volume_node)
+    if segmentation_node is not None:
+        _copy_segmentation(scene, segmentation_node)
+    if position_mm is not None:
+        point = LPS_TO_RAS[:3, :3] @ np.asarray(position_mm, float)
+    else:
+        point = _labeled_center(segmentation_node) if segmentation_node is not None else None
+    logic = slicer.vtkMRMLSliceLogic()
+    logic.SetMRMLScene(scene)
+    slice_node = logic.AddSliceNode("Picture")
+    logic.GetSliceCompositeNode().SetBackgroundVolumeID(volume.GetID())
+    _aim(logic, slice_node, orientation, point, size)
+    return _draw(logic, slice_node, size)
+
+
+def _aim(logic, slice_node, orientation: str, point, size: tuple[int, int]) -> None:
+    slice_node.SetOrientation(orientation)
+    logic.RotateSliceToLowestVolumeAxes()
+    logic.ResizeSliceNode(*size)
+    logic.FitSliceToBackground()
+    if point is not None:
+        slice_node.JumpSliceByOffsetting(*point)
+    logic.SnapSliceOffsetToIJK()  # or the image would be a mixture of two slices
+
+
+def _draw(logic, slice_node, size: tuple[int, int]) -> np.ndarray:
+    renderer = vtkRenderer()
+    renderer.GetActiveCamera().ParallelProjectionOn()
+    window = offscreen_window(renderer, size)
+    interactor = vtkRenderWindowInteractor()
+    interactor.SetRenderWindow(window)
+    mapper = vtkImageMapper()
+    mapper.SetColorWindow(255)
+    mapper.SetColorLevel(127.5)
+    mapper.SetInputConnection(logic.GetImageDataConnection())
+    image = vtkActor2D()
+    image.SetMapper(mapper)
+    image.GetProperty().SetDisplayLocationToBackground()
+    renderer.AddViewProp(image)  # before the segments, or nothing shines through them
+    managers = slicer.vtkMRMLDisplayableManagerGroup()
+    managers.SetRenderer(renderer)
+    managers.AddDisplayableManager(slicer.vtkMRMLSegmentationsDisplayableManager2D())
+    managers.SetMRMLDisplayableNode(slice_node)
+    right, up = numpy_matrix(slice_node.GetSliceToRAS())[:3, :2].T
+    add_side_letters(renderer, right, up, size, _LETTERS)
+    picture = take_picture(window)
+    managers.SetMRMLDisplayableNode(None)
+    window.Finalize()
+    return picture
+
+
+def _copy_volume(scene, volume_node):
+    copy = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
+    copy.CopyOrientation(volume_node)
+    copy.SetAndObserveImageData(volume_node.GetImageData())
+    display = slicer.vtkMRMLScalarVolumeDisplayNode()
+    if volume_node.GetDisplayNode() is not None:
+        display.CopyContent(volume_node.GetDisplayNode())
+    if display.GetColorNode() is None or display.GetColorNode().GetScene() is not scene:
+        display.SetDefaultColorMap()  # the volume's own color table may be unknown here
+    scene.AddNode(display)
+    copy.SetAndObserveDisplayNodeID(display.GetID())
+    _copy_transform(scene, volume_node, copy)
+    return copy
+
+
+def _copy_segmentation(scene, segmentation_node) -> None:
+    copy = scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    copy.SetAndObserveSegmentation(segmentation_node.GetSegmentation())
+    copy.CreateDefaultDisplayNodes()
+    if segmentation_node.GetDisplayNode() is not None:
+        copy.GetDisplayNode().CopyContent(segmentation_node.GetDisplayNode())
+    _copy_transform(scene, segmentation_node, copy)
+
+
+def _copy_transform(scene, node, copy) -> None:
+    """Put ``copy`` under all that moves or bends ``node``."""
+    if node.GetParentTransformNode() is None:
+        return
+    to_world = vtkGeneralTransform()
+    node.GetParentTransformNode().GetTransformToWorld(to_world)
+    transform = scene.AddNewNodeByClass("vtkMRMLTransformNode")
+    transform.SetAndObserveTransformToParent(to_world)
+    copy.SetAndObserveTransformNodeID(transform.GetID())
+
+
+def _labeled_center(node) -> np.ndarray | None:
+    """World RAS of the labeled voxel nearest to the center of all; None when there is none."""
+    points = [_labeled_points(labelmap) for labelmap, _ in layers(node)]
+    points = np.concatenate([np.empty((0, 3)), *points])
+    if not len(points):
+        return None
+    nearest = np.linalg.norm(points - points.mean(axis=0), axis=1).argmin()
+    return (parent_matrix(node) @ [*points[nearest], 1.0])[:3]
+
+
+def _labeled_points(labelmap) -> np.ndarray:
+    """RAS (n, 3) of labeled voxels, not all of them when there are many."""
+    array = voxels(labelmap)
+    step = max(1, round((array.size / _SEARCHED) ** (1 / 3)))
+    indices = np.argwhere(array[::step, ::step, ::step]) * step
+    if not len(indices):
+        indices = np.argwhere(array)  # only structures smaller than the step
+    ijk = indices[:, ::-1] + labelmap.GetExtent()[::2]
+    matrix = image_matrix(labelmap)
+    return ijk @ matrix[:3, :3].T + matrix[:3, 3]

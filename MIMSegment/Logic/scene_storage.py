@@ -1,0 +1,171 @@
+"""Segmentations and scenes in files: ``.seg.nrrd`` and ``.mrb``.
+
+Storage nodes are used and never Slicer's application, so that everything works without Qt too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import zipfile
+from pathlib import Path
+from xml.etree import ElementTree
+
+import slicer
+
+from MIMSegment.Logic.errors import InputError, OutputError
+from MIMSegment.Logic.files import replacing
+from MIMSegment.Logic.scene_core import new_scene, subject_item, unique_name, vtk_messages
+from MIMSegment.Logic.volume import itk
+
+_SEGMENTATION_SUFFIX = ".seg.nrrd"
+_REASON = re.compile(r"^\w+ \(0x[0-9a-f]+\): (?:\w+::\w+: )?(.+)$", re.MULTILINE)  # VTK's form
+_DATA_ELEMENTS = ("Volume", "LabelMapVolume", "VectorVolume", "Segmentation")
+
+
+def save_segmentation(node, path: str | Path) -> None:
+    """Write the node to ``path`` (.seg.nrrd), with label values, names, colors and all tags.
+
+    Raises OutputError; an existing file stays as it was unless the new one is complete.
+    """
+    path = _with_suffix(path, _SEGMENTATION_SUFFIX)
+    storage = slicer.vtkMRMLSegmentationStorageNode()
+    storage.SetUseCompression(True)
+    with replacing(path) as temporary, vtk_messages() as messages:
+        storage.SetFileName(str(temporary))
+        if not storage.WriteData(node) or not temporary.is_file():
+            raise OutputError(_failure(f"{path} could not be written", messages))
+
+
+def load_segmentation(scene, path: str | Path, name: str | None = None):
+    """Read a ``.seg.nrrd`` into a new vtkMRMLSegmentationNode; InputError when that fails."""
+    path = _existing(path)
+    name = name or path.name.removesuffix(_SEGMENTATION_SUFFIX)
+    storage = slicer.vtkMRMLSegmentationStorageNode()
+    storage.SetFileName(str(path))
+    _check_image(path)
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", unique_name(scene, name))
+    with vtk_messages() as messages:
+        read = storage.ReadData(node)
+    if not read:
+        scene.RemoveNode(node)
+        raise InputError(_failure(f"{path} cannot be read as a segmentation", messages))
+    node.CreateDefaultDisplayNodes()
+    subject_item(scene, node, "Segmentations")
+    return node
+
+
+def save_scene(scene, path: str | Path) -> None:
+    """Write everything in ``scene`` to ``path`` (.mrb); OutputError when the file is incomplete."""
+    path = _with_suffix(path, ".mrb")
+    unwritable = [n.GetName() for n in _data_nodes(scene) if "&" in n.GetName()]
+    if unwritable:  # Slicer writes & unescaped, and cannot read the scene again
+        raise OutputError(
+            f"{path} could not be written: Slicer cannot store names with &; rename "
+            f"{', '.join(unwritable)}."
+        )
+    url, root = scene.GetURL(), scene.GetRootDirectory()
+    with (
+        replacing(path) as temporary,
+        tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder,
+        vtk_messages() as messages,
+    ):
+        bundle = Path(folder, path.name)  # Slicer names what is inside after the file
+        written = scene.WriteToMRB(str(bundle))
+        scene.SetURL(url or "")
+        scene.SetRootDirectory(root or "")
+        elements = _bundle_elements(bundle) if written else None
+        saved = [node for node in _data_nodes(scene) if node.GetSaveWithScene()]
+        if elements is None or any(node.GetID() not in elements for node in saved):
+            raise OutputError(_failure(f"{path} could not be written", messages))
+        os.replace(bundle, temporary)
+
+
+def load_scene(path: str | Path):
+    """Read a ``.mrb`` into a new bare scene.
+
+    Raises InputError when it cannot be read, or when volumes or segmentations that it lists are
+    missing afterwards: Slicer's reader also reports failure for scenes that it read completely.
+    """
+    path = _existing(path)
+    elements = _bundle_elements(path)
+    if elements is None:
+        raise InputError(f"{path} cannot be read as a scene: it is not a complete .mrb file.")
+    scene = new_scene()
+    with tempfile.TemporaryDirectory() as cache, vtk_messages() as messages:
+        remote = slicer.vtkMRMLRemoteIOLogic()  # gives the reader a place to unpack to
+        remote.SetMRMLScene(scene)
+        remote.GetCacheManager().SetRemoteCacheDirectory(cache)
+        remote.AddDataIOToScene()
+        read = scene.ReadFromMRB(str(path))
+        remote.RemoveDataIOFromScene()
+    data = {i: e for i, e in elements.items() if e.tag in _DATA_ELEMENTS}
+    nodes = {i: scene.GetNodeByID(i) for i in data}
+    missing = [
+        data[i].get("name")
+        for i, node in nodes.items()
+        if node is None or not (read or _holds_data(node))
+    ]
+    if missing:
+        what = f"{path} cannot be read completely, without data: {', '.join(missing)}"
+        raise InputError(_failure(what, messages))
+    return scene
+
+
+def _existing(path: str | Path) -> Path:
+    path = Path(path).resolve()
+    if not path.is_file():
+        raise InputError(f"{path} does not exist.")
+    return path
+
+
+def _check_image(path: Path) -> None:
+    """Raise InputError for a damaged file: Slicer's own reader would end the process."""
+    try:
+        itk().ReadImage(str(path))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].removeprefix("sitk::ERROR: ")
+        raise InputError(f"{path} cannot be read as a segmentation: {reason}") from None
+
+
+def _with_suffix(path: str | Path, suffix: str) -> Path:
+    path = Path(path).resolve()
+    if not path.name.lower().endswith(suffix):
+        raise OutputError(f"{path} must end in {suffix}.")
+    if not path.parent.is_dir():
+        raise OutputError(f"{path} could not be written: its folder does not exist.")
+    return path
+
+
+def _failure(what: str, messages) -> str:
+    reasons = _REASON.findall(messages.GetOutput())
+    return f"{what}: {reasons[-1].strip()}" if reasons else f"{what}."
+
+
+def _data_nodes(scene) -> list:
+    nodes = []
+    for class_name in ("vtkMRMLVolumeNode", "vtkMRMLSegmentationNode"):
+        count = scene.GetNumberOfNodesByClass(class_name)
+        nodes += [scene.GetNthNodeByClass(i, class_name) for i in range(count)]
+    return nodes
+
+
+def _holds_data(node) -> bool:
+    if node is None:
+        return False
+    if node.IsA("vtkMRMLSegmentationNode"):
+        return node.GetSegmentation().GetNumberOfSegments() > 0
+    return node.GetImageData() is not None
+
+
+def _bundle_elements(bundle: Path) -> dict[str, ElementTree.Element] | None:
+    """The nodes in a bundle's scene file by ID; None when the bundle is damaged."""
+    try:
+        with zipfile.ZipFile(bundle) as archive:
+            name = next(n for n in archive.namelist() if n.endswith(".mrml"))
+            scene = ElementTree.fromstring(archive.read(name))
+            damaged = archive.testzip()
+    except (OSError, zipfile.BadZipFile, StopIteration, ElementTree.ParseError):
+        return None
+    return None if damaged else {element.get("id"): element for element in scene}

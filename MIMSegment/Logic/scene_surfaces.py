@@ -1,0 +1,84 @@
+"""Smooth surfaces of segments, built only when somebody wants to see them in 3D."""
+
+from __future__ import annotations
+
+import numpy as np
+import slicer
+from vtkmodules.util.vtkConstants import VTK_UNSIGNED_CHAR
+from vtkmodules.vtkFiltersCore import vtkPolyDataNormals
+
+from MIMSegment.Logic.scene_segments import (
+    BINARY_LABELMAP,
+    CLOSED_SURFACE,
+    SURFACE_PARAMETERS,
+    layers,
+    voxels,
+)
+
+
+def segment_surfaces(node) -> dict:
+    """Segment ID to vtkPolyData in the node's own RAS millimeters; empty segments have none.
+
+    Slicer's converter runs on a copy of each segment cut to its box: on the shared labelmap it
+    would go through the whole volume once for each segment (104 segments: 20 s instead of 0.6 s).
+    """
+    boxes = slicer.vtkSegmentation()
+    boxes.SetSourceRepresentationName(BINARY_LABELMAP)
+    for key, value in SURFACE_PARAMETERS.items():
+        boxes.SetConversionParameter(key, value)
+    for labelmap, members in layers(node):
+        for segment_id, cropped in _cropped(labelmap, members):
+            segment = slicer.vtkSegment()
+            segment.SetLabelValue(1)
+            segment.AddRepresentation(BINARY_LABELMAP, cropped)
+            boxes.AddSegment(segment, segment_id)
+    boxes.CreateRepresentation(CLOSED_SURFACE)
+    return {
+        segment_id: _with_normals(boxes.GetSegment(segment_id).GetRepresentation(CLOSED_SURFACE))
+        for segment_id in boxes.GetSegmentIDs()
+    }
+
+
+def add_surfaces(node) -> None:
+    """Give the node's segments their surfaces, so that Slicer's 3D views show them."""
+    segmentation = node.GetSegmentation()
+    modifying = node.StartModify()
+    for segment_id, surface in segment_surfaces(node).items():
+        segmentation.GetSegment(segment_id).AddRepresentation(CLOSED_SURFACE, surface)
+    node.GetDisplayNode().SetPreferredDisplayRepresentationName3D(CLOSED_SURFACE)
+    segmentation.InvokeEvent(slicer.vtkSegmentation.ContainedRepresentationNamesModified)
+    node.EndModify(modifying)
+
+
+def _with_normals(surface):
+    """The same surface with a normal at each point, or every facet would show."""
+    normals = vtkPolyDataNormals()
+    normals.SetInputData(surface)
+    normals.SplittingOff()
+    normals.ConsistencyOff()  # surface nets turn all facets outwards already
+    normals.Update()
+    return normals.GetOutput()
+
+
+def _cropped(labelmap, members):
+    """For each segment that is not empty its ID and its box as a binary labelmap of its own."""
+    from scipy.ndimage import find_objects
+
+    array = voxels(labelmap)
+    boxes = find_objects(array) if array.size else []
+    first = labelmap.GetExtent()[::2]
+    for segment_id, value in members:
+        box = boxes[value - 1] if value <= len(boxes) else None
+        if box is None:
+            continue
+        mask = np.pad(array[box] == value, 1)  # a border of 0, so that the surface is closed
+        start = [s.start + f - 1 for s, f in zip(reversed(box), first, strict=True)]
+        cropped = slicer.vtkOrientedImageData()
+        cropped.CopyDirections(labelmap)
+        cropped.SetOrigin(labelmap.GetOrigin())
+        cropped.SetSpacing(labelmap.GetSpacing())
+        extent = [(a, a + n - 1) for a, n in zip(start, reversed(mask.shape), strict=True)]
+        cropped.SetExtent([bound for pair in extent for bound in pair])
+        cropped.AllocateScalars(VTK_UNSIGNED_CHAR, 1)
+        voxels(cropped)[...] = mask
+        yield segment_id, cropped

@@ -1,0 +1,39 @@
+# Two commands for a machine with Python 3.11 or newer and make:
+#   make demo          set up, then scans -> pre-training -> fine-tuning -> package -> Slicer scene
+#   make demo DATA=X   the same on the labelled data set in folder X
+#   make test          set up, then the tests (make test-all: the slow ones too)
+
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+DATA ?=
+OUT ?= demo
+
+.PHONY: demo test test-all lint setup clean
+
+demo: $(READY)
+	$(RUN) training/demo.py $(DATA) -o $(OUT) $(if $(DATA),--patch-voxels 150000)
+
+test: $(READY) lint
+	$(RUN) -m pytest -q
+
+test-all: $(READY) lint
+	$(RUN) -m pytest -q -m "slow or not slow"
+
+lint: $(READY)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+setup: $(READY)
+
+# torch first and by its exact number: a range would fetch gigabytes of CUDA packages.
+$(READY): pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed; set PYTHON=')"
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[runtime,training,web,tests]"
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) demo runs build

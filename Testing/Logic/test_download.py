@@ -1,0 +1,423 @@
+"""Downloads over real HTTP from a server on this computer that cuts, stalls, lies and corrupts."""
+
+import hashlib
+import os
+import random
+import ssl
+import subprocess
+import time
+
+import pytest
+
+from loopback_server import Answer, LoopbackServer, running_proxy
+from MIMSegment.Logic.download import download
+from MIMSegment.Logic.errors import Cancelled, OutputError, PackageError
+from MIMSegment.Logic.http_stream import is_allowed, shown
+
+CONTENT = random.Random(0).randbytes(3_000_000)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+QUICK = {"timeout": 1.0, "backoff": 0.01}
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def server():
+    with LoopbackServer(CONTENT).running() as running:
+        yield running
+
+
+@pytest.fixture
+def target(tmp_path):
+    return tmp_path / "downloads" / "package.zip"
+
+
+def fetch(server, target, *paths, **options):
+    urls = [server.url(path) for path in paths or ["/package.zip"]]
+    return download(urls, target, SHA256, len(CONTENT), **{**QUICK, **options})
+
+
+def assert_only_the_file(target):
+    assert target.read_bytes() == CONTENT
+    assert os.listdir(target.parent) == [target.name]
+
+
+def test_a_good_server_gives_the_file_and_exact_progress(server, target):
+    seen = []
+    assert fetch(server, target, progress=lambda *p: seen.append(p)) == target
+    assert_only_the_file(target)
+    assert seen[0] == (0, len(CONTENT)) and seen[-1] == (len(CONTENT), len(CONTENT))
+    assert seen == sorted(seen)
+
+
+def test_a_file_that_is_there_already_is_not_fetched_again(server, target):
+    fetch(server, target)
+    fetch(server, target)
+    assert len(server.requests) == 1
+
+
+def test_a_file_of_other_content_is_replaced(server, target):
+    target.parent.mkdir()
+    target.write_bytes(b"old")
+    fetch(server, target)
+    assert_only_the_file(target)
+
+
+def test_a_cut_download_goes_on_where_it_stopped(server, target):
+    server.script["/package.zip"] = [Answer(cut_after=1_000_000), Answer(cut_after=500_000)]
+    fetch(server, target)
+    assert_only_the_file(target)
+    assert [r.range for r in server.requests] == [None, "bytes=1000000-", "bytes=1500000-"]
+    assert [r.if_range for r in server.requests] == [None, '"v1"', '"v1"']
+    assert sum(r.sent for r in server.requests) == len(CONTENT)
+
+
+def test_a_line_that_is_cut_again_and_again_but_delivers_is_not_given_up(server, target):
+    content = CONTENT * 3
+    server.content = content
+    server.script["/package.zip"] = [Answer(cut_after=1_100_000)] * 8
+    digest = hashlib.sha256(content).hexdigest()
+    download([server.url()], target, digest, len(content), attempts=2, **QUICK)
+    assert target.read_bytes() == content
+    assert len(server.requests) == 9
+
+
+def test_the_next_call_goes_on_where_a_failed_one_stopped(server, target):
+    server.script["/package.zip"] = [Answer(cut_after=1_000_000), Answer(status=404)]
+    with pytest.raises(PackageError, match=r"1 MB that arrived are kept"):
+        fetch(server, target)
+    assert not target.exists()
+    fetch(server, target)
+    assert_only_the_file(target)
+    assert server.requests[-1].range == "bytes=1000000-"
+
+
+def test_a_complete_part_is_only_checked(server, target):
+    server.script["/package.zip"] = [Answer(cut_after=1_000_000), Answer(status=404)]
+    with pytest.raises(PackageError):
+        fetch(server, target)
+    target.with_name("package.zip.part").write_bytes(CONTENT)
+    fetch(server, target)
+    assert_only_the_file(target)
+    assert len(server.requests) == 2
+
+
+def test_the_part_of_another_file_is_not_used(server, target):
+    server.script["/package.zip"] = [Answer(cut_after=1_000_000), Answer(status=404)]
+    with pytest.raises(PackageError):
+        download([server.url()], target, "0" * 64, len(CONTENT), **QUICK)
+    fetch(server, target)
+    assert_only_the_file(target)
+    assert server.requests[-1].range is None
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        Answer(ranges=False),
+        Answer(etag='"v2"'),
+        Answer(content_range="bytes 0-2999999/3000000"),
+        Answer(content_range="nonsense"),
+        Answer(status=416),
+    ],
+    ids=["ranges ignored", "file changed", "other range", "nonsense range", "range refused"],
+)
+def test_a_server_that_cannot_resume_sends_all_again(server, target, second):
+    server.script["/package.zip"] = [Answer(cut_after=700_000), second]
+    fetch(server, target)
+    assert_only_the_file(target)
+    assert server.requests[-1].sent == len(CONTENT)
+
+
+def test_a_file_changed_behind_a_server_without_if_range_is_noticed(target):
+    with LoopbackServer(CONTENT, is_careless=True).running() as careless:
+        careless.script["/package.zip"] = [Answer(cut_after=700_000), Answer(etag='"v2"')]
+        fetch(careless, target)
+    assert_only_the_file(target)
+    assert [r.range for r in careless.requests] == [None, "bytes=700000-", None]
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"v1"'], ids=["none", "weak"])
+def test_a_server_that_cannot_vouch_for_its_file_is_resumed_and_the_sum_checked(
+    server, target, etag
+):
+    server.script["/package.zip"] = [Answer(etag=etag, cut_after=700_000), Answer(etag=etag)]
+    fetch(server, target)
+    assert_only_the_file(target)
+    assert [r.range for r in server.requests] == [None, "bytes=700000-"]
+    assert server.requests[-1].if_range is None
+
+
+def test_a_size_that_nobody_tells_is_no_obstacle(server, target):
+    server.script["/package.zip"] = [Answer(length=False)]
+    seen = []
+    download([server.url()], target, SHA256, progress=lambda *p: seen.append(p), **QUICK)
+    assert_only_the_file(target)
+    assert seen[-1] == (len(CONTENT), None)
+
+
+def test_a_stall_is_given_up_and_resumed(server, target):
+    server.script["/package.zip"] = [Answer(stall_after=400_000)]
+    fetch(server, target, timeout=0.4)
+    assert_only_the_file(target)
+    assert [r.range for r in server.requests] == [None, "bytes=400000-"]
+
+
+def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(server, target):
+    server.script["/package.zip"] = [Answer(status=503), Answer(status=500)]
+    fetch(server, target)
+    assert_only_the_file(target)
+    server.script["/gone.zip"] = [Answer(status=404)] * 4
+    target.unlink()
+    with pytest.raises(PackageError, match="HTTP 404"):
+        fetch(server, target, "/gone.zip")
+    assert [r.path for r in server.requests].count("/gone.zip") == 1
+
+
+def test_the_pause_that_a_server_asks_for_is_kept(server, target):
+    server.script["/package.zip"] = [Answer(status=503, headers={"Retry-After": "1"})]
+    began = time.monotonic()
+    fetch(server, target)
+    assert time.monotonic() - began >= 1
+
+
+def test_mirrors_are_tried_in_turn_and_a_part_goes_on_from_another(server, target):
+    server.script["/a.zip"] = [Answer(status=404)]
+    server.script["/b.zip"] = [Answer(cut_after=2_000_000)] + [Answer(status=503)] * 3
+    fetch(server, target, "/a.zip", "/b.zip", "/c.zip", attempts=3)
+    assert_only_the_file(target)
+    assert server.requests[-1].path == "/c.zip"
+    assert server.requests[-1].range == "bytes=2000000-"
+
+
+def test_a_corrupted_file_is_removed_and_the_next_mirror_tried(server, target):
+    damaged = bytearray(CONTENT)
+    damaged[1234] ^= 1
+    server.script["/bad.zip"] = [Answer(body=bytes(damaged))]
+    fetch(server, target, "/bad.zip", "/good.zip")
+    assert_only_the_file(target)
+    assert [r.path for r in server.requests] == ["/bad.zip", "/good.zip"]
+
+
+def test_a_part_made_of_pieces_that_do_not_fit_is_fetched_again_in_one(server, target):
+    server.script["/bad.zip"] = [Answer(body=bytes(len(CONTENT)), cut_after=900_000)]
+    server.script["/bad.zip"] += [Answer(status=404)]
+    fetch(server, target, "/bad.zip", "/good.zip")
+    assert_only_the_file(target)
+    assert [r.range for r in server.requests[-2:]] == ["bytes=900000-", None]
+
+
+def test_the_final_error_names_every_mirror_with_its_reason_and_a_way_out(server, target):
+    damaged = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
+    server.script["/1.zip"] = [Answer(status=404)]
+    server.script["/2.zip"] = [Answer(body=damaged)]
+    server.script["/3.zip"] = [Answer(body=b"short")]
+    server.script["/4.zip"] = [Answer(body=b"<html>", headers={"Content-Type": "text/html"})]
+    server.script["/5.zip"] = [Answer(status=407)]
+    server.script["/6.zip"] = [Answer(length=False, body=CONTENT + b"more")]
+    server.script["/7.zip"] = [Answer(status=503)] * 9
+    paths = [f"/{n}.zip?token=secret" for n in range(1, 8)]
+    with pytest.raises(PackageError) as caught:
+        fetch(server, target, *paths, attempts=2)
+    message = str(caught.value)
+    for part in (
+        "1.zip: HTTP 404",
+        "2.zip: the file it sent is damaged",
+        "3.zip: its file has 5 bytes, the right one has 3000000",
+        "4.zip: it sent a web page",
+        "5.zip: the proxy wants a user name and password",
+        "6.zip: it sent more than",
+        "7.zip: HTTP 503",
+        "HTTPS_PROXY",
+        "127.0.0.1",
+        "import it from the file",
+    ):
+        assert part in message
+    assert "secret" not in message
+    assert os.listdir(target.parent) == []
+
+
+def test_nothing_listening_is_a_refused_connection(target):
+    server = LoopbackServer(b"")
+    url = server.url()
+    server._http.server_close()
+    with pytest.raises(PackageError, match="refused"):
+        download([url], target, SHA256, attempts=2, **QUICK)
+
+
+def test_redirects_are_followed_with_the_range(server, target):
+    redirect = Answer(status=302, headers={"Location": "/real.zip"})
+    server.script["/package.zip"] = [redirect, redirect]
+    server.script["/real.zip"] = [Answer(cut_after=1_000_000)]
+    fetch(server, target)
+    assert_only_the_file(target)
+    assert server.requests[-1].range == "bytes=1000000-"
+
+
+@pytest.mark.parametrize(
+    "place", ["file:///etc/passwd", "ftp://127.0.0.1/x", "http://192.0.2.1/package.zip"]
+)
+def test_redirects_to_unsafe_places_are_refused(server, target, place):
+    server.script["/package.zip"] = [Answer(status=302, headers={"Location": place})]
+    with pytest.raises(PackageError, match=r"redirect|not allowed"):
+        fetch(server, target)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.org/a.zip",
+        "file:///etc/passwd",
+        "ftp://example.org/a.zip",
+        "https:///a.zip",
+        "https://user:word@example.org/a.zip",
+        "https://example.org:port/a.zip",
+        "a.zip",
+    ],
+)
+def test_unsafe_addresses_are_refused_before_any_request(target, url):
+    with pytest.raises(PackageError, match="not a safe address") as caught:
+        download([url], target, SHA256)
+    assert "word" not in str(caught.value)
+
+
+def test_plain_http_beyond_this_computer_needs_consent():
+    assert is_allowed("https://example.org/a") and is_allowed("http://localhost:1/a")
+    assert is_allowed("http://[::1]/a") and not is_allowed("http://10.0.0.1/a")
+    assert is_allowed("http://10.0.0.1/a", allow_http=True)
+    assert not is_allowed("file:///a", allow_http=True)
+    assert shown("https://user:word@example.org/a/b.zip?key=1") == "https://example.org/a/b.zip"
+
+
+def test_no_address_at_all_is_an_error(target):
+    with pytest.raises(PackageError, match="no address"):
+        download([], target, SHA256)
+
+
+def test_the_proxy_of_the_environment_is_used_and_exceptions_are_kept(server, target, monkeypatch):
+    with running_proxy() as (proxy, asked):
+        monkeypatch.setenv("http_proxy", proxy)
+        fetch(server, target)
+        assert asked == [server.url()]
+        assert_only_the_file(target)
+        target.unlink()
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        fetch(server, target)
+        assert len(asked) == 1
+
+
+def test_a_proxy_that_refuses_https_is_named_in_the_reason(target, monkeypatch):
+    with LoopbackServer(b"").running() as not_a_proxy:
+        monkeypatch.setenv("https_proxy", not_a_proxy.url(""))
+        with pytest.raises(PackageError, match=r"Tunnel connection failed.*HTTPS_PROXY"):
+            download(["https://example.org/a.zip"], target, SHA256, **QUICK)
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A certificate for 127.0.0.1 that no system trusts: its file and a server's context."""
+    key, path = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-days", "1"]
+    command += ["-keyout", key, "-out", path, "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1"]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no openssl command to make a certificate with")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path, key)
+    return path, context
+
+
+def test_an_untrusted_certificate_is_explained(certificate, target):
+    with (
+        LoopbackServer(CONTENT, tls=certificate[1]).running() as inspecting,
+        pytest.raises(PackageError, match="certificate was not accepted"),
+    ):
+        fetch(inspecting, target)
+
+
+def test_https_works_with_a_trusted_certificate_and_never_falls_to_http(
+    certificate, server, target, monkeypatch
+):
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    with LoopbackServer(CONTENT, tls=certificate[1]).running() as secure:
+        secure.script["/package.zip"] = [Answer(cut_after=1_000_000)]
+        fetch(secure, target)
+        assert_only_the_file(target)
+        target.unlink()
+        place = {"Location": server.url()}
+        secure.script["/package.zip"] = [Answer(status=302, headers=place)]
+        with pytest.raises(PackageError, match=r"redirects to http.*not safe"):
+            fetch(secure, target)
+    assert server.requests == []
+
+
+def test_cancel_keeps_the_part_and_only_the_rest_is_fetched_later(server, target):
+    done = [0]
+    with pytest.raises(Cancelled):
+        fetch(
+            server,
+            target,
+            progress=lambda now, total: done.__setitem__(0, now),
+            cancel=lambda: done[0] >= 1_000_000,
+        )
+    kept = target.with_name("package.zip.part").stat().st_size
+    assert 1_000_000 <= kept < len(CONTENT)
+    assert not target.exists()
+    fetch(server, target)
+    assert_only_the_file(target)
+    assert server.requests[-1].range == f"bytes={kept}-"
+    assert server.requests[-1].sent == len(CONTENT) - kept
+
+
+@pytest.mark.parametrize(
+    "answer", [Answer(stall_after=0), Answer(status=503, headers={"Retry-After": "20"})]
+)
+def test_cancel_does_not_wait_for_a_stalled_server_or_a_pause(server, target, answer):
+    server.script["/package.zip"] = [answer]
+    began = time.monotonic()
+    with pytest.raises(Cancelled):
+        fetch(server, target, timeout=20, cancel=lambda: time.monotonic() - began > 0.3)
+    assert time.monotonic() - began < 10
+
+
+def test_too_little_space_is_said_before_anything_is_fetched(server, target, monkeypatch):
+    usage = type("Usage", (), {"free": 1_000_000})
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
+    with pytest.raises(OutputError, match=r"needs 3 MB .* only 1 MB free"):
+        fetch(server, target)
+    assert server.requests == []
+
+
+def test_a_disk_that_fills_up_is_an_error_and_leaves_nothing(server, small_disk):
+    target = small_disk / "package.zip"
+    with pytest.raises(OutputError, match=r"package\.zip could not be written: No space left"):
+        download([server.url()], target, SHA256, **QUICK)
+    assert os.listdir(small_disk) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 1 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("may not mount a small disk here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(server, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="could not be written"):
+        fetch(server, tmp_path / "file" / "package.zip")

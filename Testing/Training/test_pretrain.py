@@ -1,0 +1,169 @@
+"""The command that pre-trains, from the outside: what it writes, refuses and survives."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import pretrain
+from mim.checkpoint import load_checkpoint
+from mim.data import read_cache
+from mim.networks import NetworkConfig, build_network
+from mim.transfer import load_pretrained
+from Testing.Training.cache_fixture import write_cache
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPE = str(ROOT / "training" / "recipes" / "pretrain_cpu.toml")
+SMALL = (
+    "network.features=4,8,8",
+    "network.blocks=1,1,1",
+    "validation_crops=2",
+    "optimizer.warmup=3",
+)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return write_cache(tmp_path_factory.mktemp("data") / "cache", subjects=8)
+
+
+def arguments(cache, run, *overrides):
+    return [RECIPE, f"cache={cache}", f"run={run}", *SMALL, "loop.steps=12", *overrides]
+
+
+@pytest.fixture(scope="module")
+def finished(cache, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "first"
+    assert pretrain.main(arguments(cache, run, "loop.validate_every=6")) == 0
+    return run
+
+
+def curve(run):
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if "second" not in key} for line in lines]
+
+
+def test_run_folder_holds_what_was_promised(finished):
+    assert {path.name for path in finished.iterdir()} == {
+        "last.pt", "log.jsonl", "recipe.json", "reconstruction.png"
+    }  # fmt: skip
+    assert (finished / "reconstruction.png").read_bytes().startswith(b"\x89PNG")
+    lines = curve(finished)
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 13))
+    assert [line["step"] for line in lines if "validation_loss" in line] == [6, 12]
+
+
+def test_checkpoint_says_all_that_later_steps_need(finished, cache):
+    metadata = load_checkpoint(finished / "last.pt")["metadata"]
+    opened = read_cache(cache)
+    assert metadata["kind"] == "masked_unet" and metadata["step"] == 12
+    assert metadata["plan"] == opened.plan and metadata["fingerprint"] == opened.fingerprint
+    assert metadata["recipe"] == json.loads((finished / "recipe.json").read_text())
+    network = build_network(NetworkConfig.from_dict(metadata["network"]))
+    report = load_pretrained(network, finished / "last.pt")
+    heads = [name for name in report.missing if not name.startswith("decoder.seg_layers.")]
+    assert not heads
+
+
+def test_saved_recipe_repeats_the_run(finished, tmp_path):
+    again = [str(finished / "recipe.json"), f"run={tmp_path / 'again'}"]
+    assert pretrain.main(again) == 0
+    assert curve(tmp_path / "again") == curve(finished)
+
+
+def test_other_seed_is_another_run_on_the_same_validation_crops(cache, finished, tmp_path):
+    assert pretrain.main(arguments(cache, tmp_path / "other", "seed=1")) == 0
+    assert curve(tmp_path / "other")[0]["loss"] != curve(finished)[0]["loss"]
+
+
+def test_held_back_subjects_and_labels_are_never_read(cache, tmp_path, monkeypatch):
+    opened = []
+    original = pretrain.UnlabeledVolumes
+
+    def spy(*args, **kwargs):
+        volumes = original(*args, **kwargs)
+        opened.append(volumes.ids)
+        return volumes
+
+    monkeypatch.setattr(pretrain, "UnlabeledVolumes", spy)
+    copy = write_cache(tmp_path / "cache", subjects=8)
+    for path in [*copy.glob("labels/*.npy"), *(copy / f"images/case_{i}.npy" for i in (0, 1))]:
+        path.unlink()  # subjects 0 and 1 are held back
+    assert pretrain.main(arguments(copy, tmp_path / "run", "loop.steps=2")) == 0
+    learnt, watched = (set(ids) for ids in opened)
+    assert learnt | watched == {f"case_{i}" for i in range(2, 8)}
+    assert not learnt & watched and len(watched) == 1
+
+
+def test_few_subjects_are_all_learnt_from():
+    assert pretrain.split_off_validation(["a", "b"], 4, 0) == (["a", "b"], ["a", "b"])
+    learn, watch = pretrain.split_off_validation([str(i) for i in range(20)], 3, 0)
+    assert len(watch) == 3 and sorted(learn + watch) == sorted(map(str, range(20)))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("loop.step=5", "did you mean loop.steps?"),
+        ("cache=nowhere", "nowhere"),
+        ("patch=10,16,16", "must be a multiple of (4, 4, 4)"),
+        ("device=gpu", "write auto, cpu, cuda"),
+        ("patch=16", "three sizes or none"),
+    ],
+)
+def test_mistakes_are_one_line_and_code_2_and_write_nothing(
+    cache, tmp_path, capsys, override, message
+):
+    assert pretrain.main(arguments(cache, tmp_path / "run", override)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_lists_the_keys(capsys):
+    with pytest.raises(SystemExit) as stop:
+        pretrain.main(["--help"])
+    assert stop.value.code == 0
+    assert "loop.steps = 1000" in capsys.readouterr().out
+
+
+def start(arguments):
+    environment = {**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}  # small: one is faster
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "training" / "pretrain.py"), *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
+    )  # fmt: skip
+
+
+def kill_after(process, log: Path, lines: int) -> None:
+    """Kill the process as hard as there is, once its log has so many lines."""
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if log.exists() and log.read_text().count("\n") >= lines:
+            break
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there is no SIGKILL here")
+def test_run_killed_twice_continues_the_same_curve_bit_by_bit(cache, tmp_path):
+    settings = ("loop.steps=80", "loop.save_every=7", "loop.validate_every=20", "loop.log_every=1")
+    whole = arguments(cache, tmp_path / "whole", *settings)
+    assert start(whole).wait() == 0
+    killed = arguments(cache, tmp_path / "killed", *settings)
+    log = tmp_path / "killed" / "log.jsonl"
+    kill_after(start(killed), log, 11)
+    kill_after(start([*killed, "--resume"]), log, 30)
+    assert len(curve(tmp_path / "killed")) < 80
+    assert start([*killed, "--resume"]).wait() == 0
+    assert curve(tmp_path / "killed") == curve(tmp_path / "whole")
+    checkpoints = [load_checkpoint(tmp_path / name / "last.pt") for name in ("killed", "whole")]
+    for name, tensor in checkpoints[0]["model"].items():
+        assert tensor.equal(checkpoints[1]["model"][name]), name

@@ -1,0 +1,163 @@
+"""Train a segmentation network, from a pre-trained checkpoint or from scratch.
+
+    python training/finetune.py RECIPE [key=value ...] [--resume]
+
+The run folder gets recipe.json, log.jsonl, last.pt and results.json: the Dice of every held-back
+subject on its own image's grid. The last weights are the ones that are measured; nothing is chosen
+by looking at the held-back subjects.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mim.augment import IntensitySettings, SpatialSettings, augment_intensity, augment_spatial
+from mim.data import Cache, LabeledVolumes, draw_labeled_crops, read_cache
+from mim.device import Generators, Precision, resolve_device, seed_everything, uses_bf16
+from mim.evaluation import evaluate_cases, summarize, table, torch_predictor
+from mim.loop import LoopSettings, TrainState, train
+from mim.networks import NetworkSettings, build_network, network_config
+from mim.optim import OptimizerSettings
+from mim.recipe import RecipeError, describe, load_recipe, section, setting
+from mim.runs import LAST, open_run, run_metadata
+from mim.transfer import load_pretrained
+from MIMSegment.Logic.errors import MIMSegmentError
+from MIMSegment.Logic.files import replacing
+
+
+@dataclass(frozen=True)
+class FinetuneRecipe:
+    """Everything that a fine-tuning run depends on."""
+
+    cache: str = setting("cache", "folder that prepare.py wrote", affects_result=False)
+    run: str = setting("runs/finetune", "folder to write", affects_result=False)
+    pretrained: str = setting("", "checkpoint of pretrain.py to start from; empty: from scratch")
+    parts: tuple[str, ...] = setting(("encoder", "decoder"), "what to take from it")
+    subjects: int = setting(
+        0, "labelled subjects to train on, the same first n for every arm; 0: all"
+    )
+    seed: int = setting(0, "of weights, order of subjects, crops and augmentation")
+    device: str = setting("auto", "auto, cpu, cuda or cuda:1", affects_result=False)
+    precision: Precision = setting("auto", "bf16 where the hardware multiplies in it, or fp32")
+    foreground: float = setting(0.5, "share of crops centered on a structure, classes in turn")
+    network: NetworkSettings = section(NetworkSettings)
+    spatial: SpatialSettings = section(SpatialSettings)
+    intensity: IntensitySettings = section(IntensitySettings)
+    optimizer: OptimizerSettings = section(OptimizerSettings)
+    loop: LoopSettings = section(LoopSettings)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; 0, or 2 after one line about what went wrong."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"keys and their defaults:\n{describe(FinetuneRecipe)}",
+    )
+    parser.add_argument("recipe", help="TOML file, for example training/recipes/finetune_cpu.toml")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the recipe")
+    parser.add_argument("--resume", action="store_true", help="continue the run where it stopped")
+    arguments = parser.parse_args(argv)
+    try:
+        recipe = load_recipe(FinetuneRecipe, arguments.recipe, arguments.overrides)
+        results = finetune(recipe, arguments.resume)
+    except MIMSegmentError as error:
+        print(f"finetune: error: {error}", file=sys.stderr)
+        return 2
+    print(table(results) if results["cases"] else "No held-back subject has a label: no Dice.")
+    print(f"Wrote {recipe.run}: {LAST}, log.jsonl, results.json, recipe.json")
+    return 0
+
+
+def finetune(recipe: FinetuneRecipe, resume: bool = False) -> dict:
+    """Train by ``recipe``; returns what results.json holds: `evaluation.summarize` and the rows."""
+    cache = read_cache(recipe.cache)
+    if not cache.plan["labels"]:
+        raise RecipeError(f"{recipe.cache} has no labels to train on; pretrain.py needs none.")
+    device = resolve_device(recipe.device)
+    bf16 = uses_bf16(recipe.precision, device)
+    seed_everything(recipe.seed)
+    config = network_config(
+        recipe.network, cache.plan, cache.channels, len(cache.plan["labels"]) + 1
+    )
+    network = build_network(config).to(device)
+    network.check_patch(cache.plan["patch"])
+    metadata = run_metadata("segmentation", recipe, cache, config)
+    checkpoint = open_run(recipe, metadata, resume)
+    state = TrainState.fresh(network, recipe.optimizer, Generators.seeded(recipe.seed, device))
+    if checkpoint is not None:
+        state.restore(checkpoint)
+    elif recipe.pretrained:
+        print(load_pretrained(network, recipe.pretrained, recipe.parts).summary())
+    volumes = LabeledVolumes(cache, training_subjects(cache, recipe), device)
+    train(
+        state,
+        lambda: draw(volumes, cache.plan, recipe, state.generators),
+        segmentation_loss(network),
+        recipe.loop,
+        recipe.optimizer,
+        Path(recipe.run),
+        bf16=bf16,
+        metadata=metadata,
+    )
+    results = evaluate(network, cache, bf16)
+    results["training_subjects"] = len({s for s in training_subjects(cache, recipe)})
+    with replacing(Path(recipe.run) / "results.json") as temporary:
+        temporary.write_text(json.dumps(results, indent=1) + "\n")
+    return results
+
+
+def training_subjects(cache: Cache, recipe: FinetuneRecipe) -> list[str]:
+    """The subjects of the training split that have labels, or the first ``recipe.subjects``.
+
+    The order depends on the seed alone, so subsets are nested and the same for every arm.
+    """
+    labeled = sorted({c["subject"] for c in cache.cases_of(cache.train) if c["label"]})
+    random.Random(recipe.seed).shuffle(labeled)
+    if recipe.subjects > len(labeled):
+        raise RecipeError(f"subjects={recipe.subjects}, but only {len(labeled)} have labels.")
+    return labeled[: recipe.subjects or None]
+
+
+def draw(volumes: LabeledVolumes, plan: dict, recipe: FinetuneRecipe, generators: Generators):
+    """A batch of augmented crops."""
+    crops = draw_labeled_crops(
+        volumes, plan["patch"], recipe.loop.batch, generators.host, recipe.foreground
+    )
+    crops = augment_spatial(crops, recipe.spatial, plan["preprocessing"]["spacing"], generators)
+    return augment_intensity(crops, recipe.intensity, generators)
+
+
+def segmentation_loss(network: torch.nn.Module) -> Callable[..., Tensor]:
+    """Soft Dice over the foreground classes plus cross-entropy, in float32."""
+    from monai.losses import DiceCELoss
+
+    criterion = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
+
+    def compute_loss(crops) -> Tensor:
+        logits = network(crops.images)
+        with torch.autocast(logits.device.type, enabled=False):
+            return criterion(logits.float(), crops.labels)
+
+    return compute_loss
+
+
+def evaluate(network: torch.nn.Module, cache: Cache, bf16: bool) -> dict:
+    """Dice on the held-back subjects that have a label."""
+    held_back = set(cache.held_back)
+    entries = [c for c in cache.cases if c["subject"] in held_back and c["label"]]
+    rows = evaluate_cases(entries, cache.plan, torch_predictor(network, bf16))
+    return {**summarize(rows), "rows": rows}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

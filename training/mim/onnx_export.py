@@ -1,0 +1,74 @@
+"""A network as an ONNX file that ONNX Runtime 1.23 loads, and the proof that it is the same."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from MIMSegment.Logic.errors import MIMSegmentError
+from MIMSegment.Logic.runtime import OnnxSession
+
+OPSET = 18
+TOLERANCE = 1e-3  # of logits whose size is about 10; the labels must agree as well
+
+
+class ExportError(MIMSegmentError):
+    """A network that could not be exported, or whose export computes something else."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """ONNX against torch on the same input: largest difference of logits, share of equal labels."""
+
+    max_difference: float
+    label_agreement: float
+
+
+def export_onnx(network: torch.nn.Module, channels: int, patch: Sequence[int], path: Path) -> None:
+    """Write ``network`` for inputs (any batch, channels, *patch) float32 to ``path``."""
+    example = torch.zeros(1, channels, *patch)
+    batch = {0: torch.export.Dim.DYNAMIC}
+    quiet = contextlib.redirect_stdout(io.StringIO())
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), quiet, torch.inference_mode():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network.eval(),
+            (example,),
+            str(path),
+            dynamo=True,
+            opset_version=OPSET,
+            external_data=False,
+            input_names=["image"],
+            output_names=["logits"],
+            dynamic_shapes=(batch,),
+            optimize=True,
+            verbose=False,
+        )
+
+
+def verify_onnx(network: torch.nn.Module, path: Path, tiles: Sequence[np.ndarray]) -> Agreement:
+    """Run ``tiles`` (b, c, z, y, x) through both; raises ExportError when they disagree."""
+    session, largest, equal, voxels = OnnxSession(path), 0.0, 0, 0
+    for tile in tiles:
+        with torch.inference_mode():
+            expected = network.eval()(torch.from_numpy(tile)).float().numpy()
+        found = session(tile)
+        largest = max(largest, float(np.abs(found - expected).max()))
+        equal += int((found.argmax(1) == expected.argmax(1)).sum())
+        voxels += expected[:, 0].size
+    agreement = Agreement(largest, equal / voxels)
+    if largest > TOLERANCE or agreement.label_agreement < 0.9999:
+        raise ExportError(
+            f"{path} differs from the network by {largest:.2g} and agrees on "
+            f"{agreement.label_agreement:.4%} of labels; the package was not written."
+        )
+    return agreement

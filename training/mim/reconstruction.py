@@ -1,0 +1,97 @@
+"""Watching a masked auto-encoder: the same crops, the same masks, as a number and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mim.data import Crops, UnlabeledVolumes, draw_crops
+from mim.masked_unet import MaskedAutoencoderUNet
+from mim.masking import MaskSettings, draw_mask
+from MIMSegment.Logic.files import replacing
+
+# Not a recipe's business: runs can be compared only if they are all shown the same.
+_SEED = 20220411
+
+
+@dataclass(frozen=True)
+class FixedCrops:
+    """Crops and masks that stay the same over a run and, for one cache and patch, over all runs."""
+
+    crops: Crops
+    mask: Tensor
+
+    @staticmethod
+    def draw(
+        volumes: UnlabeledVolumes,
+        patch: Sequence[int],
+        mask: MaskSettings,
+        block: Sequence[int],
+        count: int,
+        device: torch.device,
+    ) -> FixedCrops:
+        generator = torch.Generator().manual_seed(_SEED)
+        crops = draw_crops(volumes, patch, count, generator)
+        crops = Crops(crops.images.cpu(), crops.valid.cpu(), crops.cases)
+        drawn = draw_mask(crops.images, block, mask.ratio, generator)  # on the CPU: same everywhere
+        return FixedCrops(crops.to(device), drawn.to(device))
+
+    def loss(self, model: MaskedAutoencoderUNet) -> float:
+        """The mean of the crops' losses, each by itself (so that memory stays small)."""
+        losses = [
+            model(self.crops.images[i : i + 1], self.mask[i : i + 1], self.crops.valid[i : i + 1])
+            for i in range(len(self.mask))
+        ]
+        return float(torch.stack([result.loss for result in losses]).mean())
+
+    def save_picture(
+        self, model: MaskedAutoencoderUNet, path: Path, spacing: Sequence[float], rows: int = 4
+    ) -> None:
+        """Write original | masked | reconstruction, one row for each crop, as a PNG.
+
+        The middle slice across the axis with the largest ``spacing`` (z, y, x), first channel. The
+        reconstruction shows the input where it was visible.
+        """
+        images, mask, valid = self.crops.images[:rows], self.mask[:rows], self.crops.valid[:rows]
+        with torch.no_grad():
+            prediction = model(images, mask, valid).prediction
+        # NaN is drawn in a color of its own: hidden voxels must not look like dark tissue.
+        hidden = torch.where(mask, images, torch.nan)
+        restored = torch.where(mask | ~valid, images, prediction)
+        across = max(range(3), key=lambda axis: spacing[axis])
+        in_plane = [mm for axis, mm in enumerate(spacing) if axis != across]
+        slices = [
+            tensor[:, 0].float().cpu().select(across + 1, tensor.shape[across + 2] // 2).numpy()
+            for tensor in (images, hidden, restored)
+        ]
+        _draw(slices, self.crops.cases, in_plane[0] / in_plane[1], path)
+
+
+def _draw(columns: Sequence, cases: Sequence[str], aspect: float, path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    originals = columns[0]
+    figure, axes = pyplot.subplots(
+        len(originals), 3, squeeze=False, figsize=(7.5, 2.6 * len(originals)), layout="constrained"
+    )
+    gray = matplotlib.colormaps["gray"].with_extremes(bad="#3b5b7a")
+    for column, (title, pictures) in enumerate(
+        zip(("original", "what the network saw", "reconstruction"), columns, strict=True)
+    ):
+        for row, picture in enumerate(pictures):
+            low, high = originals[row].min(), originals[row].max()
+            axes[row, column].imshow(picture, gray, aspect=aspect, vmin=low, vmax=high)
+            axes[row, column].set(xticks=[], yticks=[])
+        axes[0, column].set_title(title, fontsize=10)
+    for row, case in enumerate(cases[: len(originals)]):
+        axes[row, 0].set_ylabel(case, fontsize=8)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+    pyplot.close(figure)

@@ -1,0 +1,164 @@
+"""Pre-train a Residual Encoder U-Net on unlabelled scans, by restoring what a mask hides.
+
+    python training/pretrain.py training/recipes/pretrain_cpu.toml cache=CACHE run=runs/first
+
+Uses the images of the cache's training subjects only (self pre-training): no label, and nothing of
+the subjects that are held back for testing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from mim.augment import SpatialSettings, augment_spatial
+from mim.data import Crops, UnlabeledVolumes, draw_crops, read_cache
+from mim.device import Generators, Precision, resolve_device, seed_everything, uses_bf16
+from mim.loop import LoopSettings, TrainState, train
+from mim.masked_unet import MaskedAutoencoderUNet, MethodSettings
+from mim.masking import MaskSettings, draw_mask
+from mim.networks import NetworkSettings, build_network, network_config
+from mim.optim import OptimizerSettings
+from mim.recipe import RecipeError, describe, load_recipe, section, setting
+from mim.reconstruction import FixedCrops
+from mim.runs import LAST, open_run, run_metadata
+from MIMSegment.Logic.errors import MIMSegmentError
+
+
+@dataclass(frozen=True)
+class PretrainRecipe:
+    """Everything that decides a pre-training beside the data."""
+
+    cache: str = setting("cache", "folder made by prepare.py", affects_result=False)
+    run: str = setting("runs/pretrain", "folder for what this run writes", affects_result=False)
+    seed: int = setting(0, "of weights, crops, changes and masks")
+    device: str = setting("auto", "auto, cpu, cuda, cuda:1", affects_result=False)
+    precision: Precision = setting("auto", "bf16, fp32, or bf16 where the hardware has it (auto)")
+    patch: tuple[int, ...] = setting((), "crop (z, y, x) in voxels; empty: as planned for the data")
+    validation_subjects: int = setting(
+        4, "training subjects, at most a fifth, whose fixed crops only measure the loss"
+    )
+    validation_crops: int = setting(16, "how many fixed crops")
+    memory_gib: float = setting(
+        8.0, "images stay in the device's memory up to this size", affects_result=False
+    )
+    network: NetworkSettings = section(NetworkSettings)
+    mask: MaskSettings = section(MaskSettings)
+    method: MethodSettings = section(MethodSettings)
+    spatial: SpatialSettings = section(SpatialSettings)
+    optimizer: OptimizerSettings = section(OptimizerSettings)
+    loop: LoopSettings = section(LoopSettings)
+
+    def __post_init__(self):
+        if len(self.patch) not in (0, 3) or self.validation_crops < 1:
+            raise RecipeError("patch has three sizes or none; validation_crops is at least 1.")
+
+
+def pretrain(recipe: PretrainRecipe, resume: bool = False) -> None:
+    """Run ``recipe``, or go on with it; raises MIMSegmentError with a sentence for the user."""
+    begin = time.perf_counter()
+    cache = read_cache(recipe.cache)
+    device = resolve_device(recipe.device)
+    bf16 = uses_bf16(recipe.precision, device)
+    patch = recipe.patch or tuple(cache.plan["patch"])
+    spacing = cache.plan["preprocessing"]["spacing"]
+
+    seed_everything(recipe.seed)
+    config = network_config(recipe.network, cache.plan, cache.channels, cache.channels)
+    network = build_network(config)
+    network.check_patch(patch)
+    block = recipe.mask.block or network.divisor
+    model = MaskedAutoencoderUNet(network, cache.channels, recipe.method).to(device)
+
+    generators = Generators.seeded(recipe.seed, device)
+    learn, watch = split_off_validation(cache.train, recipe.validation_subjects, recipe.seed)
+    volumes = UnlabeledVolumes(cache, learn, device, recipe.memory_gib)
+    watched = UnlabeledVolumes(cache, watch, limit_gib=0)
+    fixed = FixedCrops.draw(watched, patch, recipe.mask, block, recipe.validation_crops, device)
+
+    def draw() -> Crops:
+        crops = draw_crops(volumes, patch, recipe.loop.batch, generators.host).to(device)
+        return augment_spatial(crops, recipe.spatial, spacing, generators)
+
+    def compute_loss(crops: Crops) -> torch.Tensor:
+        mask = draw_mask(crops.images, block, recipe.mask.ratio, generators.device)
+        return model(crops.images, mask, crops.valid).loss
+
+    def validate() -> dict[str, float]:
+        return {"validation_loss": fixed.loss(model)}
+
+    run = Path(recipe.run)
+    metadata = run_metadata("masked_unet", recipe, cache, config)
+    state = TrainState.fresh(model, recipe.optimizer, generators)
+    checkpoint = open_run(recipe, metadata, resume)
+    if checkpoint:
+        state.restore(checkpoint)
+    print(
+        f"Pre-training on {len(volumes)} images of {len(learn)} subjects, patch {patch}, masked "
+        f"blocks of {block} voxels, {'bfloat16' if bf16 else 'float32'} on {device}, "
+        f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters."
+    )
+    train(
+        state,
+        draw,
+        compute_loss,
+        recipe.loop,
+        recipe.optimizer,
+        run,
+        bf16=bf16,
+        validate=validate,
+        metadata=metadata,
+    )
+    fixed.save_picture(model.eval(), run / "reconstruction.png", spacing)
+    print(
+        f"Pre-trained to step {state.step} in {time.perf_counter() - begin:.0f} s. In {run}:\n"
+        f"  {LAST}             weights and state, for finetune.py and --resume\n"
+        f"  log.jsonl           loss of every step, validation loss\n"
+        f"  recipe.json         the recipe as it was run\n"
+        f"  reconstruction.png  masked scans and what the network made of them"
+    )
+
+
+def split_off_validation(
+    subjects: Sequence[str], count: int, seed: int
+) -> tuple[list[str], list[str]]:
+    """Subjects to learn from and to validate on: ``count`` of them, at most a fifth.
+
+    Fewer than five subjects are too few to spare one; the loss is then measured on all of them.
+    """
+    subjects = sorted(subjects)
+    watch = random.Random(seed).sample(subjects, min(count, len(subjects) // 5))
+    learn = [subject for subject in subjects if subject not in watch]
+    return learn, watch or learn
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="keys and defaults:\n" + describe(PretrainRecipe),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("recipe", help="a .toml file, or the recipe.json of an earlier run")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as loop.steps=100")
+    parser.add_argument("--resume", action="store_true", help="go on where the run in `run` ended")
+    options = parser.parse_args(arguments)
+    try:
+        pretrain(load_recipe(PretrainRecipe, options.recipe, options.overrides), options.resume)
+    except MIMSegmentError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; --resume goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
