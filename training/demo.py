@@ -143,7 +143,21 @@ class Demo:
             labels,
             "--quiet",
         )
-        self._training("scene", "mim/demo_scene.py", unseen.image, labels, package, self.folder)
+        self._step(
+            "scene",
+            "-m",
+            "MIMSegment.Logic.cli",
+            "scene",
+            unseen.image,
+            "--segmentation",
+            labels,
+            "--model",
+            package,
+            "--output",
+            self.folder / "scene.mrb",
+            "--pictures",
+            self.folder,
+        )
         return self._result(data, phantom, unseen, labels, package)
 
     def _result(self, data, phantom, unseen: Case, labels: Path, package: Path) -> DemoResult:

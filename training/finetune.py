@@ -110,7 +110,7 @@ def finetune(recipe: FinetuneRecipe, resume: bool = False) -> dict:
         metadata=metadata,
     )
     results = evaluate(network, cache, bf16)
-    results["training_subjects"] = len({s for s in training_subjects(cache, recipe)})
+    results["training_subjects"] = len(training_subjects(cache, recipe))
     with replacing(Path(recipe.run) / "results.json") as temporary:
         temporary.write_text(json.dumps(results, indent=1) + "\n")
     return results

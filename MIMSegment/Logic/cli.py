@@ -57,10 +57,26 @@ def _parser() -> argparse.ArgumentParser:
     segment.add_argument("--threads", type=int, help="CPU threads (default: all)")
     segment.add_argument("--quiet", "-q", action="store_true", help="no progress")
     segment.set_defaults(run=_segment)
+    _add_scene(commands)
     info = commands.add_parser("info", help="describe a model package")
     info.add_argument("model", help="model package (folder)")
     info.set_defaults(run=_info)
     return parser
+
+
+def _add_scene(commands) -> None:
+    scene = commands.add_parser(
+        "scene",
+        help="put a study and its result into a Slicer scene",
+        description="Write a Slicer scene (.mrb) of a study and its segmentation, and pictures. "
+        "Needs slicer-core (pip install 'mimsegment[web]').",
+    )
+    scene.add_argument("inputs", nargs="+", metavar="INPUT", help="as for `segment`")
+    scene.add_argument("--segmentation", "-s", required=True, help="result of `segment`")
+    scene.add_argument("--model", "-m", required=True, help="model package that made it")
+    scene.add_argument("--output", "-o", required=True, metavar="SCENE.mrb", help="scene to write")
+    scene.add_argument("--pictures", metavar="FOLDER", help="folder for slices.png, surfaces.png")
+    scene.set_defaults(run=_scene)
 
 
 def _segment(arguments: argparse.Namespace) -> None:
@@ -90,6 +106,24 @@ def _segment(arguments: argparse.Namespace) -> None:
     write_segmentation(result, package.labels, output, f"{package.id} {package.version}")
     _print_volumes(result.volumes_ml(), package)
     print(f"Wrote {output} in {time.perf_counter() - began:.1f} s. {NOTICE}")
+
+
+def _scene(arguments: argparse.Namespace) -> None:
+    from MIMSegment.Logic.inputs import read_inputs
+    from MIMSegment.Logic.package import load_package
+    from MIMSegment.Logic.scene_summary import write_scene
+    from MIMSegment.Logic.volume import read_volume
+
+    package = load_package(arguments.model)
+    volume, _ = read_inputs(arguments.inputs, package.spec)
+    written = write_scene(
+        volume,
+        read_volume(arguments.segmentation),
+        package,
+        Path(arguments.output),
+        Path(arguments.pictures) if arguments.pictures else None,
+    )
+    print("Wrote " + ", ".join(map(str, written)))
 
 
 def _show_progress(done: int, total: int) -> None:

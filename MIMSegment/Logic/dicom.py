@@ -173,8 +173,22 @@ def read_dicom(path: str | Path, which: str | None = None) -> Volume:
             f"{_listed(volumes, found.series)}"
         )
     if not volumes:
-        raise InputError(_why_nothing(Path(path), found))
+        raise InputError(why_no_volume(path))
     return read_series(volumes[0])
+
+
+def why_no_volume(path: str | Path) -> str:
+    """A sentence on what a folder or file holds instead of a volume."""
+    found = scan_all(path)
+    if found.series:
+        return f"{path} holds only single slices ({found.series[0].title}); a 3D image is needed."
+    if found.skipped:
+        reasons = "; ".join(f"{s.files[0].name} is {s.reason}" for s in found.skipped[:5])
+        return f"{path} holds no image series: {reasons}."
+    return (
+        f"{path} holds no image that can be read; give a NIfTI, NRRD or MHA file or a folder of "
+        "DICOM images."
+    )
 
 
 def select_series(series: Sequence[Series], which: str) -> Series:
@@ -256,18 +270,6 @@ def _without_vain_b_values(frames: list[Frame]) -> list[Frame]:
     if any(frame.b_value for frame in frames):
         return frames
     return [replace(frame, b_value=None) for frame in frames]
-
-
-def _why_nothing(path: Path, found: Scan) -> str:
-    if found.series:
-        return f"{path} holds only single slices ({found.series[0].title}); a 3D image is needed."
-    if found.skipped:
-        reasons = "; ".join(f"{s.files[0].name} is {s.reason}" for s in found.skipped[:5])
-        return f"{path} holds no image series: {reasons}."
-    return (
-        f"{path} holds no image that can be read; give a NIfTI, NRRD or MHA file or a folder of "
-        "DICOM images."
-    )
 
 
 def _listed(chosen: Sequence[Series], numbered: Sequence[Series]) -> str:

@@ -108,9 +108,14 @@ def grey_values(
         values = array
     elif (factors == np.round(factors)).all() and max(-low, high) < 2**31:
         small = low >= -(2**15) and high < 2**15
-        values = array.astype(np.int16 if small else np.int32)
+        in_place = small and array.itemsize == 2  # a large CT need not be held twice
+        values = (
+            array.view(np.int16)
+            if in_place
+            else np.empty(array.shape, np.int16 if small else np.int32)
+        )
         for k, (slope, intercept) in enumerate(factors.astype(np.int64)):
-            np.add(array[k].astype(np.int64) * slope, intercept, out=values[k], casting="unsafe")
+            values[k] = array[k].astype(np.int64) * slope + intercept
     else:
         values = array.astype(np.float32)
         for k, (slope, intercept) in enumerate(factors):

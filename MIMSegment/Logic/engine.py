@@ -154,7 +154,7 @@ def _resize_plane(plane: np.ndarray, shape, orders) -> np.ndarray:
 
 
 def _inside(block: np.ndarray, z: int, start, shape) -> np.ndarray:
-    """The part of a slab beginning at padded slice ``z`` that lies in the image, not the padding."""
+    """The part of a slab that begins at padded slice ``z`` and lies in the image."""
     first, stop = max(start[0] - z, 0), max(start[0] + shape[0] - z, 0)
     return block[:, first:stop, start[1] : start[1] + shape[1], start[2] : start[2] + shape[2]]
 

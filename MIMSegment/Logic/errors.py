@@ -25,6 +25,10 @@ class DeviceError(MIMSegmentError):
     """A device or inference library that is missing or failed."""
 
 
+class OutOfMemory(DeviceError):
+    """A device without room for what was asked; the same in smaller pieces may work."""
+
+
 class OutputError(MIMSegmentError):
     """A result that could not be written; nothing half-written is left behind."""
 

@@ -25,7 +25,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Label:
-    """One structure. ``color`` is RGB in 0..255. ``region_values`` is empty unless set by a head."""
+    """One structure: its label value, name, SNOMED codes and RGB ``color`` in 0..255."""
 
     value: int
     name: str
@@ -65,7 +65,7 @@ def labels_to_csv(labels: list[Label]) -> str:
 
 
 def labels_from_csv(text: str, source: str = "labels.csv") -> list[Label]:
-    """Read ``labels.csv``. Raises PackageError when a value is missing, not a number or repeated."""
+    """Read ``labels.csv``; PackageError when a value is missing, no number or repeated."""
     labels, seen = [], set()
     for number, row in enumerate(csv.DictReader(io.StringIO(text)), start=2):
         try:
@@ -91,7 +91,7 @@ def labels_from_csv(text: str, source: str = "labels.csv") -> list[Label]:
 
 def default_color(value: int) -> tuple[int, int, int]:
     """A color for a label that has none: hues a golden angle apart, so neighbors differ."""
-    hue = (0.07 + value * 0.61803398875) % 1.0
+    hue = (0.42 + value * 0.61803398875) % 1.0
     red, green, blue = colorsys.hsv_to_rgb(
         hue, 0.55 + 0.3 * (value % 2), 0.95 - 0.2 * (value % 3 == 2)
     )

@@ -98,23 +98,20 @@ class Matching:
 
 
 def find_candidates(paths: Sequence[str | Path]) -> list[Candidate]:
-    """The images at these paths: files, DICOM series, and both of these inside folders."""
-    from MIMSegment.Logic.dicom import scan
-    from MIMSegment.Logic.volume import IMAGE_SUFFIXES
+    """The images at these paths: files, DICOM series, and both of these inside folders.
 
+    Raises InputError with the reason for a path without any.
+    """
     found = []
     for path in map(Path, paths):
         if not path.exists():
             raise InputError(f"{path} does not exist.")
-        files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file())
-        images = [p for p in files if p.name.lower().endswith(IMAGE_SUFFIXES)]
-        found += [Candidate(p.name, p) for p in images]
-        if path not in images:
-            found += [
-                Candidate(series.title, series.files[0].parent, series.header, series)
-                for series in scan(path)
-                if series.number_of_slices > 1
-            ]
+        here = _files_at(path) + _series_at(path)
+        if not here:
+            from MIMSegment.Logic.dicom import why_no_volume
+
+            raise InputError(why_no_volume(path))
+        found += here
     return found
 
 
@@ -131,9 +128,8 @@ def match_inputs(
     """
     chosen = _explicit(inputs, explicit or {})
     open_inputs = [item for item in inputs if item.name not in chosen]
-    taken = {match.candidate.path for match in chosen.values() if not match.candidate.series}
-    taken |= {m.candidate.series.frames[0].uid for m in chosen.values() if m.candidate.series}
-    free = [c for c in candidates if (c.series.frames[0].uid if c.series else c.path) not in taken]
+    taken = {match.candidate.key for match in chosen.values()}
+    free = [candidate for candidate in candidates if candidate.key not in taken]
     judged = [[_judge(item, inputs, c) for c in free] for item in open_inputs]
     pairs = _assign(judged)
     problems = []
@@ -179,6 +175,26 @@ def read_matched(matching: Matching, order: int = 1) -> Volume:
     return stacked
 
 
+def _files_at(path: Path) -> list[Candidate]:
+    from MIMSegment.Logic.volume import IMAGE_SUFFIXES
+
+    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file())
+    return [Candidate(p.name, p) for p in files if p.name.lower().endswith(IMAGE_SUFFIXES)]
+
+
+def _series_at(path: Path) -> list[Candidate]:
+    from MIMSegment.Logic.dicom import scan
+    from MIMSegment.Logic.volume import IMAGE_SUFFIXES
+
+    if path.is_file() and path.name.lower().endswith(IMAGE_SUFFIXES):
+        return []
+    return [
+        Candidate(series.title, series.files[0].parent, series.header, series)
+        for series in scan(path)
+        if series.number_of_slices > 1
+    ]
+
+
 def _explicit(inputs, explicit) -> dict[str, Match]:
     specs = {item.name: item for item in inputs}
     chosen = {}
@@ -195,8 +211,6 @@ def _one(item: InputSpec, path: Path) -> Candidate:
     found = find_candidates([path])
     if len(found) == 1:
         return found[0]
-    if not found:
-        raise InputError(f"{path}, chosen for {item.name}, holds no image.")
     return match_inputs([item], found).require()[item.name]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from vtkmodules.util.numpy_support import vtk_to_numpy
 from vtkmodules.vtkRenderingCore import vtkActor, vtkLightKit, vtkPolyDataMapper, vtkRenderer
 
-from MIMSegment.Logic.scene_core import numpy_matrix, parent_matrix, vtk_matrix
+from MIMSegment.Logic.scene_core import numpy_matrix, parent_matrix, require_in, vtk_matrix
 from MIMSegment.Logic.scene_surfaces import segment_surfaces
 from MIMSegment.Logic.scene_window import add_side_letters, offscreen_window, take_picture
 
@@ -18,12 +18,13 @@ _FILLED = 0.86  # of the picture's width or height, by the segments
 _SUPERSAMPLING = 2  # smooth edges also where the driver has no multisampling
 
 
-def render_3d(segmentation_node, size: tuple[int, int] = (512, 512)) -> np.ndarray:
+def render_3d(scene, segmentation_node, size: tuple[int, int] = (512, 512)) -> np.ndarray:
     """The visible segments as shaded surfaces, seen from the front: RGB uint8 (height, width, 3).
 
     All of them fit in the picture of ``size`` (width, height) pixels. Colors, visibility and
     opacity are those of the node's display. Raises GeometryError for a non-linear transform.
     """
+    require_in(scene, segmentation_node)
     window_size = tuple(_SUPERSAMPLING * n for n in size)
     renderer = vtkRenderer()
     renderer.SetBackground(_BACKGROUND[0])

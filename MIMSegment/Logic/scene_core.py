@@ -7,7 +7,6 @@ the modules that bring them.
 from __future__ import annotations
 
 import contextlib
-import weakref
 from collections.abc import Iterator
 
 import numpy as np
@@ -23,33 +22,21 @@ _ORTHOGONAL = 1e-4  # largest cosine between two axes of a grid that is not shea
 
 
 def new_scene():
-    """A scene with the logics that volumes, segmentations and subject hierarchy need, without Qt.
+    """An empty scene for volumes, segmentations, transforms and subject hierarchy, without Qt.
 
-    In Slicer use ``slicer.mrmlScene`` instead. The logics live as long as the returned object.
-    The terminology logic is left out: it serves only to browse terminology files, which the bare
-    core does not have; segments carry their codes without it.
+    In Slicer use ``slicer.mrmlScene`` instead. No logic stays with the scene: the two that are
+    needed have done their work when they have registered their nodes, and a logic that lives on
+    holds its scene, which then is never freed.
     """
     scene = slicer.vtkMRMLScene()
-    application = slicer.vtkSlicerApplicationLogic()
-    application.SetMRMLScene(scene)
-    colors = application.GetColorLogic()
-    colors.SetMRMLScene(scene)
-    colors.AddDefaultColorNodes()
-    application.SetModuleLogic("Colors", colors)
-    logics = [application]
-    for name, logic in {
-        "SubjectHierarchy": slicer.vtkSlicerSubjectHierarchyModuleLogic(),
-        "Segmentations": slicer.vtkSlicerSegmentationsModuleLogic(),
-        "Volumes": slicer.vtkSlicerVolumesLogic(),
-    }.items():
-        logic.SetMRMLApplicationLogic(application)
-        logic.SetMRMLScene(scene)
-        application.SetModuleLogic(name, logic)
-        logics.append(logic)
-    patient_right_is_screen_left = True
-    slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene, patient_right_is_screen_left)
-    # A logic holds its scene, so the scene itself must not hold the logics: neither would be freed.
-    weakref.finalize(scene, logics.clear)
+    slicer.vtkSlicerSubjectHierarchyModuleLogic().SetMRMLScene(scene)
+    slicer.vtkSlicerSegmentationsModuleLogic().SetMRMLScene(scene)
+    gray = slicer.vtkMRMLColorTableNode()  # the table that every volume's display asks for
+    gray.SetTypeToGrey()
+    gray.SetName(gray.GetTypeAsString())
+    gray.SetSingletonTag(gray.GetTypeAsString())
+    gray.SetSaveWithScene(False)
+    scene.AddNode(gray)
     return scene
 
 
@@ -93,6 +80,13 @@ def world_geometry(ijk_to_ras: np.ndarray, shape, node) -> Geometry:
             "transform on it, or resample it to a rectangular grid, first."
         )
     return geometry
+
+
+def require_in(scene, *nodes) -> None:
+    """Raise ValueError for a node of another scene, or of one that is gone."""
+    for node in nodes:
+        if node is not None and node.GetScene() is not scene:
+            raise ValueError(f"{node.GetName()} is not a node of this scene")
 
 
 def unique_name(scene, name: str) -> str:

@@ -296,9 +296,10 @@ def _reference_image(node):
     text = segmentation.DetermineCommonLabelmapGeometry(
         slicer.vtkSegmentation.EXTENT_REFERENCE_GEOMETRY, vtkStringArray()
     )
-    image = slicer.vtkOrientedImageData()
-    if not slicer.vtkSegmentationConverter.DeserializeImageGeometry(text, image, False):
+    if not text:
         raise InputError(f"{node.GetName()} holds no segment with a grid of voxels.")
+    image = slicer.vtkOrientedImageData()
+    slicer.vtkSegmentationConverter.DeserializeImageGeometry(text, image, False)
     return image
 
 

@@ -19,15 +19,17 @@ from vtkmodules.vtkRenderingCore import (
     vtkRenderWindowInteractor,
 )
 
-from MIMSegment.Logic.scene_core import LPS_TO_RAS, new_scene, numpy_matrix, parent_matrix
+from MIMSegment.Logic.scene_core import LPS_TO_RAS, numpy_matrix, parent_matrix, require_in
 from MIMSegment.Logic.scene_segments import image_matrix, layers, voxels
 from MIMSegment.Logic.scene_window import add_side_letters, offscreen_window, take_picture
 
+_RIGHT_IS_LEFT = True  # the patient's right on the left of the picture
 _LETTERS = (0.9, 0.9, 0.9)
 _SEARCHED = 2_000_000  # voxels looked at to find the middle of a segmentation
 
 
 def render_slice(
+    scene,
     volume_node,
     segmentation_node=None,
     orientation: str = "Axial",
@@ -39,18 +41,22 @@ def render_slice(
     ``orientation`` ("Axial", "Coronal" or "Sagittal") is turned to the volume's nearest axes; the
     patient's right is on the left, letters say so. The slice goes through ``position_mm``, a world
     LPS point, by default through the labeled voxel nearest to the segmentation's center. ``size``
-    is (width, height) in pixels; the whole slice fits.
+    is (width, height) in pixels; the whole slice fits. ``scene`` is left as it is.
     """
-    scene = new_scene()
-    volume = _copy_volume(scene, volume_node)
+    require_in(scene, volume_node, segmentation_node)
+    studio = slicer.vtkMRMLScene()
+    scene.CopyRegisteredNodesToScene(studio)
+    studio.AddNewNodeByClass("vtkMRMLInteractionNode")  # displayable managers ask for one
+    slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(studio, _RIGHT_IS_LEFT)
+    volume = _copy_volume(studio, volume_node)
     if segmentation_node is not None:
-        _copy_segmentation(scene, segmentation_node)
+        _copy_segmentation(studio, segmentation_node)
     if position_mm is not None:
         point = LPS_TO_RAS[:3, :3] @ np.asarray(position_mm, float)
     else:
         point = _labeled_center(segmentation_node) if segmentation_node is not None else None
     logic = slicer.vtkMRMLSliceLogic()
-    logic.SetMRMLScene(scene)
+    logic.SetMRMLScene(studio)
     slice_node = logic.AddSliceNode("Picture")
     logic.GetSliceCompositeNode().SetBackgroundVolumeID(volume.GetID())
     _aim(logic, slice_node, orientation, point, size)
@@ -100,12 +106,16 @@ def _copy_volume(scene, volume_node):
     display = slicer.vtkMRMLScalarVolumeDisplayNode()
     if volume_node.GetDisplayNode() is not None:
         display.CopyContent(volume_node.GetDisplayNode())
-    if display.GetColorNode() is None or display.GetColorNode().GetScene() is not scene:
-        display.SetDefaultColorMap()  # the volume's own color table may be unknown here
+        display.SetAndObserveColorNodeID(_copy_colors(scene, volume_node.GetDisplayNode()))
     scene.AddNode(display)
     copy.SetAndObserveDisplayNodeID(display.GetID())
     _copy_transform(scene, volume_node, copy)
     return copy
+
+
+def _copy_colors(scene, display) -> str | None:
+    colors = display.GetColorNode()
+    return scene.CopyNode(colors).GetID() if colors is not None else None
 
 
 def _copy_segmentation(scene, segmentation_node) -> None:

@@ -40,10 +40,13 @@ def add_channels(scene, volume: Volume, names: list[str], modality: str | None =
     """Add each channel of ``volume`` as a new vtkMRMLScalarVolumeNode, named by ``names``."""
     modality = modality or volume.header.get("Modality")
     nodes = []
-    for channel, name in zip(volume.array, names, strict=True):
+    for channel, name in zip(_storable(volume.array), names, strict=True):
         node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", unique_name(scene, name))
         node.SetIJKToRASMatrix(vtk_matrix(LPS_TO_RAS @ volume.geometry.ijk_to_lps))
         node.SetAndObserveImageData(_image(channel))
+        node.AddDefaultStorageNode()
+        # Or the axes of left-handed grids come back flipped from a saved scene.
+        node.GetStorageNode().SetForceRightHandedIJKCoordinateSystem(False)
         _add_display(scene, node, CT_WINDOW if modality == "CT" else _percentiles(channel))
         hierarchy, item = subject_item(scene, node, "Volumes")
         if modality:
@@ -86,7 +89,7 @@ def volume_grid(node) -> tuple[np.ndarray, tuple[int, int, int]]:
 def _image(channel: np.ndarray) -> vtkImageData:
     image = vtkImageData()
     image.SetDimensions(*reversed(channel.shape))
-    values = np.ascontiguousarray(_storable(channel)).ravel()
+    values = np.ascontiguousarray(channel).ravel()
     image.GetPointData().SetScalars(numpy_to_vtk(values, deep=True))
     return image
 

@@ -100,7 +100,7 @@ def evidence(name: str, modality: str, header: Mapping, label: str, folder: str 
 def _stated(wanted: str, header: Mapping) -> Evidence:
     if "ADC" not in header.get("ImageType", ()):
         return Evidence(0.0)
-    return _verdict(wanted == "ADC", _STATED, "its ImageType is ADC")
+    return _verdict(wanted, wanted == "ADC", _STATED, "its ImageType is ADC")
 
 
 def _described(wanted: str, header: Mapping) -> Evidence:
@@ -111,7 +111,7 @@ def _described(wanted: str, header: Mapping) -> Evidence:
             sequence = "T1c"
         if sequence or _names(wanted, text):
             fits = sequence == wanted or _names(wanted, text)
-            return _verdict(fits, _DESCRIBED, f'its {keyword} is "{text}"')
+            return _verdict(wanted, fits, _DESCRIBED, f'its {keyword} is "{text}"')
     return Evidence(0.0)
 
 
@@ -119,11 +119,15 @@ def _spoken(wanted: str, text: str, weight: float, what: str) -> Evidence:
     sequence = sequence_in_text(text)
     if sequence is None and not _names(wanted, text):
         return Evidence(0.0)
-    return _verdict(sequence == wanted or _names(wanted, text), weight, f'its {what} is "{text}"')
+    fits = sequence == wanted or _names(wanted, text)
+    return _verdict(wanted, fits, weight, f'its {what} is "{text}"')
 
 
-def _verdict(fits: bool, weight: float, reason: str) -> Evidence:
-    return Evidence(weight, (reason,)) if fits else Evidence(-weight)
+def _verdict(wanted: str, fits: bool, weight: float, reason: str) -> Evidence:
+    if fits:
+        return Evidence(weight, (reason,))
+    # An input by a name of its own ("MRI", "image") may be any sequence of its modality.
+    return Evidence(-weight if wanted in _NAMES else 0.0)
 
 
 def _timed(wanted: str, header: Mapping) -> Evidence:

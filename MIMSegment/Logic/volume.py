@@ -67,7 +67,7 @@ class Geometry:
         return bool(distance <= tolerance * min(self.spacing))
 
     def cropped(self, start: tuple[int, int, int], shape: tuple[int, int, int]) -> Geometry:
-        """The grid of the block of ``shape`` voxels that begins at index ``start``, both (z, y, x)."""
+        """The grid of the block of ``shape`` voxels from index ``start``, both (z, y, x)."""
         matrix = self.ijk_to_lps.copy()
         matrix[:3, 3] = (matrix @ [*reversed(start), 1.0])[:3]
         return Geometry(tuple(shape), matrix)
@@ -121,7 +121,7 @@ class Volume:
 
 
 def axes_to(geometry: Geometry, orientation: str) -> tuple[tuple[int, ...], tuple[bool, ...]]:
-    """How to reach ``orientation``: for each new (z, y, x) axis its old axis and whether it flips."""
+    """How to reach ``orientation``: for each new (z, y, x) axis its old one, and if it flips."""
     current = geometry.orientation
     order, flips = [], []
     for letter in reversed(orientation):  # (z, y, x) order

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 from MIMSegment.Logic import job_files
 from MIMSegment.Logic.engine import segment
-from MIMSegment.Logic.errors import OutputError, PackageError
+from MIMSegment.Logic.errors import Cancelled, OutputError, PackageError
 from MIMSegment.Logic.job_folder import create_folder
 from MIMSegment.Logic.jobs import JobOptions, JobQueue, JobState
 from MIMSegment.Logic.package import load_package
@@ -24,6 +25,9 @@ from tiny_package import threshold_spec, write_threshold_package
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 30
+BUSY = "import time; time.sleep(600)"
+BLOCKED = "import ctypes; ctypes.PyDLL(None).sleep(600)"  # holds the interpreter's lock
+NO_STDIN = '"$PYTHON" "$@" < /dev/null\nexit $?'
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="shell scripts and signals")
 ONE_THREAD = JobOptions(threads=1)
 
@@ -109,6 +113,11 @@ def has_event(folder: Path, kind: str):
 
 def worker_pid(folder: Path) -> int:
     return events(folder)[0]["pid"]
+
+
+def hanging(how: str) -> str:
+    """Lines for `interpreter`: the engine does one window and then hangs."""
+    return f"def hang(*args):\n    args[3](1, 5)\n    {how}\nengine.segment = hang"
 
 
 def run(queue, volume, package):
@@ -217,15 +226,37 @@ def test_cancelled_within_a_window(queue, folder, big_volume, slow_package):
     cancelled(queue, job, folder, worker_pid(folder))
 
 
-def test_the_running_network_is_stopped_not_only_the_process(queue, folder, big_volume,
-                                                             slow_package):  # fmt: skip
-    job = queue.submit(big_volume, slow_package.path, ONE_THREAD)
-    until(lambda: job.done >= 1, queue)
-    (jobs_folder,) = folder.iterdir()
-    (jobs_folder / "cancel").touch()  # beside the queue, so that nothing is killed
-    until(has_event(folder, "cancelled"))
-    queue.wait(job, TIMEOUT)
-    assert job.done < job.total
+def test_a_running_network_can_be_stopped(big_volume, slow_package):
+    session = OnnxSession(slow_package.model_paths[0], threads=1)
+    with ThreadPoolExecutor() as pool:
+        window = pool.submit(session, big_volume.array[None])
+        time.sleep(0.1)
+        assert not window.done()
+        session.terminate()
+        with pytest.raises(Cancelled):
+            window.result(TIMEOUT)
+    with pytest.raises(Cancelled):
+        session(big_volume.array[None])
+
+
+@POSIX
+def test_a_cancel_reaches_the_running_network(interpreter, folder, volume, package):
+    python = interpreter(
+        "from MIMSegment.Logic.errors import Cancelled\n"
+        "def run(volume, spec, predict, *_):\n"
+        "    import threading\n"
+        "    stopped = threading.Event()\n"
+        "    predict.terminate = stopped.set\n"
+        "    stopped.wait()\n"
+        "    raise Cancelled\n"
+        "engine.segment = run"
+    )
+    with JobQueue(python=python, folder=folder) as queue:
+        job = queue.submit(volume, package.path)
+        until(lambda: job.message == "Preparing the image", queue)
+        (job_folder,) = folder.iterdir()
+        (job_folder / "cancel").touch()  # beside the queue, which would kill
+        until(has_event(folder, "cancelled"))
 
 
 def test_cancelled_after_the_result_was_there(queue, folder, volume, package):
@@ -236,16 +267,11 @@ def test_cancelled_after_the_result_was_there(queue, folder, volume, package):
 
 
 @POSIX
-@pytest.mark.parametrize(
-    "hang",
-    ["import time; time.sleep(600)", "import ctypes; ctypes.PyDLL(None).sleep(600)"],
-    ids=["busy", "interpreter blocked"],
-)
+@pytest.mark.parametrize("hang", [BUSY, BLOCKED], ids=["busy", "blocked"])
 def test_cancelled_while_nothing_listens(interpreter, folder, volume, package, hang):
-    python = interpreter(f"def hang(*_):\n    {hang}\nengine.segment = hang")
-    with JobQueue(python=python, folder=folder) as queue:
+    with JobQueue(python=interpreter(hanging(hang)), folder=folder) as queue:
         job = queue.submit(volume, package.path)
-        until(lambda: job.message == "Preparing the image", queue)
+        until(lambda: job.done == 1, queue)
         cancelled(queue, job, folder, worker_pid(folder))
 
 
@@ -253,7 +279,7 @@ def test_cancelled_while_nothing_listens(interpreter, folder, volume, package, h
 def test_a_launcher_that_passes_no_stdin_on_does_not_disturb(interpreter, folder, big_volume,
                                                              volume, package,
                                                              slow_package):  # fmt: skip
-    python = interpreter(shell='"$PYTHON" "$@" < /dev/null\nexit $?')
+    python = interpreter(shell=NO_STDIN)
     with JobQueue(python=python, folder=folder) as queue:
         assert run(queue, volume, package).state is JobState.DONE
         job = queue.submit(big_volume, slow_package.path, ONE_THREAD)
@@ -262,12 +288,13 @@ def test_a_launcher_that_passes_no_stdin_on_does_not_disturb(interpreter, folder
 
 
 @POSIX
-def test_the_death_of_a_launcher_ends_the_interpreter_behind_it(interpreter, folder, big_volume,
-                                                                slow_package):  # fmt: skip
-    python = interpreter(shell='echo $$ > "$0.pid"\n"$PYTHON" "$@" < /dev/null\nexit $?')
+def test_the_death_of_a_launcher_ends_the_interpreter_behind_it(interpreter, folder, volume,
+                                                                package):  # fmt: skip
+    shell = 'echo $$ > "$0.pid"\n"$PYTHON" "$SCRIPT" "$@" < /dev/null\nexit $?'
+    python = interpreter(hanging(BLOCKED), shell)
     with JobQueue(python=python, folder=folder) as queue:
-        job = queue.submit(big_volume, slow_package.path, ONE_THREAD)
-        until(lambda: job.done >= 1, queue)
+        job = queue.submit(volume, package.path)
+        until(lambda: job.done == 1, queue)
         pid = worker_pid(folder)
         os.kill(int(Path(f"{python}.pid").read_text()), signal.SIGKILL)
         queue.wait(job, TIMEOUT)
@@ -495,14 +522,17 @@ def owner(folder, slow_package):
         process.communicate()
 
 
+STDIN_ONLY = "from MIMSegment.Logic import processes\nprocesses.is_running = lambda *_: True"
+
+
 @POSIX
 @pytest.mark.parametrize(
-    "shell",
-    ['exec "$PYTHON" "$@"', '"$PYTHON" "$@" < /dev/null\nexit $?'],
-    ids=["direct", "launcher without stdin"],
+    "how",
+    [(), ("", NO_STDIN), (STDIN_ONLY,), (hanging(BUSY),)],
+    ids=["plain", "launcher without stdin", "stdin alone", "busy"],
 )
-def test_the_worker_ends_and_cleans_up_when_its_parent_is_killed(owner, folder, interpreter, shell):
-    process = owner("print('ready', flush=True); time.sleep(600)", interpreter(shell=shell))
+def test_the_worker_ends_and_cleans_up_when_its_parent_is_killed(owner, folder, interpreter, how):
+    process = owner("print('ready', flush=True); time.sleep(600)", interpreter(*how))
     assert process.stdout.readline() == "ready\n"
     pid = worker_pid(folder)
     assert start_time(pid) is not None

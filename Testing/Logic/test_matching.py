@@ -4,7 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from dicom_writer import noise, write_series
+from dicom_writer import noise, write_enhanced, write_series
 from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.matching import InputSpec, find_candidates, match_inputs, read_matched
 from MIMSegment.Logic.sequences import sequence_by_timing, sequence_in_text, sequence_of
@@ -270,6 +270,39 @@ def test_dicom_and_files_mix(tmp_path):
     assert matching["ADC"].path == adc
 
 
+def test_a_path_without_a_volume_says_what_is_there_instead(tmp_path):
+    report = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.33", "Modality": "SR"}
+    write_series(tmp_path / "report", noise(), tags=report)
+    write_series(tmp_path / "single", noise((1, 4, 4)))
+    (tmp_path / "empty").mkdir()
+    for name, what in (("report", "a report"), ("single", "single slices"), ("empty", "no image")):
+        with pytest.raises(InputError, match=what):
+            find_candidates([tmp_path / name])
+
+
+def test_volumes_of_one_multiframe_file_can_be_told_apart(tmp_path):
+    frames = [
+        {
+            "PlanePositionSequence": {"ImagePositionPatient": [0.0, 0.0, 3.0 * k]},
+            "MRImageFrameTypeSequence": {"FrameType": ["DERIVED", "PRIMARY", "DIFFUSION", kind]},
+            "MRDiffusionSequence": {"DiffusionBValue": 1000.0},
+        }
+        for kind in ("ADC", "TRACE")
+        for k in range(4)
+    ]
+    shared = {
+        "PlaneOrientationSequence": {"ImageOrientationPatient": [1.0, 0, 0, 0, 1, 0]},
+        "PixelMeasuresSequence": {"PixelSpacing": [1.0, 1.0]},
+    }
+    write_enhanced(tmp_path / "dwi.dcm", noise((8, 5, 5), np.uint16), frames, shared)
+    candidates = find_candidates([tmp_path])
+    adc = next(c for c in candidates if "ADC" in c.name)
+    for explicit in ({}, {"ADC": adc}):
+        matching = match_inputs(PROSTATE[1:], candidates, explicit).require()
+        assert matching["ADC"] is adc
+        assert matching["DWI"].series.b_value == 1000
+
+
 # Real studies
 
 
@@ -316,3 +349,10 @@ def test_an_abdominal_ct_named_like_an_mr_sequence_is_still_a_ct(data_dir):
     folder = data_dir / "liver_ct_chaos_dicom" / "dicom"
     assert match_inputs(CT, find_candidates([folder])).require()["CT"].series.modality == "CT"
     assert match_inputs(PROSTATE[:1], find_candidates([folder])).problems
+
+
+def test_an_input_with_a_name_of_its_own_takes_the_only_image_of_its_modality(tmp_path):
+    write_series(tmp_path, noise((6, 8, 8)), tags={"SeriesDescription": "t2_tse_tra"})
+    (image,) = find_candidates([tmp_path])
+    assert match_inputs([InputSpec("MRI", "MR")], [image]).require()["MRI"] is image
+    assert match_inputs(CT, [image]).problems

@@ -31,7 +31,7 @@ MONAI = {
 
 
 def threshold_onnx(path: Path, threshold: float = 0.5, channels: int = 1, delay: int = 0) -> Path:
-    """Write an ONNX network (b, c, z, y, x) → (b, 2, z, y, x): logits of "first channel > threshold".
+    """Write an ONNX network (b, c, z, y, x) → (b, 2, z, y, x) for "first channel > threshold".
 
     ``delay`` adds that many idle 3×3×3 convolutions, to make a window take its time.
     """
@@ -72,7 +72,7 @@ def threshold_onnx(path: Path, threshold: float = 0.5, channels: int = 1, delay:
 
 
 def threshold_spec(inputs: int = 1, spacing=(None, None, None), patch=(8, 16, 16)) -> ModelSpec:
-    """The specification of that network: images scaled to 0..1, label 3 where above the threshold."""
+    """The specification of that network: images scaled to 0..1, label 3 above the threshold."""
     names = ["T2w", "ADC", "DWI", "T1"][:inputs] if inputs > 1 else ["CT"]
     return ModelSpec(
         inputs=tuple(InputSpec(n, "CT" if n == "CT" else "MR") for n in names),

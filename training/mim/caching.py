@@ -181,6 +181,11 @@ def _fingerprint_or_reason(case: Case, values: frozenset[int], channels: int) ->
 
 def inspect_case(case: Case, values: frozenset[int], channels: int = 0) -> dict:
     """The fingerprint of one case. Raises InputError, naming the file, when it must not be used."""
+    if not case.subject:
+        raise InputError(
+            f"{case.image}: dataset.json lists subjects but not whose this is, so it could be of "
+            "a subject that is held back."
+        )
     volume = read_volume(case.image)
     if channels and len(volume.array) != channels:
         raise InputError(f"{case.image} has {len(volume.array)} channels instead of {channels}.")

@@ -13,7 +13,10 @@ from MIMSegment.Logic.volume import IMAGE_SUFFIXES
 
 @dataclass(frozen=True)
 class Case:
-    """One image (file or DICOM folder), its label image if it has one, and whose it is."""
+    """One image (file or DICOM folder), its label image if it has one, and whose it is.
+
+    ``subject`` is empty where the data set names subjects, but not this case's.
+    """
 
     id: str
     subject: str
@@ -23,7 +26,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Cases with what is known of them: ``inputs`` are the channel names, ``labels`` value → name."""
+    """Cases and what is known of them: ``inputs`` names the channels, ``labels`` the values."""
 
     name: str
     cases: tuple[Case, ...]
@@ -62,7 +65,7 @@ def _decathlon(folder: Path) -> Dataset:
         cases.append(
             Case(
                 identifier,
-                subjects.get(identifier, identifier),
+                subjects.get(identifier, "") if subjects else identifier,
                 folder / image,
                 folder / label if label else None,
             )

@@ -7,6 +7,7 @@ import html
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from MIMSegment.Logic.files import replacing
 
@@ -104,12 +105,10 @@ def draw_curves(pretrain: Path, finetune: Path, path: Path) -> None:
     plt.close(figure)
 
 
-def _running_mean(values, weight: float = 0.95) -> list[float]:
-    smooth, result = values[0], []
-    for value in values:
-        smooth = weight * smooth + (1 - weight) * value
-        result.append(smooth)
-    return result
+def _running_mean(values) -> list[float]:
+    """Mean of each value and those before it, over a twentieth of the run."""
+    width = max(1, len(values) // 20)
+    return [fmean(values[max(0, i + 1 - width) : i + 1]) for i in range(len(values))]
 
 
 def page(result: DemoResult, folder: Path) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import re
 import tempfile
+import warnings
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -159,8 +161,23 @@ def verify_metadata(package: ModelPackage) -> None:
     """MONAI's own check of a bundle's metadata, against a local copy of the schema's rules."""
     from monai.bundle import verify_metadata as check
 
-    with contextlib.redirect_stdout(io.StringIO()):
+    quiet = contextlib.redirect_stdout(io.StringIO())
+    with quiet, warnings.catch_warnings(), _silenced("monai", "monai.bundle.scripts"):
+        warnings.simplefilter("ignore")
         check(meta_file=str(package.path / METADATA), filepath=str(SCHEMA))
+
+
+@contextlib.contextmanager
+def _silenced(*loggers: str):
+    """MONAI's loggers print every argument."""
+    before = [(logging.getLogger(name), logging.getLogger(name).disabled) for name in loggers]
+    try:
+        for logger, _ in before:
+            logger.disabled = True
+        yield
+    finally:
+        for logger, disabled in before:
+            logger.disabled = disabled
 
 
 def _spec_with_provenance(plan: dict, metadata: dict) -> ModelSpec:

@@ -156,7 +156,7 @@ class _Organs:
             (-30, -14, -26), (-28, -22, -6 + lift), (-6, -32, 6 + lift), (22, -24, 14 + lift),
             (54, -6, 22 + lift), (80, 14, 30 + lift),
         ])  # fmt: skip
-        radii = ramp(np.arange(24), [0, 5, 9, 14, 23], [12, 16, 10, 11, 9])
+        radii = ramp(np.arange(24), [0, 5, 9, 14, 23], [14, 18, 12.5, 13, 11])
         lobules = 2.2 * canvas.noise(5.0)
         level = canvas.tube(path, radii * rng.uniform(0.9, 1.12)) + lobules
         canvas.paint(level, self._hu(40, 55, 7), PANCREAS)
@@ -191,7 +191,7 @@ class _Organs:
 
     def draw_spleen(self) -> None:
         canvas, size = self.canvas, self.rng.uniform(0.88, 1.2)
-        spleen = canvas.ellipsoid((104, 28, 44), np.multiply((38, 54, 54), size), turn=(-20, 0, 18))
+        spleen = canvas.ellipsoid((104, 28, 42), np.multiply((40, 58, 56), size), turn=(-20, 0, 18))
         spleen = intersect(spleen + 1.5 * canvas.noise(20.0), self.cavity - 0.5, blend=3)
         spleen = subtract(spleen, self.stomach + 3, self.left_kidney + 4, blend=8)
         canvas.paint(spleen, self._hu(48, 68), SPLEEN)
@@ -206,7 +206,7 @@ class _Organs:
             canvas.ellipsoid((-24, -4, 48), (20, 20, 26)),
             blend=22,
         )
-        underside = 0.9 * (canvas.z + 52 - 0.46 * (canvas.x + 110)) - 0.2 * canvas.y
+        underside = 0.9 * (canvas.z + 60 - 0.46 * (canvas.x + 110)) - 0.2 * canvas.y
         liver = lobes + 2.0 * canvas.noise(25.0)
         liver = intersect(liver, underside, self.cavity - 0.5, blend=10)
         behind = canvas.ellipsoid((-48, 58, 8), (42, 38, 40))  # the fat about the kidney

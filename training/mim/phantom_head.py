@@ -24,16 +24,20 @@ def draw_head(canvas: Canvas, brain: np.ndarray) -> None:
     neck = canvas.tube([(0, 20, -60), (0, 26, -140)], 56)
     head = union(inside + 14.0, face, neck, blend=16)
     canvas.paint(head, MUSCLE.but(t2=45.0))
-    canvas.paint(head - 2.0, FAT)
+    canvas.paint(head - 2.0, FAT.but(pd=0.6))
     canvas.paint(head - 5.0 - 3.0 * (canvas.z < -25), MUSCLE.but(t2=38 + 6 * canvas.texture(6.0)))
     canvas.paint(inside + 8.0, CORTICAL_BONE)
-    canvas.paint(inside + 5.5 + 0.5 * canvas.texture(6.0), MARROW)
+    canvas.paint(inside + 5.5 + 0.5 * canvas.texture(6.0), MARROW.but(pd=0.4))
     canvas.paint(inside + 3.2, CORTICAL_BONE)
     canvas.paint(inside + 1.0, FLUID)
     for side in SIDES:
-        canvas.paint(canvas.ellipsoid((side * 32, -76, -34), (20, 22, 18)), FAT)
-        canvas.paint(canvas.ellipsoid((side * 33, -84, -34), (12.5, 12.5, 12.5)), FLUID)
-        canvas.paint(canvas.ellipsoid((side * 22, -66, -60), (14, 18, 16)), AIR)  # sinus
+        for center, radii, tissue in (
+            ((32, -64, -36), (19, 24, 17), FAT.but(pd=0.6)),  # orbit
+            ((32, -73, -36), (12.5, 12.5, 12.5), FLUID),  # eye
+            ((22, -62, -62), (14, 18, 16), AIR),  # sinus
+        ):
+            part = canvas.ellipsoid((side * center[0], *center[1:]), radii)
+            canvas.paint(intersect(part, head - 3.0), tissue)
 
 
 class Tumor:

@@ -75,10 +75,10 @@ def _legend(figure, task: PhantomTask) -> None:
     figure.text(0.005, 0.995, "Digital phantom", color="white", va="top", fontsize=11)
     for i, structure in enumerate(task.labels):
         figure.text(
-            0.13 + 0.87 * i / max(len(task.labels), 4),
+            0.1 + 0.9 * i / max(len(task.labels), 4),
             0.995,
             structure.name,
             color=[c / 255 for c in structure.color],
             va="top",
-            fontsize=9,
+            fontsize=8,
         )

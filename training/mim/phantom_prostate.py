@@ -8,7 +8,6 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from mim.phantom_labels import alteration, anatomy
@@ -118,12 +117,12 @@ def _draw_patient(canvas: Canvas) -> list[dict]:
     canvas.paint(body + 1.2, STROMA)  # the capsule
     canvas.paint(body, _peripheral_tissue(canvas), PERIPHERAL)
     canvas.paint(zone, STROMA, TRANSITION)  # the surgical capsule
-    canvas.paint(zone - 1.0, _nodular_tissue(canvas, zone), edge=2.5)
+    canvas.paint(zone - 1.0, _nodular_tissue(canvas, gland, zone), edge=2.5)
     front = canvas.ellipsoid((0, -0.85 * gland.y, 0), (0.5 * gland.x, 0.3 * gland.y, 0.8 * gland.z))
     canvas.paint(intersect(front, body - 0.5), STROMA, TRANSITION)
     urethra = canvas.tube([(0, -0.1 * gland.y, gland.z), (0, 0, -gland.z)], 2.2)
     canvas.paint(intersect(urethra, body), GLANDULAR.but(t2=120.0))
-    return _draw_lesions(canvas, body, zone)
+    return _draw_lesions(canvas, gland, body, zone)
 
 
 def _transition_zone(canvas: Canvas, gland: Gland, body, hyperplasia: float) -> np.ndarray:
@@ -131,8 +130,8 @@ def _transition_zone(canvas: Canvas, gland: Gland, body, hyperplasia: float) -> 
         canvas.ellipsoid(
             (side * 0.34 * gland.x, -0.34 * gland.y, 0.22 * gland.z),
             (
-                (0.40 + 0.14 * hyperplasia) * gland.x,
-                (0.58 + 0.2 * hyperplasia) * gland.y * canvas.rng.uniform(0.93, 1.07),
+                (0.43 + 0.13 * hyperplasia) * gland.x,
+                (0.62 + 0.2 * hyperplasia) * gland.y * canvas.rng.uniform(0.93, 1.07),
                 (0.68 + 0.14 * hyperplasia) * gland.z,
             ),
         )
@@ -149,12 +148,12 @@ def _peripheral_tissue(canvas: Canvas) -> Tissue:
     return GLANDULAR.but(t2=165.0 * dull, adc=1750.0 * (0.35 + 0.65 * dull))
 
 
-def _nodular_tissue(canvas: Canvas, zone: np.ndarray) -> Tissue:
+def _nodular_tissue(canvas: Canvas, gland: Gland, zone: np.ndarray) -> Tissue:
     """Hyperplastic nodules, glandular (bright) to stromal (dark), each within a dark rim."""
     rng, inside = canvas.rng, np.flatnonzero(zone > -2.0)
     places = np.stack([a.reshape(-1)[inside] for a in (canvas.x, canvas.y, canvas.z)], 1)
-    low, high = places.min(0), places.max(0)
-    seeds = rng.uniform(low, high, (max(8, int(np.prod(high - low) / 650)), 3))
+    reach = np.array((gland.x, gland.y, gland.z))
+    seeds = rng.uniform(-reach, reach, (int(8 * reach.prod() / 650), 3))  # one in 650 mm³
     wobble = np.stack([canvas.noise(6.0).reshape(-1)[inside] for _ in range(3)], 1)
     distance, nearest = cKDTree(seeds).query(places + 1.4 * wobble, k=2)
     rim = np.clip(1 - (distance[:, 1] - distance[:, 0]) / 2.2, 0, 1)
@@ -165,39 +164,44 @@ def _nodular_tissue(canvas: Canvas, zone: np.ndarray) -> Tissue:
     return GLANDULAR.but(t2=t2, adc=900.0 + 4.6 * t2)
 
 
-def _draw_lesions(canvas: Canvas, body: np.ndarray, zone: np.ndarray) -> list[dict]:
+def _draw_lesions(canvas: Canvas, gland: Gland, body: np.ndarray, zone: np.ndarray) -> list[dict]:
     """Zero to three lesions, three of four in the peripheral zone, none touching another."""
     rng, lesions = canvas.rng, []
     free = body > 3.5
-    depth = ndimage.gaussian_filter(body, 1.0)
     for _ in range(rng.choice(4, p=[0.15, 0.4, 0.3, 0.15])):
-        peripheral = rng.random() < 0.75
-        choices = np.flatnonzero(free & ((zone < -2.0) if peripheral else (zone > 4.0)))
-        if not len(choices):
+        peripheral = bool(rng.random() < 0.75)
+        suitable = free & ((zone < -2.0) & (canvas.y > -2.0) if peripheral else zone > 4.0)
+        places = rng.uniform(-1, 1, (4000, 3)) * (gland.x, gland.y, gland.z)
+        voxels = canvas.nearest(places)
+        fitting = np.flatnonzero(suitable.reshape(-1)[voxels])
+        if not len(fitting):
             continue
-        at = rng.choice(choices)
-        center = tuple(float(a.reshape(-1)[at]) for a in (canvas.x, canvas.y, canvas.z))
-        long, short = rng.uniform(6, 10.5), rng.uniform(4.2, 5.8)
-        radii = (long, short, rng.uniform(5, 9))
-        angle = np.degrees(np.arctan2(center[0], -center[1]))  # lenses lie along the capsule
-        level = canvas.ellipsoid(center, radii, turn=(0, 0, angle)) + 0.5 * canvas.noise(6.0)
-        level = intersect(level, depth - 0.8)
+        first = fitting[0]
+        center = [float(a.reshape(-1)[voxels[first]]) for a in (canvas.x, canvas.y, canvas.z)]
+        radii = (rng.uniform(6, 10.5), rng.uniform(4.2, 5.8), rng.uniform(5, 9))
         adc = float(rng.uniform(620, 880))
-        tissue = GLANDULAR.but(
-            t2=rng.uniform(66, 80) * (1 + 0.05 * canvas.texture(3.0)),
-            adc=adc * (1 + 0.05 * canvas.texture(4.0)),
-        )
-        canvas.paint(level, tissue, LESION, edge=3.0)
-        free &= canvas.ellipsoid(center, [r + 13 for r in radii]) < 0
+        level = _draw_lesion(canvas, center, radii, adc, body)
+        free &= canvas.ellipsoid(center, [r + 13 for r in radii], margin=0) < 0
         lesions.append(
             {
                 "zone": "peripheral" if peripheral else "transition",
                 "adc": adc,
                 "volume_ml": float((level > 0).sum() * np.prod(canvas.spacing) / 1000),
-                "center_lps": [float(v) for v in canvas.center + center],
+                "center_lps": [float(v) for v in canvas.center + places[first]],
             }
         )
     return lesions
+
+
+def _draw_lesion(canvas: Canvas, center, radii, adc: float, body: np.ndarray) -> np.ndarray:
+    """Paint a lens that lies along the capsule, dark on T2w and ADC; return its level."""
+    angle = np.degrees(np.arctan2(center[0], -center[1]))
+    level = canvas.ellipsoid(center, radii, turn=(0, 0, angle)) + 0.5 * canvas.noise(6.0)
+    level = intersect(level, body - 0.8)
+    t2 = canvas.rng.uniform(66, 80) * (1 + 0.05 * canvas.texture(3.0))
+    tissue = GLANDULAR.but(t2=t2, adc=adc * (1 + 0.05 * canvas.texture(4.0)))
+    canvas.paint(level, tissue, LESION, edge=3.0)
+    return level
 
 
 TASK = PhantomTask(

@@ -69,7 +69,7 @@ class Tissue:
 
 AIR = Tissue(0.0, 1000.0, 50.0)
 FAT = Tissue(0.95, 370.0, 115.0, 100.0, fat=True)
-MUSCLE = Tissue(0.75, 1400.0, 35.0, 1300.0)
+MUSCLE = Tissue(0.78, 1400.0, 41.0, 1300.0)
 MARROW = Tissue(0.75, 450.0, 98.0, 300.0, fat=True)
 CORTICAL_BONE = Tissue(0.06, 900.0, 20.0, 500.0)
 FLOWING_BLOOD = Tissue(0.12, 1900.0, 60.0, 2000.0, uptake=60.0)

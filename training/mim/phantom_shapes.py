@@ -116,6 +116,14 @@ class Space:
             np.maximum(level[block], segment, out=level[block])
         return level
 
+    def nearest(self, points: np.ndarray) -> np.ndarray:
+        """Flat indices of the voxels nearest to ``points`` (n, 3), wherever they were bent to."""
+        indices = [
+            np.clip(np.rint((column - axis[0]) / step), 0, len(axis) - 1).astype(int)
+            for column, axis, step in zip(points.T[::-1], self.axes, self.spacing, strict=True)
+        ]
+        return np.ravel_multi_index(indices, self.shape)
+
     def _offset(self, block, center: Point) -> np.ndarray:
         axes = zip((self.x, self.y, self.z), center, strict=True)
         return np.stack([axis[block] - np.float32(c) for axis, c in axes])

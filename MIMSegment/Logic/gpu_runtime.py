@@ -1,0 +1,347 @@
+"""Private runtimes: inference libraries in folders of their own, which only workers see.
+
+ONNX Runtime for GPUs overwrites the files of the one for CPUs, and brings more than a gigabyte. In
+a folder of its own it disturbs no other program, needs no restart, and can be removed.
+
+<data home>/runtimes/<name>/                 what pip installed
+<data home>/runtimes/<name>/runtime.json     what it is
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from MIMSegment.Logic.diskspace import check_free_space, human_size
+from MIMSegment.Logic.errors import DeviceError, OutputError
+from MIMSegment.Logic.pip_install import Cancel, Progress, pip_install
+
+DEVICES = ("cuda", "directml", "openvino")
+"""What there are private runtimes for."""
+
+_RECORD = "runtime.json"
+_LIBRARIES = ("onnxruntime-gpu", "onnxruntime-directml", "openvino")
+_GB = 10**9
+# NVIDIA's minimum drivers for the CUDA that the builds on PyPI need.
+_CUDA_13_DRIVER, _CUDA_12_DRIVER = 580, 525
+# Slicer and other extensions rely on their numpy, so workers take that one too.
+_HOST = ("numpy", "numpy.libs", "numpy-*.dist-info", "bin")
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """An NVIDIA GPU as its driver describes it; ``driver`` such as 580.65.06."""
+
+    name: str
+    memory_bytes: int
+    driver: str
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A runtime to install: ``packages`` and ``options`` for pip, sizes in bytes (about)."""
+
+    name: str
+    device: str
+    packages: tuple[str, ...]
+    download_bytes: int
+    installed_bytes: int
+    explanation: str
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class InstalledRuntime:
+    """A private runtime on the disk; ``packages`` maps names to versions."""
+
+    name: str
+    device: str
+    path: Path
+    size_bytes: int
+    packages: Mapping[str, str]
+
+
+def nvidia_gpu() -> Gpu | None:
+    """The first NVIDIA GPU, asked through nvidia-smi; None without one, or without its driver."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    query = ["--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(
+            [program, *query], capture_output=True, text=True, timeout=30, check=True
+        ).stdout
+        name, mebibytes, driver = next(csv.reader(answer.splitlines(), skipinitialspace=True))
+        return Gpu(name, int(mebibytes) * 2**20, driver)
+    except (OSError, subprocess.SubprocessError, ValueError, StopIteration):
+        return None
+
+
+def driver_version() -> str | None:
+    """The version of the NVIDIA driver; None without one."""
+    gpu = nvidia_gpu()
+    return gpu.driver if gpu else None
+
+
+def plan(driver: str | None, platform: str = sys.platform) -> Requirement:
+    """The runtime for the GPU of a computer with the NVIDIA ``driver``, None without one.
+
+    Raises DeviceError where there is none, saying what to do instead.
+    """
+    if platform == "darwin":
+        raise DeviceError("macOS needs no GPU runtime: CoreML comes with ONNX Runtime.")
+    if driver is None and platform == "win32":
+        return requirement("directml", platform=platform)
+    return requirement("cuda", driver, platform)
+
+
+def requirement(
+    device: str, driver: str | None = None, platform: str = sys.platform
+) -> Requirement:
+    """The runtime for ``device``; ``driver`` is the NVIDIA driver's version, for ``cuda``.
+
+    Raises DeviceError where there is none.
+    """
+    if device == "cuda":
+        return _cuda(driver, platform)
+    if device == "directml":
+        if platform != "win32":
+            raise DeviceError("DirectML exists on Windows only; choose cuda or openvino.")
+        return Requirement(
+            "ort-directml", "directml", ("onnxruntime-directml>=1.23",), 25_000_000, 80_000_000,
+            "DirectML runs on every GPU with DirectX 12, of NVIDIA, AMD or Intel.",
+        )  # fmt: skip
+    if device == "openvino":
+        # Without dependencies: numpy is there, and openvino-telemetry reports to Google.
+        return Requirement(
+            "openvino", "openvino", ("openvino>=2025.0",), 60_000_000, 200_000_000,
+            "OpenVINO is the fastest on most processors without a GPU.", ("--no-deps",),
+        )  # fmt: skip
+    raise DeviceError(f"There is no runtime for {device!r}; choose one of: {', '.join(DEVICES)}.")
+
+
+def _cuda(driver: str | None, platform: str) -> Requirement:
+    if platform == "darwin":
+        raise DeviceError("NVIDIA GPUs do not work on macOS.")
+    if driver is None:
+        raise DeviceError(
+            "No NVIDIA driver was found. For an NVIDIA GPU, install its driver (580 or newer) "
+            "first; for other processors there is `mimsegment runtime install openvino`."
+        )
+    found = re.match(r"\d+", driver)
+    major = int(found[0]) if found else 0
+    if major >= _CUDA_13_DRIVER:
+        name, package, cuda = "ort-cu13", "onnxruntime-gpu[cuda,cudnn]>=1.27", 13
+    elif major >= _CUDA_12_DRIVER:
+        name, package, cuda = "ort-cu12", "onnxruntime-gpu[cuda,cudnn]>=1.24,<1.27", 12
+    else:
+        raise DeviceError(
+            f"The NVIDIA driver {driver} is too old for CUDA 12; update it to {_CUDA_13_DRIVER} "
+            f"or newer ({_CUDA_12_DRIVER} at least)."
+        )
+    return Requirement(
+        name, "cuda", (package,), round(1.6 * _GB), round(2.5 * _GB),
+        f"The NVIDIA driver {driver} runs CUDA {cuda}.",
+    )  # fmt: skip
+
+
+def runtimes_folder() -> Path:
+    """Where private runtimes lie; it may not exist yet."""
+    from MIMSegment.Logic.store import data_home
+
+    return data_home() / "runtimes"
+
+
+def install(
+    wanted: Requirement,
+    progress: Progress = lambda done, message: None,
+    cancelled: Cancel = lambda: False,
+    root: Path | None = None,
+    python: str | Path = sys.executable,
+    env: Mapping[str, str] | None = None,
+) -> InstalledRuntime:
+    """Download and install a runtime, whole or not at all; one of the same name is replaced.
+
+    ``progress`` hears the bytes downloaded of about ``wanted.download_bytes``. ``env`` is added to
+    pip's environment. Raises DeviceError, OutputError, Cancelled.
+    """
+    from MIMSegment.Logic.file_lock import file_lock
+
+    root = root or runtimes_folder()
+    check_free_space(root, wanted.download_bytes + wanted.installed_bytes, wanted.name)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with file_lock(root / ".lock", cancelled):
+            for old in root.glob(".unfinished-*"):  # of an installation that was killed
+                shutil.rmtree(old, ignore_errors=True)
+            with tempfile.TemporaryDirectory(
+                prefix=".unfinished-", dir=root, ignore_cleanup_errors=True
+            ) as scratch:
+                folder = Path(scratch, wanted.name)
+                pip_install(
+                    folder, Path(scratch, "tmp"), wanted.packages, _host_versions(),
+                    wanted.options, progress, cancelled, python, env,
+                )  # fmt: skip
+                _complete(folder, wanted)
+                _move(folder, root / wanted.name, Path(scratch, "replaced"))
+    except OSError as error:
+        raise OutputError(
+            f"The runtime {wanted.name} could not be written to {root}: {error.strerror or error}."
+        ) from error
+    return _read(root / wanted.name)
+
+
+def installed(root: Path | None = None) -> list[InstalledRuntime]:
+    """The private runtimes, by name."""
+    found = (root or runtimes_folder()).glob(f"*/{_RECORD}")
+    return [_read(record.parent) for record in sorted(found)]
+
+
+def remove(name: str, root: Path | None = None) -> int:
+    """Remove a runtime; returns the bytes freed. Raises DeviceError, OutputError."""
+    runtime = _find(name, root)
+    try:
+        # First out of sight in one step: half a runtime must not be found.
+        with tempfile.TemporaryDirectory(
+            prefix=".unfinished-", dir=runtime.path.parent, ignore_cleanup_errors=True
+        ) as scratch:
+            runtime.path.rename(Path(scratch, name))
+    except OSError as error:
+        raise OutputError(
+            f"{runtime.path} could not be removed ({error.strerror or error}); close the programs "
+            "that use it."
+        ) from error
+    return runtime.size_bytes
+
+
+def runtime_for(device: str, root: Path | None = None) -> str | None:
+    """The name of an installed runtime for ``device``, the newest CUDA first; None without one."""
+    names = [runtime.name for runtime in installed(root) if runtime.device == device]
+    return names[-1] if names else None
+
+
+def worker_environment(*names: str, root: Path | None = None) -> dict[str, str]:
+    """What to add to a worker's environment so that it sees these runtimes before all else."""
+    folders = [str(_find(name, root).path) for name in names]
+    inherited = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
+    return {"PYTHONPATH": os.pathsep.join(folders + inherited)} if folders else {}
+
+
+def add_arguments(commands) -> None:
+    """Add ``runtime install|list|remove`` to the sub-commands of an argparse parser."""
+    parser = commands.add_parser(
+        "runtime",
+        help="install, list and remove runtimes for GPUs",
+        description="Runtimes for GPUs, and OpenVINO, lie in folders of their own and change "
+        "nothing in this Python. Without one, ONNX Runtime on the CPU is used.",
+    )
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    action = actions.add_parser("install", help="download and install a runtime")
+    action.add_argument(
+        "device", nargs="?", choices=("auto", *DEVICES), default="auto",
+        help="auto (default) is what fits the GPU of this computer",
+    )  # fmt: skip
+    action.set_defaults(run=_install_command)
+    actions.add_parser("list", help="show what is installed, where, and its size").set_defaults(
+        run=_list_command
+    )
+    action = actions.add_parser("remove", help="remove an installed runtime")
+    action.add_argument("name", help="as shown by list")
+    action.set_defaults(run=_remove_command)
+
+
+def _install_command(arguments: argparse.Namespace) -> None:
+    from MIMSegment.Logic.devices import print_report, probe
+
+    driver = driver_version()
+    wanted = plan(driver) if arguments.device == "auto" else requirement(arguments.device, driver)
+    print(
+        f"{wanted.explanation} Downloading about {human_size(wanted.download_bytes)}; it will take "
+        f"about {human_size(wanted.installed_bytes)} in {runtimes_folder() / wanted.name}."
+    )
+    runtime = install(wanted, _ProgressLine(wanted.download_bytes))
+    print(f"Installed {runtime.name}: {human_size(runtime.size_bytes)}.\n")
+    print_report(probe([runtime.device]))
+
+
+class _ProgressLine:
+    """Shows the progress in one line of a terminal, and only new steps elsewhere."""
+
+    def __init__(self, total: int):
+        self._total, self._message = total, ""
+
+    def __call__(self, done: int, message: str) -> None:
+        if sys.stderr.isatty():
+            share = f"{human_size(done)} of about {human_size(self._total)}"
+            print(f"\r\033[K{share}  {message}", end="", file=sys.stderr, flush=True)
+        elif message != self._message:
+            print(message, file=sys.stderr)
+        self._message = message
+
+
+def _list_command(arguments: argparse.Namespace) -> None:
+    runtimes = installed()
+    for runtime in runtimes:
+        library = next((f"{n} {v}" for n, v in runtime.packages.items() if n in _LIBRARIES), "")
+        print(f"{runtime.name:14}{human_size(runtime.size_bytes):>8}  {library}  {runtime.path}")
+    if not runtimes:
+        print(f"No runtime is installed in {runtimes_folder()}.")
+
+
+def _remove_command(arguments: argparse.Namespace) -> None:
+    print(f"Removed {arguments.name}; {human_size(remove(arguments.name))} are free again.")
+
+
+def _find(name: str, root: Path | None) -> InstalledRuntime:
+    runtimes = installed(root)
+    for runtime in runtimes:
+        if runtime.name == name:
+            return runtime
+    known = ", ".join(runtime.name for runtime in runtimes) or "none"
+    raise DeviceError(f"There is no installed runtime {name!r}; installed: {known}.")
+
+
+def _host_versions() -> Sequence[str]:
+    try:
+        return [f"numpy=={importlib.metadata.version('numpy')}"]
+    except importlib.metadata.PackageNotFoundError:
+        return []
+
+
+def _complete(folder: Path, wanted: Requirement) -> None:
+    """Take out what the host has, and write the record."""
+    for pattern in _HOST:
+        for path in folder.glob(pattern):
+            shutil.rmtree(path)
+    found = importlib.metadata.distributions(path=[str(folder)])
+    packages = {d.metadata["Name"]: d.version for d in found}
+    record = {"device": wanted.device, "packages": dict(sorted(packages.items()))}
+    (folder / _RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def _move(folder: Path, target: Path, replaced: Path) -> None:
+    if target.exists():
+        target.rename(replaced)
+    try:
+        folder.rename(target)
+    except OSError:
+        if replaced.exists():
+            replaced.rename(target)
+        raise
+
+
+def _read(folder: Path) -> InstalledRuntime:
+    record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+    size = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+    return InstalledRuntime(folder.name, record["device"], folder, size, record["packages"])

@@ -1,0 +1,107 @@
+"""What a loaded network is to the rest of the program, whichever library runs it."""
+
+from __future__ import annotations
+
+import re
+import threading
+from typing import Protocol
+
+import numpy as np
+
+from MIMSegment.Logic.errors import Cancelled, DeviceError, OutOfMemory, PackageError
+
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|bad_?alloc|allocate \w*\s?memory|failed to allocate|could not allocate"
+    r"|not enough memory|alloc_failed|memoryallocation|E_OUTOFMEMORY|8007000E",
+    re.IGNORECASE,
+)
+
+
+class Session(Protocol):
+    """A loaded network.
+
+    Call it with a float32 batch (b, c, z, y, x), or (b, c, y, x) for a 2D network; it returns
+    float32 logits. Raises OutOfMemory when a smaller call might work, DeviceError when the device
+    failed, Cancelled after `terminate`.
+    """
+
+    device: str
+    """One of `device_report.DEVICES`."""
+    precision: str
+    """What it calculates in: float32, bfloat16 or float16."""
+    description: str
+    """Library, device, precision and threads that are really in use, for people."""
+    input_shape: tuple[int | str | None, ...]
+    """Fixed extents are integers; empty when the file does not say."""
+    output_shape: tuple[int | str | None, ...]
+
+    def __call__(self, tile: np.ndarray) -> np.ndarray: ...
+
+    def terminate(self) -> None:
+        """Make the running call and every later one raise Cancelled; for another thread."""
+
+    def check_channels(self, inputs: int, outputs: int, source: str) -> None:
+        """Raise PackageError when the network's channels are not the package's."""
+
+
+class BaseSession:
+    """Cancellation, the library's errors in our words, and the shapes; `_run` is the library's."""
+
+    def __init__(self, device: str):
+        self.device = device
+        self.precision = self.description = ""
+        self.input_shape: tuple[int | str | None, ...] = ()
+        self.output_shape: tuple[int | str | None, ...] = ()
+        self._terminated = threading.Event()
+
+    def __call__(self, tile: np.ndarray) -> np.ndarray:
+        try:
+            if not self._terminated.is_set():
+                return self._run(tile)
+        except Exception as error:  # the libraries' own exception types are not public
+            if not self._terminated.is_set():
+                raise failure(error, self.description, tile.shape) from None
+        raise Cancelled("Stopped on request.")
+
+    def terminate(self) -> None:
+        self._terminated.set()
+
+    def check_channels(self, inputs: int, outputs: int, source: str) -> None:
+        for what, shape, count in (
+            ("takes", self.input_shape, inputs),
+            ("returns", self.output_shape, outputs),
+        ):
+            if shape and (
+                len(shape) not in (4, 5) or (isinstance(shape[1], int) and shape[1] != count)
+            ):
+                raise PackageError(
+                    f"{source}: the network {what} {shape[1] if len(shape) > 1 else '?'} "
+                    f"channel(s), the metadata says {count}; the package is inconsistent."
+                )
+
+    def _run(self, tile: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+
+def failure(error: Exception, what: str, shape: tuple[int, ...] = ()) -> DeviceError:
+    """A library's ``error`` while ``what`` was at work on ``shape`` as one of our errors."""
+    if is_out_of_memory(error):
+        window = f" for a window of {' x '.join(map(str, shape))}" if shape else ""
+        return OutOfMemory(
+            f"{what}: not enough memory{window}; use a smaller window or another device."
+        )
+    return DeviceError(f"{what} failed ({reason(error)}); try another device.")
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a library's error says that there was no memory left; each has its own words."""
+    return isinstance(error, MemoryError) or bool(_OUT_OF_MEMORY.search(str(error)))
+
+
+def reason(error: Exception) -> str:
+    """The telling line of a native library's error."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith("Exception from")] or lines
+    if not telling:
+        return type(error).__name__
+    return telling[0].split("] : ", 1)[-1].split("Status Message: ", 1)[-1].rstrip(".:;")[:300]

@@ -1,0 +1,29 @@
+import numpy as np
+import pytest
+from mim.statistics import bootstrap_mean_ci
+
+
+def test_interval_holds_the_true_mean_about_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for seed in range(200):
+        values = rng.normal(0.8, 0.1, 40)
+        _, low, high = bootstrap_mean_ci(values, range(40), resamples=500, seed=seed)
+        hits += low <= 0.8 <= high
+    assert 0.88 <= hits / 200 <= 0.99
+
+
+def test_images_of_one_subject_do_not_narrow_the_interval():
+    rng = np.random.default_rng(1)
+    values = rng.normal(0.8, 0.1, 20)
+    _, low, high = bootstrap_mean_ci(values, range(20))
+    _, copied_low, copied_high = bootstrap_mean_ci(np.repeat(values, 5), np.repeat(range(20), 5))
+    assert copied_high - copied_low == pytest.approx(high - low, rel=0.05)
+
+
+def test_undefined_scores_do_not_count_and_one_subject_gives_no_interval():
+    mean, low, high = bootstrap_mean_ci([0.5, np.nan, 0.7], ["a", "b", "c"])
+    assert mean == pytest.approx(0.6)
+    assert 0.5 <= low <= high <= 0.7
+    assert np.isnan(bootstrap_mean_ci([0.5, 0.7], ["a", "a"])[1])
+    assert np.isnan(bootstrap_mean_ci([np.nan], ["a"])[0])
