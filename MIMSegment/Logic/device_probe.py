@@ -21,7 +21,7 @@ from MIMSegment.Logic.runtime import open_session
 PROBE_MODEL = Path(__file__).resolve().parents[1] / "Resources" / "Models" / "probe.onnx"
 PROBE_SHAPE = (1, 1, 48, 48, 48)
 _RUNS = 3
-_TOLERANCE = 0.1  # of the logits' standard deviation; bfloat16 stays below a fifth of it
+_TOLERANCE = 0.05  # of the logits' standard deviation; bfloat16 is at 0.007
 
 
 def main(device: str) -> None:

@@ -1,36 +1,48 @@
 """Sliding-window inference whose memory does not grow with the number of slices.
 
 Windows go in z order. Only the slab of accumulators that later windows can still reach is alive;
-finished slices are resampled to the input's grid, reduced to labels and dropped.
+finished planes are resampled to the input's grid, reduced to labels and dropped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 
+from MIMSegment.Logic.accumulator import SlabAccumulator
+from MIMSegment.Logic.batching import BatchSize
+from MIMSegment.Logic.doubt import DoubtCollector, DoubtfulPlace
 from MIMSegment.Logic.errors import Cancelled, PackageError
 from MIMSegment.Logic.preprocess import WorkingGrid, prepare
-from MIMSegment.Logic.resample import linear_taps, resize, source_coordinates
+from MIMSegment.Logic.resample import linear_taps, resize_planes, source_coordinates
 from MIMSegment.Logic.spec import ModelSpec
 from MIMSegment.Logic.volume import Geometry, Volume
-from MIMSegment.Logic.windows import gaussian_weights, weight_sum, window_starts
+from MIMSegment.Logic.windows import window_starts
 
 Predictor = Callable[[np.ndarray], np.ndarray]
-"""(b, c, *patch) float32 → (b, channels, *patch): logits."""
+"""(b, c, *patch) float32 → (b, channels, *patch) logits; without z for a 2D network."""
 
 Progress = Callable[[int, int], None]
 """Windows done, windows in all."""
 
+_CERTAIN = 20.0  # logit of background where the network was not asked
+
 
 @dataclass(frozen=True)
 class Segmentation:
-    """Labels (z, y, x), uint8 or uint16, on ``geometry``: the grid of the input."""
+    """Labels (z, y, x), uint8 or uint16, on ``geometry``: the grid of the input.
+
+    ``confidence`` maps a label value to the mean certainty of its voxels, ``doubtful`` are places
+    to look at, worst first; see `doubt`.
+    """
 
     labels: np.ndarray
     geometry: Geometry
+    confidence: dict[int, float] = field(default_factory=dict)
+    doubtful: tuple[DoubtfulPlace, ...] = ()
 
     def volumes_ml(self) -> dict[int, float]:
         """Milliliters of every label value that occurs, background left out."""
@@ -45,23 +57,37 @@ class Segmentation:
 def segment(
     volume: Volume,
     spec: ModelSpec,
-    predict: Predictor,
+    predict: Predictor | Sequence[Predictor],
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
+    wanted: Collection[int] | None = None,
+    batch: BatchSize | None = None,
 ) -> Segmentation:
     """Segment ``volume`` (c, z, y, x; channels in the order of ``spec.inputs``) on its own grid.
 
-    Raises PackageError when the network's channels are not those of the spec, Cancelled when
-    ``cancelled()`` turned true between two windows.
+    Several predictors are an ensemble: their logits are averaged. ``wanted`` keeps only these
+    label values. Raises PackageError when the network's channels are not those of the spec,
+    Cancelled when ``cancelled()`` turned true between two windows, OutOfMemory when a single
+    window is too much.
     """
     array, grid = prepare(volume, spec.preprocessing)
-    logits = predict_slabs(array, spec, predict, progress, cancelled)
+    predictors = [predict] if callable(predict) else list(predict)
+    collector = DoubtCollector(spec, grid.geometry)
+    planes = predict_planes(array, spec, predictors, progress, cancelled, batch)
     dtype = np.uint8 if max(spec.channel_labels) < 256 else np.uint16
     labels = np.zeros(volume.geometry.shape, dtype)
     view = grid.reoriented_view(labels)
-    for z, block in restore_slices(logits, grid):
-        view[z] = decide(block, spec)
-    return Segmentation(labels, volume.geometry)
+    for z, logits in restore_planes(_watched(planes, spec, collector), grid):
+        view[z] = decide(logits, spec)
+    if wanted is not None:
+        labels[~np.isin(labels, list(wanted))] = 0
+    kept = set(spec.channel_labels if wanted is None else wanted)
+    return Segmentation(
+        labels,
+        volume.geometry,
+        {value: c for value, c in collector.confidence().items() if value in kept},
+        tuple(place for place in collector.places() if place.label in kept),
+    )
 
 
 def decide(logits: np.ndarray, spec: ModelSpec) -> np.ndarray:
@@ -75,51 +101,36 @@ def decide(logits: np.ndarray, spec: ModelSpec) -> np.ndarray:
     return labels
 
 
-def predict_slabs(
+def predict_planes(
     array: np.ndarray,
     spec: ModelSpec,
-    predict: Predictor,
+    predictors: Sequence[Predictor],
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
+    batch: BatchSize | None = None,
 ) -> Iterator[np.ndarray]:
-    """Yield the logits of the network's grid in slabs (channels, slices, y, x), in z order."""
-    padded, start, shape = _pad_to_patch(array, spec.patch)
+    """Yield the logits (channels, y, x) of each plane of the network's grid, in z order."""
+    padded, start = _pad_to_patch(array, spec.patch)
+    shape, batch = padded.shape[1:], batch or BatchSize()
     starts = [window_starts(n, p, spec.overlap) for n, p in zip(shape, spec.patch, strict=True)]
     total, done = int(np.prod([len(s) for s in starts])), 0
-    sums = [weight_sum(*args) for args in zip(shape, spec.patch, starts, strict=True)]
-    plane_sum = sums[1][:, None] * sums[2][None, :]
-    weights = _window_weights(spec.patch)
-    channels = len(spec.channel_labels)
-    pz, py, px = spec.patch
-    slab = np.zeros((channels, pz, *shape[1:]), np.float32)
-    for index, z in enumerate(starts[0]):
-        for y in starts[1]:
-            for x in starts[2]:
-                if cancelled is not None and cancelled():
-                    raise Cancelled("Stopped on request.")
-                tile = padded[None, :, z : z + pz, y : y + py, x : x + px]
-                logits = _mirrored(predict, np.ascontiguousarray(tile), spec.mirror_axes)[0]
-                if logits.shape[0] != channels:
-                    raise PackageError(
-                        f"The network returns {logits.shape[0]} channels, "
-                        f"the package describes {channels}."
-                    )
-                slab[:, :, y : y + py, x : x + px] += logits * weights
-                done += 1
-                if progress is not None:
-                    progress(done, total)
-        last = index + 1 == len(starts[0])
-        finished = pz if last else starts[0][index + 1] - z
-        block = slab[:, :finished] / (sums[0][z : z + finished, None, None] * plane_sum)
-        block = _inside(block, z, start, array.shape[1:])
-        if block.shape[1]:
-            yield block
-        slab[:, : pz - finished] = slab[:, finished:].copy()
-        slab[:, pz - finished :] = 0
+    slab = SlabAccumulator(len(spec.channel_labels), shape, spec.patch, starts)
+    rows, columns = (slice(s, s + n) for s, n in zip(start[1:], array.shape[2:], strict=True))
+    for z, following in zip(starts[0], [*starts[0][1:], shape[0]], strict=True):
+        corners = list(product([z], starts[1], starts[2]))
+        for group, logits in _predict_windows(padded, corners, spec, predictors, cancelled, batch):
+            for corner, window in zip(group, logits, strict=True):
+                slab.add(window, *corner)
+            done += len(group)
+            if progress is not None:
+                progress(done, total)
+        for index, plane in enumerate(slab.planes(z, following), z):
+            if start[0] <= index < start[0] + array.shape[1]:
+                yield plane[:, rows, columns]
 
 
-def restore_slices(
-    slabs: Iterator[np.ndarray], grid: WorkingGrid
+def restore_planes(
+    planes: Iterator[np.ndarray], grid: WorkingGrid
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (z, logits (channels, y, x)) for each slice of the cropped source, resampled."""
     order_z, *plane_orders = grid.output_orders
@@ -130,59 +141,81 @@ def restore_slices(
     else:
         lower, weight = linear_taps(at, size)
     needed = np.minimum(lower + (weight > 0), size - 1)
-    planes: dict[int, np.ndarray] = {}
-    read, z = 0, 0
-    for slab in slabs:
-        for plane in np.moveaxis(slab, 1, 0):
-            planes[read] = _resize_plane(plane, grid.cropped[1:], plane_orders)
-            read += 1
-            while z < new_size and needed[z] < read:
-                below = planes[lower[z]]
-                yield (
-                    z,
-                    below
-                    if weight[z] == 0
-                    else (below + (planes[needed[z]] - below) * np.float32(weight[z])),
-                )
-                z += 1
-            for old in [k for k in planes if z < new_size and k < lower[z]]:
-                del planes[old]
+    alive: dict[int, np.ndarray] = {}
+    z = 0
+    for read, plane in enumerate(planes):
+        alive[read] = resize_planes(plane, grid.cropped[1:], plane_orders)
+        while z < new_size and needed[z] <= read:
+            below, above = alive[lower[z]], alive[needed[z]]
+            yield z, below if weight[z] == 0 else below + (above - below) * weight[z]
+            z += 1
+        for old in [k for k in alive if z < new_size and k < lower[z]]:
+            del alive[old]
 
 
-def _resize_plane(plane: np.ndarray, shape, orders) -> np.ndarray:
-    return resize(plane[:, None], (1, *shape), (0, *orders))[:, 0]
+def _watched(planes, spec: ModelSpec, collector: DoubtCollector) -> Iterator[np.ndarray]:
+    for z, logits in enumerate(planes):
+        collector.add(z, logits, decide(logits, spec))
+        yield logits
 
 
-def _inside(block: np.ndarray, z: int, start, shape) -> np.ndarray:
-    """The part of a slab that begins at padded slice ``z`` and lies in the image."""
-    first, stop = max(start[0] - z, 0), max(start[0] + shape[0] - z, 0)
-    return block[:, first:stop, start[1] : start[1] + shape[1], start[2] : start[2] + shape[2]]
+def _predict_windows(padded, corners, spec: ModelSpec, predictors, cancelled, batch: BatchSize):
+    """Yield groups of corners (z, y, x) with their logits (b, channels, *patch)."""
+    waiting = []
+    for corner in corners:
+        tile = padded[(slice(None), *(slice(a, a + p) for a, p in zip(corner, spec.patch)))]  # noqa: B905
+        if spec.empty_below is not None and tile.max() < spec.empty_below:
+            yield [corner], _background(spec)[None]
+        else:
+            waiting.append((corner, tile))
+    while waiting:
+        if cancelled is not None and cancelled():
+            raise Cancelled("Stopped on request.")
+        group = waiting[: batch.size]
+        tiles = np.stack([tile for _, tile in group])
+        logits = batch.attempt(lambda tiles=tiles: _ensemble(predictors, tiles, spec))
+        if logits is None:
+            continue  # out of memory: the same windows again, fewer at once
+        del waiting[: len(group)]
+        yield [corner for corner, _ in group], logits
 
 
-def _pad_to_patch(array: np.ndarray, patch):
-    """Zero-pad (c, z, y, x) around the image to at least ``patch``; where it begins; the shape."""
+def _background(spec: ModelSpec) -> np.ndarray:
+    logits = np.full((len(spec.channel_labels), *spec.patch), -_CERTAIN, np.float32)
+    if spec.head == "softmax":
+        logits[0] = _CERTAIN
+    return logits
+
+
+def _ensemble(predictors: Sequence[Predictor], tiles: np.ndarray, spec: ModelSpec) -> np.ndarray:
+    total = _mirrored(predictors[0], tiles, spec)
+    for predict in predictors[1:]:
+        total += _mirrored(predict, tiles, spec)
+    if total.shape[1] != len(spec.channel_labels):
+        raise PackageError(
+            f"The network returns {total.shape[1]} channels, "
+            f"the package describes {len(spec.channel_labels)}."
+        )
+    return total / len(predictors)
+
+
+def _mirrored(predict: Predictor, tiles: np.ndarray, spec: ModelSpec) -> np.ndarray:
+    """Mean prediction over all mirrorings of ``tiles`` along subsets of the spec's axes."""
+    subsets = [()]
+    for axis in spec.mirror_axes:
+        subsets += [(*subset, axis + 2) for subset in subsets]
+    total = np.float32(0)
+    for subset in subsets:
+        flipped = np.ascontiguousarray(np.flip(tiles, subset)) if subset else tiles
+        logits = predict(flipped[:, :, 0])[:, :, None] if spec.dims == 2 else predict(flipped)
+        total = total + (np.flip(logits, subset) if subset else logits)
+    return total / np.float32(len(subsets))
+
+
+def _pad_to_patch(array: np.ndarray, patch) -> tuple[np.ndarray, tuple[int, int, int]]:
+    """Zero-pad (c, z, y, x) around the image to at least ``patch``; and where the image begins."""
     missing = [max(p - n, 0) for n, p in zip(array.shape[1:], patch, strict=True)]
     start = tuple(m // 2 for m in missing)
-    if not any(missing):
-        return array, start, array.shape[1:]
-    pad = [(0, 0), *((m // 2, m - m // 2) for m in missing)]
-    padded = np.pad(array, pad)
-    return padded, start, padded.shape[1:]
-
-
-def _window_weights(patch) -> np.ndarray:
-    z, y, x = (gaussian_weights(p) for p in patch)
-    return z[:, None, None] * y[:, None] * x
-
-
-def _mirrored(predict: Predictor, tile: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
-    """Mean of the predictions of all mirrorings of ``tile`` along subsets of ``axes`` (z, y, x)."""
-    subsets = [()]
-    for axis in axes:
-        subsets += [(*subset, axis + 2) for subset in subsets]
-    total = None
-    for subset in subsets:
-        logits = predict(np.flip(tile, subset).copy() if subset else tile)
-        logits = np.flip(logits, subset) if subset else logits
-        total = logits if total is None else total + logits
-    return np.asarray(total, np.float32) / len(subsets)
+    if any(missing):
+        array = np.pad(array, [(0, 0), *((m // 2, m - m // 2) for m in missing)])
+    return array, start

@@ -7,6 +7,8 @@
     cancel          exists when the job shall stop
     events.jsonl    the worker's stdout: one JSON object per line
     stderr.txt      everything else that the worker and its libraries print
+
+An array is there whole or not at all, also when the disk is full.
 """
 
 from __future__ import annotations
@@ -32,9 +34,15 @@ _INPUT, _GEOMETRY, _LABELS = "input.npy", "geometry.json", "labels.npy"
 
 @dataclass(frozen=True)
 class JobOptions:
-    """How to run the model. ``threads``: CPU threads, None for all that the process may use."""
+    """How to run the model: the arguments of `runtime.open_session`.
 
+    ``trusted``: the user knows where a TorchScript network comes from and lets it run.
+    """
+
+    device: str = "auto"
+    precision: str | None = None
     threads: int | None = None
+    trusted: bool = False
 
 
 def write_job(folder: Path, volume: Volume, package: Path, options: JobOptions) -> None:

@@ -46,6 +46,7 @@ class Job:
     """One segmentation, as `JobQueue.poll` last saw it.
 
     ``done`` of ``total`` windows (0 while unknown); ``eta`` the seconds left, None while unknown.
+    ``device`` says what really calculates (library, device, threads, precision), once it is known.
     A failed job has ``error``, a sentence for the user, and ``error_kind``, its class in `errors`
     (or another name for what nobody foresaw). ``log`` is the end of what the worker printed, with
     the names of the user's files taken out. A done job has ``result`` on the grid of its input.
@@ -57,6 +58,7 @@ class Job:
     total: int = 0
     message: str = "Waiting"
     eta: float | None = None
+    device: str = ""
     error: str | None = None
     error_kind: str | None = None
     log: str = ""
@@ -87,6 +89,8 @@ class _Task:
         match event["event"]:
             case "error":
                 job.error, job.error_kind = event["message"], event["kind"]
+            case "device":
+                job.device = event["description"]
             case "result":
                 self.has_result = True
             case "stage" if job.state is JobState.RUNNING:

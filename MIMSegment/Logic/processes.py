@@ -112,7 +112,7 @@ def _signal_name(number: int) -> str:
 def _ps_start_time(process_id: int) -> str | None:
     """macOS: by ``ps``, which answers in the time zone and language it is told."""
     answer = subprocess.run(
-        ["ps", "-o", "stat=,lstart=", "-p", str(process_id)],
+        ["ps", "-o", "stat=", "-o", "lstart=", "-p", str(process_id)],
         env={**os.environ, "TZ": "UTC0", "LC_ALL": "C"}, capture_output=True, text=True,
     ).stdout.split()  # fmt: skip
     running = answer and not answer[0].startswith("Z")

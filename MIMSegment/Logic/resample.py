@@ -54,6 +54,26 @@ def resize(array: np.ndarray, shape, orders) -> np.ndarray:
     return out.reshape(*array.shape[:-3], *shape)
 
 
+def resize_planes(planes: np.ndarray, shape, orders) -> np.ndarray:
+    """Resize (c, y, x) to ``shape`` (y, x), order 0 or 1 per axis, all channels at once."""
+    for axis in sorted((0, 1), key=lambda a: shape[a] / planes.shape[a + 1]):
+        old, size, along = planes.shape[axis + 1], shape[axis], axis + 1
+        if size == old:
+            continue
+        at = source_coordinates(old, size)
+        if orders[axis] == 0:
+            planes = planes.take(np.clip(np.floor(at + 0.5).astype(int), 0, old - 1), along)
+            continue
+        lower, weight = linear_taps(at, old)
+        weight = weight[:, None] if axis == 0 else weight
+        left = planes.take(lower, along)
+        right = planes.take(np.minimum(lower + 1, old - 1), along)
+        right -= left
+        right *= weight
+        planes = left + right
+    return planes
+
+
 def _resize_axis(array: np.ndarray, axis: int, size: int, order: int) -> np.ndarray:
     old = array.shape[axis]
     if size == old:

@@ -183,24 +183,9 @@ class OpenVinoSession(BaseSession):
     ):  # fmt: skip
         super().__init__("openvino")
         library = _openvino()
-        if precision is not None and precision not in _OPENVINO_TYPES:
-            raise DeviceError(
-                f"{precision!r} is no precision; choose one of: {', '.join(_OPENVINO_TYPES)}."
-            )
-        settings = {"PERFORMANCE_HINT": "LATENCY"}
-        if threads:
-            settings["INFERENCE_NUM_THREADS"] = threads
-        if precision is not None:
-            settings["INFERENCE_PRECISION_HINT"] = _OPENVINO_TYPES[precision]
-        try:
-            compiled = library.Core().compile_model(str(path), "CPU", settings)
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise failure(error, "OpenVINO") from None
-            raise PackageError(
-                f"{path} is no ONNX model that OpenVINO can load ({reason(error)}); choose the "
-                "device cpu, or get the package again."
-            ) from None
+        self._core, self._path = library.Core(), Path(path)
+        self._settings = _openvino_settings(threads, precision)
+        compiled = self._compile()
         names = {text: name for name, text in _OPENVINO_TYPES.items()}
         used = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         self.precision = names.get(used, used)
@@ -220,15 +205,35 @@ class OpenVinoSession(BaseSession):
 
     def terminate(self) -> None:
         super().terminate()
-        self._request.cancel()
+        request = self._request
+        if request is not None:
+            request.cancel()
 
     def _run(self, tile: np.ndarray) -> np.ndarray:
-        tile = np.ascontiguousarray(tile, self._dtype)
-        self._request.start_async({0: tile}, share_inputs=True)
-        if self._terminated.is_set():  # between the caller's look and the start
-            self._request.cancel()
-        self._request.wait()
-        return self._request.get_output_tensor(0).data.astype(np.float32)  # a copy
+        if self._request is None:
+            self._request = self._compile().create_infer_request()
+        try:
+            self._request.start_async({0: np.ascontiguousarray(tile, self._dtype)}, None, True)
+            if self._terminated.is_set():  # between the caller's look and the start
+                self._request.cancel()
+            self._request.wait()
+            return self._request.get_output_tensor(0).data.astype(np.float32)  # a copy
+        except Exception as error:
+            if is_out_of_memory(error):
+                # What is left of it keeps the shapes that did not fit, and fails for small windows.
+                self._request = None
+            raise
+
+    def _compile(self):
+        try:
+            return self._core.compile_model(str(self._path), "CPU", self._settings)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise failure(error, "OpenVINO") from None
+            raise PackageError(
+                f"{self._path} is no ONNX model that OpenVINO can load ({reason(error)}); choose "
+                "the device cpu, or get the package again."
+            ) from None
 
 
 class TorchScriptSession(BaseSession):
@@ -307,6 +312,19 @@ def _openvino():
         return _import(
             "openvino", "OpenVINO", "install it with `mimsegment runtime install openvino`"
         )
+
+
+def _openvino_settings(threads: int | None, precision: str | None) -> dict[str, str | int]:
+    settings: dict[str, str | int] = {"PERFORMANCE_HINT": "LATENCY"}
+    if threads:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    if precision is not None:
+        if precision not in _OPENVINO_TYPES:
+            raise DeviceError(
+                f"{precision!r} is no precision; choose one of: {', '.join(_OPENVINO_TYPES)}."
+            )
+        settings["INFERENCE_PRECISION_HINT"] = _OPENVINO_TYPES[precision]
+    return settings
 
 
 def _import(module: str, title: str, advice: str):

@@ -37,11 +37,12 @@ CLOSED_SURFACE = "Closed surface"
 LABEL_VALUE_TAG = "MIMSegment.LabelValue"
 ATTRIBUTE_PREFIX = "MIMSegment."
 _REFERENCE_GEOMETRY = "Reference image geometry"
-# Surface nets smooth while they extract: 104 organs in 0.6 s instead of 5 s.
+# For Slicer's own surfaces: surface nets are eight times as fast as its default, and with this
+# factor small structures keep as much of their volume.
 SURFACE_PARAMETERS = {
     "Conversion method": "1",
     "SurfaceNets smoothing": "1",
-    "Smoothing factor": "0.8",  # 3 mm slices show steps with Slicer's 0.5
+    "Smoothing factor": "0.3",
 }
 _FILL_OPACITY = 0.4  # lets the image's texture show through
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import slicer
+from vtkmodules.util.numpy_support import vtk_to_numpy
 from vtkmodules.util.vtkConstants import VTK_UNSIGNED_CHAR
 from vtkmodules.vtkFiltersCore import vtkPolyDataNormals
 
@@ -11,20 +12,26 @@ from MIMSegment.Logic.scene_segments import (
     BINARY_LABELMAP,
     CLOSED_SURFACE,
     SURFACE_PARAMETERS,
+    image_matrix,
     layers,
     voxels,
 )
+
+_SMOOTHING = "0.8"  # hides the steps of 3 mm slices; costs small lesions half of their volume
+_VOLUME_TOLERANCE = 0.02  # to which that volume is given back
+_MAX_STEPS = 6  # large organs need none, a lesion of 100 voxels two
 
 
 def segment_surfaces(node) -> dict:
     """Segment ID to vtkPolyData in the node's own RAS millimeters; empty segments have none.
 
-    Slicer's converter runs on a copy of each segment cut to its box: on the shared labelmap it
-    would go through the whole volume once for each segment (104 segments: 20 s instead of 0.6 s).
+    Each encloses the volume of its voxels to about 2 %. Slicer's converter runs on a copy of each
+    segment cut to its box: on the shared labelmap it would go through the whole volume once for
+    each segment (104 segments: 20 s instead of 1 s).
     """
     boxes = slicer.vtkSegmentation()
     boxes.SetSourceRepresentationName(BINARY_LABELMAP)
-    for key, value in SURFACE_PARAMETERS.items():
+    for key, value in (SURFACE_PARAMETERS | {"Smoothing factor": _SMOOTHING}).items():
         boxes.SetConversionParameter(key, value)
     for labelmap, members in layers(node):
         for segment_id, cropped in _cropped(labelmap, members):
@@ -33,10 +40,14 @@ def segment_surfaces(node) -> dict:
             segment.AddRepresentation(BINARY_LABELMAP, cropped)
             boxes.AddSegment(segment, segment_id)
     boxes.CreateRepresentation(CLOSED_SURFACE)
-    return {
-        segment_id: _with_normals(boxes.GetSegment(segment_id).GetRepresentation(CLOSED_SURFACE))
-        for segment_id in boxes.GetSegmentIDs()
-    }
+    surfaces = {}
+    for segment_id in boxes.GetSegmentIDs():
+        segment = boxes.GetSegment(segment_id)
+        labelmap = segment.GetRepresentation(BINARY_LABELMAP)
+        surface = _with_normals(segment.GetRepresentation(CLOSED_SURFACE), labelmap)
+        _restore_volume(surface, labelmap)
+        surfaces[segment_id] = surface
+    return surfaces
 
 
 def add_surfaces(node) -> None:
@@ -50,14 +61,34 @@ def add_surfaces(node) -> None:
     node.EndModify(modifying)
 
 
-def _with_normals(surface):
-    """The same surface with a normal at each point, or every facet would show."""
+def _with_normals(surface, labelmap):
+    """The same surface with an outward normal at each point, or every facet would show."""
     normals = vtkPolyDataNormals()
     normals.SetInputData(surface)
     normals.SplittingOff()
-    normals.ConsistencyOff()  # surface nets turn all facets outwards already
+    normals.ConsistencyOff()  # surface nets turn all facets one way: inwards on left-handed grids
+    normals.SetFlipNormals(bool(np.linalg.det(image_matrix(labelmap)) < 0))
     normals.Update()
     return normals.GetOutput()
+
+
+def _restore_volume(surface, labelmap) -> None:
+    """Move a closed surface of triangles along its normals until it encloses its voxels' volume."""
+    voxel = abs(np.linalg.det(image_matrix(labelmap)))  # mm³
+    volume = np.count_nonzero(voxels(labelmap)) * voxel
+    longest = voxel ** (1 / 3) / 3  # of a step, in mm: what has collapsed has no usable normals
+    points = vtk_to_numpy(surface.GetPoints().GetData())
+    normals = vtk_to_numpy(surface.GetPointData().GetNormals())
+    triangles = vtk_to_numpy(surface.GetPolys().GetConnectivityArray()).reshape(-1, 3)
+    for _ in range(_MAX_STEPS):
+        first, second, third = (points[corner] - points[0] for corner in triangles.T)
+        across = np.cross(second - first, third - first)
+        enclosed = np.einsum("ij,ij->", first, across, dtype=np.float64) / 6
+        if abs(enclosed - volume) <= _VOLUME_TOLERANCE * volume:
+            break
+        area = np.linalg.norm(across, axis=1).sum() / 2
+        points += normals * np.clip((volume - enclosed) / area, -longest, longest)
+    surface.GetPoints().Modified()
 
 
 def _cropped(labelmap, members):

@@ -68,7 +68,9 @@ class ModelSpec:
     ``patch`` is the network's input size (z, y, x); ``overlap`` the fraction that neighboring
     windows share. With head ``softmax`` channel n of the output is ``channel_labels[n]`` (0 is
     background); with ``regions`` each channel is a sigmoid and, in order, paints its label over
-    those before it (whole tumor, then core, then enhancing).
+    those before it (whole tumor, then core, then enhancing). ``dims`` 2 is a network of slices,
+    with a ``patch`` of (1, y, x). ``empty_below`` lets windows be taken for background unseen in
+    which no normalized intensity reaches this value (air).
     """
 
     inputs: tuple[InputSpec, ...]
@@ -78,6 +80,8 @@ class ModelSpec:
     head: str = "softmax"
     overlap: float = 0.5
     mirror_axes: tuple[int, ...] = ()
+    dims: int = 3
+    empty_below: float | None = None
     models: tuple[str, ...] = ("models/model.onnx",)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -147,6 +151,8 @@ def _check(spec: ModelSpec, source: str) -> None:
     )
     for item in pre.normalization:
         require(item.scheme in NORMALIZATION_SCHEMES, f"normalization {item.scheme!r} is unknown")
+    require(spec.dims in (2, 3), f"dims {spec.dims!r} is not 2 or 3")
+    require(spec.dims == 3 or spec.patch[0] == 1, "a 2D network needs a patch of (1, y, x)")
     require(spec.head in HEADS, f"head {spec.head!r} is unknown")
     require(
         len(spec.patch) == 3 and all(isinstance(n, int) and n > 0 for n in spec.patch),

@@ -4,6 +4,7 @@ Its stdout carries one JSON object per line and nothing else:
 
     {"event": "started", "pid": 4711}
     {"event": "stage", "message": "Checking the model package"}
+    {"event": "device", "description": "ONNX Runtime 1.31.1, CPU, 2 threads, float32"}
     {"event": "window", "done": 12, "of": 80, "time": 3.2}        seconds on the worker's clock
     {"event": "result"}   {"event": "cancelled"}
     {"event": "error", "kind": "PackageError", "message": "..."}
@@ -24,6 +25,7 @@ import threading
 import time
 import traceback
 import types
+from dataclasses import asdict
 from pathlib import Path
 
 DONE, FAILED, STOPPED, MUTE = 0, 2, 3, 74
@@ -83,6 +85,7 @@ class Watchdog:
         # A thread that reads a pipe on Windows blocks every library that asks what stdin is.
         self._listening = sys.platform != "win32"
         self._greeted = False
+        self._lock = threading.Lock()
         self._parent = json.loads((folder / "job.json").read_text(encoding="ascii"))["parent"]
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -113,7 +116,9 @@ class Watchdog:
 
     def _parent_gone(self) -> bool:
         """Wait one interval; true when the parent is dead or has closed its end of stdin."""
-        if self._stdin_closed() or not self._folder.exists():
+        with self._lock:  # a second reader of stdin would wait for ever
+            closed = self._stdin_closed()
+        if closed or not self._folder.exists():
             return True
         if time.monotonic() < self._next_look:
             return False
@@ -169,7 +174,7 @@ def _run(folder: Path, events: Events, watchdog: Watchdog) -> None:
     from MIMSegment.Logic.engine import segment
     from MIMSegment.Logic.job_files import read_job, write_result
     from MIMSegment.Logic.package import load_package
-    from MIMSegment.Logic.runtime import OnnxSession
+    from MIMSegment.Logic.runtime import open_session
 
     def show(done: int, total: int) -> None:
         with contextlib.suppress(OSError):  # a full disk matters only for the result
@@ -179,8 +184,9 @@ def _run(folder: Path, events: Events, watchdog: Watchdog) -> None:
     events.send("stage", message="Checking the model package")
     package = load_package(path)
     events.send("stage", message="Loading the network")
-    session = OnnxSession(package.model_paths[0], options.threads)
+    session = open_session(package.model_paths[0], **asdict(options))
     watchdog.session = session
+    events.send("device", description=session.description)
     session.check_channels(
         len(package.spec.inputs), len(package.spec.channel_labels), str(package.path)
     )

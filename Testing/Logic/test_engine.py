@@ -1,8 +1,12 @@
+import tracemalloc
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from MIMSegment.Logic.engine import predict_slabs, segment
-from MIMSegment.Logic.errors import Cancelled, PackageError
+from MIMSegment.Logic.batching import BatchSize
+from MIMSegment.Logic.engine import predict_planes, segment
+from MIMSegment.Logic.errors import Cancelled, OutOfMemory, PackageError
 from MIMSegment.Logic.spec import ModelSpec, Normalization, Preprocessing
 from MIMSegment.Logic.volume import Geometry, Volume
 from MIMSegment.Logic.windows import gaussian_weights, weight_sum, window_starts
@@ -57,7 +61,7 @@ def test_slabs_equal_whole_volume_accumulation_with_gaussian_weights():
         ramp = np.arange(16, dtype=np.float32)
         return np.concatenate([tile * ramp, tile[:, :, ::-1] + ramp[:, None]], axis=1)
 
-    slabs = list(predict_slabs(image, spec, depends_on_position_in_window))
+    planes = list(predict_planes(image, spec, [depends_on_position_in_window]))
     total, weights = np.zeros((2, 23, 31, 40)), np.zeros((23, 31, 40))
     gauss = (
         gaussian_weights(8)[:, None, None] * gaussian_weights(16)[:, None] * gaussian_weights(16)
@@ -69,8 +73,7 @@ def test_slabs_equal_whole_volume_accumulation_with_gaussian_weights():
                 tile = image[(None, slice(None), *block)]
                 total[(slice(None), *block)] += depends_on_position_in_window(tile)[0] * gauss
                 weights[block] += gauss
-    assert max(s.shape[1] for s in slabs) <= 8
-    assert np.allclose(np.concatenate(slabs, axis=1), total / weights, atol=1e-4)
+    assert np.allclose(np.stack(planes, axis=1), total / weights, atol=1e-4)
 
 
 def test_windows_cover_every_voxel_and_their_weights_never_vanish():
@@ -87,8 +90,8 @@ def test_mirroring_averages_the_flipped_predictions():
     def ramp(tile):
         return np.concatenate([tile * 0, tile * 0 + np.arange(4, dtype=np.float32)], axis=1)
 
-    (slab,) = predict_slabs(image, spec, ramp)
-    assert np.allclose(slab[1], 1.5)
+    for plane in predict_planes(image, spec, [ramp]):
+        assert np.allclose(plane[1], 1.5)
 
 
 def test_regions_paint_in_order_so_that_inner_ones_win():
@@ -136,3 +139,106 @@ def test_wrong_number_of_channels_is_a_package_error():
         segment(volume, threshold_spec(), lambda tile: tile)
     with pytest.raises(PackageError, match="needs 3"):
         segment(volume, threshold_spec(inputs=3), threshold)
+
+
+def test_an_ensemble_averages_the_logits_of_its_networks():
+    volume, truth = box_in(Geometry.from_parts((37, 50, 41), (1, 1, 1)))
+    against = lambda tile: -2 * threshold(tile)  # noqa: E731
+    outvoted = segment(volume, threshold_spec(), [threshold, against])
+    assert np.array_equal(outvoted.labels == 3, ~truth)
+    result = segment(volume, threshold_spec(), [threshold, threshold, against, threshold])
+    assert np.array_equal(result.labels == 3, truth)
+
+
+def test_a_2d_network_sees_slices():
+    seen = set()
+
+    def by_slice(tile):
+        seen.add(tile.shape)
+        return threshold(tile)
+
+    volume, truth = box_in(Geometry.from_parts((37, 50, 41), (3, 1, 1)))
+    spec = replace(threshold_spec(patch=(1, 32, 32)), dims=2)
+    assert np.array_equal(segment(volume, spec, by_slice).labels == 3, truth)
+    assert seen == {(1, 1, 32, 32)}
+
+
+def test_only_the_wanted_structures_are_kept():
+    volume, truth = box_in(Geometry.from_parts((37, 50, 41), (1, 1, 1)))
+    assert segment(volume, threshold_spec(), threshold, wanted=[7]).volumes_ml() == {}
+    result = segment(volume, threshold_spec(), threshold, wanted=[3])
+    assert np.array_equal(result.labels == 3, truth)
+
+
+def test_windows_of_air_are_not_given_to_the_network_and_count_as_done():
+    volume, truth = box_in(Geometry.from_parts((37, 50, 90), (1, 1, 1)))
+    calls, seen = [], []
+
+    def counting(tile):
+        calls.append(1)
+        return threshold(tile)
+
+    spec = replace(threshold_spec(), empty_below=0.1)
+    result = segment(volume, spec, counting, lambda done, total: seen.append((done, total)))
+    assert np.array_equal(result.labels == 3, truth)
+    assert len(calls) < seen[-1][1] == seen[-1][0]
+
+
+def test_out_of_memory_makes_the_batch_smaller_and_changes_nothing():
+    volume, truth = box_in(Geometry.from_parts((37, 50, 41), (1, 1, 1)))
+    sizes, told = [], []
+
+    def small_device(tile):
+        sizes.append(len(tile))
+        if len(tile) > 2:
+            raise OutOfMemory("no room")
+        return threshold(tile)
+
+    batch = BatchSize(limit=8, report=told.append, size=8)
+    result = segment(volume, threshold_spec(), small_device, batch=batch)
+    assert np.array_equal(result.labels == 3, truth)
+    assert sizes[:3] == [8, 4, 2] and max(sizes[3:]) <= 2
+    assert told == ["Out of memory: now 4 window(s) at once.",
+                    "Out of memory: now 2 window(s) at once."]  # fmt: skip
+    with pytest.raises(OutOfMemory):
+        segment(volume, threshold_spec(), lambda tile: small_device(np.repeat(tile, 3, axis=0)))
+
+
+def test_doubt_is_found_where_the_network_hesitates():
+    array = np.zeros((1, 40, 64, 64), np.float32)
+    array[0, 10:30, 10:50, 10:50] = 1000
+    array[0, 18:22, 28:32, 28:32] = 520  # a hesitation amid a certain structure
+    volume = Volume(array, Geometry.from_parts((40, 64, 64), (2, 2, 2), (10, 20, 30)))
+
+    def steep(tile):
+        return 20 * threshold(tile)
+
+    result = segment(volume, threshold_spec(patch=(16, 32, 32)), steep)
+    worst = result.doubtful[0]
+    middle = np.array([10 + 2 * 29.5, 20 + 2 * 29.5, 30 + 2 * 19.5])
+    assert np.abs(np.array(worst.position) - middle).max() <= 6
+    assert worst.label == 3 and worst.doubtful_ml > 0
+    assert len(result.doubtful) <= 20
+    assert 0.98 < result.confidence[3] < 1.0
+    certain = segment(volume, threshold_spec(patch=(16, 32, 32)), lambda t: 500 * threshold(t))
+    assert certain.doubtful == () and certain.confidence[3] > result.confidence[3]
+
+
+def test_peak_memory_does_not_grow_with_the_number_of_slices():
+    def peak(slices: int) -> int:
+        array = np.zeros((1, slices, 64, 64), np.float32)
+        array[0, 5:, 10:40, 8:30] = 1000
+        spec = threshold_spec(patch=(16, 64, 64))
+        spec = replace(spec, channel_labels=tuple(range(30)))
+
+        def wide(tile):
+            return np.repeat(tile, 30, axis=1)
+
+        tracemalloc.start()
+        for _ in predict_planes(array[0][None], spec, [wide]):
+            pass
+        highest = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return highest
+
+    assert peak(160) < 1.1 * peak(40)

@@ -29,7 +29,8 @@ BUSY = "import time; time.sleep(600)"
 BLOCKED = "import ctypes; ctypes.PyDLL(None).sleep(600)"  # holds the interpreter's lock
 NO_STDIN = '"$PYTHON" "$@" < /dev/null\nexit $?'
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="shell scripts and signals")
-ONE_THREAD = JobOptions(threads=1)
+CPU = JobOptions(device="cpu")
+ONE_THREAD = JobOptions(device="cpu", threads=1)
 
 
 @pytest.fixture(scope="session")
@@ -106,9 +107,11 @@ def events(folder: Path) -> list[dict]:
 
 
 def has_event(folder: Path, kind: str):
-    return lambda: any(folder.glob("*/events.jsonl")) and any(
-        event["event"] == kind for event in events(folder)
-    )
+    def written() -> bool:
+        found = any(folder.glob("*/events.jsonl"))
+        return found and any(event["event"] == kind for event in events(folder))
+
+    return written
 
 
 def worker_pid(folder: Path) -> int:
@@ -121,7 +124,7 @@ def hanging(how: str) -> str:
 
 
 def run(queue, volume, package):
-    job = queue.submit(volume, package.path)
+    job = queue.submit(volume, package.path, CPU)
     assert queue.wait(job, TIMEOUT)
     return job
 
@@ -139,6 +142,7 @@ def test_result_and_progress_are_those_of_the_engine_in_this_process(queue, volu
     done = [d for d, _, _ in seen]
     assert done == sorted(done)
     assert seen[-1] == (*windows[-1], JobState.DONE)
+    assert job.device == session.description
 
 
 def test_every_window_is_reported_with_the_time_left(queue, folder, big_volume, slow_package):
@@ -164,7 +168,7 @@ def test_a_view_with_several_channels_in_any_order_arrives_as_it_is(queue, tmp_p
 
 def test_the_caller_may_change_the_voxels_after_submitting(queue, volume, package):
     expected = segment(volume, package.spec, OnnxSession(package.model_paths[0]))
-    job = queue.submit(volume, package.path)
+    job = queue.submit(volume, package.path, CPU)
     volume.array[...] = 0
     queue.wait(job, TIMEOUT)
     assert np.array_equal(job.result.labels, expected.labels)
@@ -173,7 +177,7 @@ def test_the_caller_may_change_the_voxels_after_submitting(queue, volume, packag
 def test_jobs_run_in_order_one_at_a_time(queue, volume, package):
     log = []
     queue.listeners.append(lambda job: log.append((job.id, job.state)))
-    first, second = (queue.submit(volume, package.path) for _ in range(2))
+    first, second = (queue.submit(volume, package.path, CPU) for _ in range(2))
     queue.wait(second, TIMEOUT)
     order = list(dict.fromkeys(log))
     assert order == [
@@ -194,7 +198,7 @@ def test_two_jobs_run_at_a_time_where_that_is_asked_for(folder, big_volume, slow
 
 
 def test_a_queued_job_is_cancelled_at_once(queue, volume, package):
-    first, second = (queue.submit(volume, package.path) for _ in range(2))
+    first, second = (queue.submit(volume, package.path, CPU) for _ in range(2))
     assert queue.cancel(second)
     assert second.state is JobState.CANCELLED
     assert queue.jobs == [first]
@@ -215,7 +219,7 @@ def cancelled(queue, job, folder, pid=None):
 
 
 def test_cancelled_while_the_worker_starts(queue, folder, volume, package):
-    job = queue.submit(volume, package.path)
+    job = queue.submit(volume, package.path, CPU)
     queue.poll()
     cancelled(queue, job, folder)
 
@@ -252,7 +256,7 @@ def test_a_cancel_reaches_the_running_network(interpreter, folder, volume, packa
         "engine.segment = run"
     )
     with JobQueue(python=python, folder=folder) as queue:
-        job = queue.submit(volume, package.path)
+        job = queue.submit(volume, package.path, CPU)
         until(lambda: job.message == "Preparing the image", queue)
         (job_folder,) = folder.iterdir()
         (job_folder / "cancel").touch()  # beside the queue, which would kill
@@ -260,7 +264,7 @@ def test_a_cancel_reaches_the_running_network(interpreter, folder, volume, packa
 
 
 def test_cancelled_after_the_result_was_there(queue, folder, volume, package):
-    job = queue.submit(volume, package.path)
+    job = queue.submit(volume, package.path, CPU)
     queue.poll()
     until(has_event(folder, "result"))
     cancelled(queue, job, folder)
@@ -270,7 +274,7 @@ def test_cancelled_after_the_result_was_there(queue, folder, volume, package):
 @pytest.mark.parametrize("hang", [BUSY, BLOCKED], ids=["busy", "blocked"])
 def test_cancelled_while_nothing_listens(interpreter, folder, volume, package, hang):
     with JobQueue(python=interpreter(hanging(hang)), folder=folder) as queue:
-        job = queue.submit(volume, package.path)
+        job = queue.submit(volume, package.path, CPU)
         until(lambda: job.done == 1, queue)
         cancelled(queue, job, folder, worker_pid(folder))
 
@@ -293,7 +297,7 @@ def test_the_death_of_a_launcher_ends_the_interpreter_behind_it(interpreter, fol
     shell = 'echo $$ > "$0.pid"\n"$PYTHON" "$SCRIPT" "$@" < /dev/null\nexit $?'
     python = interpreter(hanging(BLOCKED), shell)
     with JobQueue(python=python, folder=folder) as queue:
-        job = queue.submit(volume, package.path)
+        job = queue.submit(volume, package.path, CPU)
         until(lambda: job.done == 1, queue)
         pid = worker_pid(folder)
         os.kill(int(Path(f"{python}.pid").read_text()), signal.SIGKILL)
@@ -373,7 +377,7 @@ def test_what_libraries_print_does_not_disturb(interpreter, folder, volume, pack
         "def noisy(*arguments):\n"
         "    import ctypes, os\n"
         "    c = ctypes.CDLL(None)\n"
-        "    c.puts(b'{\"event\": \"error\", \"kind\": \"X\", \"message\": \"native\"}')\n"
+        """    c.puts(b'{"event": "error", "kind": "X", "message": "native"}')\n"""
         "    c.fflush(None)\n"
         "    os.write(1, b'half a line')\n"
         "    print('Grüße 画像', flush=True)\n"
@@ -442,7 +446,7 @@ def test_a_listener_may_use_the_queue(queue, volume, package):
         queue.poll()
 
     queue.listeners.append(listen)
-    first, last = (queue.submit(volume, package.path) for _ in range(2))
+    first, last = (queue.submit(volume, package.path, CPU) for _ in range(2))
     queue.wait(last, TIMEOUT)
     assert (first.state, last.state) == (JobState.DONE, JobState.CANCELLED)
     assert ends == [first.id, last.id]
@@ -479,7 +483,7 @@ def test_libraries_in_a_private_folder_are_seen_by_the_worker_alone(folder, tmp_
 
 @POSIX
 def test_nobody_else_can_read_a_job(queue, folder, volume, package):
-    queue.submit(volume, package.path)
+    queue.submit(volume, package.path, CPU)
     (jobs_folder,) = folder.iterdir()
     assert jobs_folder.stat().st_mode & 0o777 == 0o700
 
@@ -494,7 +498,7 @@ from MIMSegment.Logic.volume import Geometry, Volume
 array = np.random.default_rng(0).random((1, 48, 48, 144), np.float32)
 volume = Volume(array, Geometry.from_parts(array.shape[1:], (1, 1, 1)))
 queue = JobQueue(folder=Path({folder!r}), python={python!r})
-running = queue.submit(volume, {package!r}, JobOptions(threads=1))
+running = queue.submit(volume, {package!r}, JobOptions("cpu", threads=1))
 while running.done < 1:
     queue.poll()
     time.sleep(0.01)
@@ -594,7 +598,7 @@ def test_no_room_for_the_input_is_said_with_sizes(small_disk, package, monkeypat
         for check in (job_files.check_free_space, lambda *_: None):  # foreseen, and met on the way
             monkeypatch.setattr(job_files, "check_free_space", check)
             with pytest.raises(OutputError, match=r"10.5 MB.* 2.1 MB .*free"):
-                queue.submit(volume, package.path)
+                queue.submit(volume, package.path, CPU)
             assert not list(small_disk.iterdir())
             assert not queue.jobs
 
@@ -602,7 +606,7 @@ def test_no_room_for_the_input_is_said_with_sizes(small_disk, package, monkeypat
 @pytest.mark.parametrize("leave", [0, 16384], ids=["full", "room for messages only"])
 def test_no_room_for_the_result_is_said(small_disk, volume, package, leave):
     with JobQueue(folder=small_disk) as queue:
-        job = queue.submit(volume, package.path)
+        job = queue.submit(volume, package.path, CPU)
         fill(small_disk, leave)
         queue.wait(job, TIMEOUT)
         assert job.state is JobState.FAILED
@@ -617,4 +621,4 @@ def test_a_read_only_folder_is_said(small_disk, volume, package):
         JobQueue(folder=small_disk) as queue,
         pytest.raises(OutputError, match=r"cannot be written to .*TMPDIR"),
     ):
-        queue.submit(volume, package.path)
+        queue.submit(volume, package.path, CPU)

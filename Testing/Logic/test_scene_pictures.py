@@ -5,13 +5,14 @@ import pytest
 
 slicer = pytest.importorskip("slicer", reason="the slicer-core wheel is not installed")
 
-from scene_cases import put_under, rigid  # noqa: E402
+from vtkmodules.util.numpy_support import vtk_to_numpy  # noqa: E402
 from vtkmodules.vtkFiltersCore import vtkMassProperties  # noqa: E402
 
 from MIMSegment.Logic import scene as mrml  # noqa: E402
 from MIMSegment.Logic.errors import GeometryError, OutputError  # noqa: E402
 from MIMSegment.Logic.labels import Label  # noqa: E402
 from MIMSegment.Logic.volume import Geometry, Volume, itk, read_volume  # noqa: E402
+from scene_cases import put_under, rigid  # noqa: E402
 
 GRID = Geometry.from_parts((40, 60, 60), (2, 1, 1), (-30, -30, 100))  # LPS: x to left, y to back
 RED = (slice(26, 34), slice(6, 16), slice(40, 52))  # patient's left, front, above
@@ -29,7 +30,7 @@ def center(box) -> np.ndarray:
 def phantom(scene, orientation: str = "LPS"):
     """A gray ball with two labeled boxes, its axes stored as ``orientation``."""
     z, y, x = np.ogrid[-20:20, -30:30, -30:30]
-    array = (200 * ((2 * z) ** 2 + y**2 + x**2 < 28**2)).astype(np.int16)
+    array = (200 * ((2 * z) ** 2 + y**2 + x**2 < 33**2)).astype(np.int16)
     labels = np.zeros(GRID.shape, np.uint8)
     labels[RED], labels[BLUE] = 1, 5
     volume = Volume(array[None], GRID).reoriented(orientation)
@@ -162,16 +163,20 @@ def test_node_of_another_scene_is_refused(scene):
 # Surfaces
 
 
-def test_surface_encloses_the_volume_of_its_segment(scene):
-    _, segmentation = phantom(scene)
+@pytest.mark.parametrize("stored", ["LPS", "LAS", "PIR"])
+def test_surface_encloses_the_volume_of_its_segment_facing_outwards(scene, stored):
+    _, segmentation = phantom(scene, stored)
     surfaces = mrml.segment_surfaces(segmentation)
     for segment_id, box in (("Segment_1", RED), ("Segment_5", BLUE)):
         measure = vtkMassProperties()
         measure.SetInputData(surfaces[segment_id])
         expected = 2 * np.prod([s.stop - s.start for s in box])  # mm³
-        assert measure.GetVolume() == pytest.approx(expected, rel=0.15)
+        assert measure.GetVolume() == pytest.approx(expected, rel=0.03)
         bounds = np.reshape(surfaces[segment_id].GetBounds(), (3, 2)).mean(axis=1)
         np.testing.assert_allclose(bounds, center(box) * [-1, -1, 1], atol=0.5)
+        points = vtk_to_numpy(surfaces[segment_id].GetPoints().GetData())
+        normals = vtk_to_numpy(surfaces[segment_id].GetPointData().GetNormals())
+        assert (np.einsum("ij,ij->i", points - bounds, normals) > 0).mean() > 0.95
 
 
 def test_surfaces_are_added_for_slicers_3d_views_only_on_request(scene):
@@ -195,15 +200,6 @@ def test_3d_picture_shows_every_segment_on_its_side_and_wholly(scene):
     assert np.ptp(np.nonzero(shown)[1]) > 0.7 * 160 or np.ptp(np.nonzero(shown)[0]) > 0.7 * 200
 
 
-def test_surfaces_are_lit_from_outside_however_the_axes_are_stored():
-    brightness = []
-    for orientation in ("LPS", "LAS", "PIR"):
-        scene = mrml.new_scene()
-        picture = mrml.render_3d(scene, phantom(scene, orientation)[1], SIZE)
-        brightness.append(picture[color(picture, 0)][:, 0].mean())
-    assert np.ptp(brightness) < 5
-
-
 def test_segmentation_without_voxels_gives_empty_pictures(scene):
     volume, _ = phantom(scene)
     node = mrml.add_segmentation(
@@ -211,7 +207,8 @@ def test_segmentation_without_voxels_gives_empty_pictures(scene):
     )
     picture = mrml.render_slice(scene, volume, node, size=SIZE)
     assert picture.any() and not color(picture, 0).any()
-    assert np.ptp(mrml.render_3d(scene, node, SIZE)[100:, 60:], axis=1).max() == 0
+    background = mrml.render_3d(scene, node, SIZE)[20:, 20:]  # without the letters
+    assert np.ptp(background, axis=1).max() <= 3
 
 
 def test_3d_picture_under_a_bending_transform_is_refused(scene):

@@ -5,23 +5,23 @@ import subprocess
 import sys
 from pathlib import Path
 
-import export
-import finetune
 import numpy as np
-import pretrain
 import pytest
 import torch
+
+import export
+import finetune
+import pretrain
 from mim.caching import PrepareOptions, prepare_dataset
 from mim.checkpoint import load_checkpoint
 from mim.evaluation import dice_per_class, evaluate_cases, model_spec, summarize, torch_predictor
 from mim.networks import NetworkConfig, build_network
 from mim.onnx_export import ExportError, verify_onnx
-from test_prepare import decathlon
-
 from MIMSegment.Logic.engine import segment
 from MIMSegment.Logic.package import load_package
 from MIMSegment.Logic.runtime import OnnxSession
 from MIMSegment.Logic.volume import read_volume
+from test_prepare import decathlon
 
 RECIPES = Path(__file__).resolve().parents[2] / "training" / "recipes"
 SMALL = ["network.features=4,8,8", "network.blocks=1,1,1", "device=cpu", "precision=fp32"]
@@ -42,8 +42,11 @@ def work(tmp_path_factory):
 
 
 def arguments(root, run, *more) -> list[str]:
-    return [str(RECIPES / "finetune_cpu.toml"), f"cache={root / 'cache'}", f"run={root / run}",
-            "loop.steps=120", "optimizer.warmup=10", "optimizer.lr=0.01", *SMALL, *more]  # fmt: skip
+    return [
+        str(RECIPES / "finetune_cpu.toml"), f"cache={root / 'cache'}", f"run={root / run}",
+        "loop.steps=200", "optimizer.warmup=10", "optimizer.lr=0.01", "spatial.affine=0",
+        *SMALL, *more,
+    ]  # fmt: skip
 
 
 def test_boxes_are_learnt_and_results_name_every_class(work):
@@ -101,8 +104,9 @@ def test_the_command_line_segments_an_image_with_the_package(work, tmp_path):
 
 
 def test_monai_accepts_the_bundle_and_refuses_a_spoiled_one(work, tmp_path):
-    from mim.exporting import verify_metadata
     from monai.bundle import ConfigParser
+
+    from mim.exporting import verify_metadata
 
     package = load_package(work / "package")
     verify_metadata(package)

@@ -1,12 +1,12 @@
 import json
 
 import numpy as np
-import prepare
 import pytest
+
+import prepare
 from mim.caching import PrepareOptions, prepare_dataset
 from mim.cases import find_dataset
 from mim.planning import kernel_sizes, patch_and_strides, working_spacing
-
 from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.volume import Geometry, Volume, write_volume
 

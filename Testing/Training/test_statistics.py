@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from mim.statistics import bootstrap_mean_ci
 
 

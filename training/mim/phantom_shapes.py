@@ -11,7 +11,7 @@ from functools import reduce
 from itertools import pairwise
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, sparse
 
 _SPLINE_DEVIATION = np.float32((151 / 315) ** 1.5)  # of white noise: mean sum of squared weights
 FAR = np.float32(-1e3)  # the level outside the block in which a shape was computed
@@ -48,7 +48,7 @@ class Space:
             _spline_basis(axis, length, s)
             for axis, length, s in zip(self.axes, self.lengths, scales, strict=True)
         ]
-        return spline_field([b.shape[1] for b in bases], bases, self.rng)
+        return _spline_field(bases, self.rng)
 
     def texture(self, scale: float | Point) -> np.ndarray:
         """One field for each ``scale``: tissues side by side can share it, shapes should not."""
@@ -92,7 +92,7 @@ class Space:
         block = self._block(center, center, max(radii) + margin)
         offset = self._offset(block, center)
         if any(turn):
-            offset = np.tensordot(rotation(*turn).T.astype(np.float32), offset, 1)
+            offset = np.stack([_dot(column, offset) for column in rotation(*turn).T])
         radii = np.asarray(radii, np.float32)[:, None, None, None]
         unit = offset / radii
         reach = np.sqrt(np.square(unit).sum(0))
@@ -109,8 +109,7 @@ class Space:
             block = self._block(a, b, max(ra, rb) + 8.0)
             offset = self._offset(block, a)
             along = np.asarray(b, np.float32) - np.asarray(a, np.float32)
-            t = np.tensordot(along, offset, 1) / max(float(along @ along), 1e-6)
-            t = np.clip(t, 0, 1)
+            t = np.clip(_dot(along, offset) / max(float(along @ along), 1e-6), 0, 1)
             away = offset - along[:, None, None, None] * t
             segment = ra + t * (rb - ra) - np.sqrt(np.square(away).sum(0))
             np.maximum(level[block], segment, out=level[block])
@@ -183,32 +182,41 @@ def rotation(about_x: float, about_y: float, about_z: float) -> np.ndarray:
     return Rotation.from_euler("xyz", (about_x, about_y, about_z), degrees=True).as_matrix()
 
 
-def spline_field(knots, bases, rng: np.random.Generator) -> np.ndarray:
-    """White noise on ``knots`` (z, y, x), interpolated by cubic B-splines, of unit variance.
+def smooth_field(shape: Sequence[int], knots: int, rng: np.random.Generator) -> np.ndarray:
+    """A random field (z, y, x) of unit variance with ``knots`` spans along every axis."""
+    bases = [_spline_basis(np.linspace(-0.5, 0.5, n), 1.0, 1.0 / knots) for n in shape]
+    return _spline_field(bases, rng)
 
-    Values beyond 2.5 are cut off: a texture must never turn a tissue into another.
+
+def _spline_field(bases: Sequence[sparse.csr_array], rng: np.random.Generator) -> np.ndarray:
+    """White noise on knots, interpolated by the bases of z, y and x, of unit variance.
+
+    Values beyond 2.5 are cut off: a texture must never turn a tissue into another. Sparse products
+    run in one order on every machine; those of BLAS depend on the number of threads.
     """
-    field = rng.standard_normal(knots, dtype=np.float32)
-    for basis in bases:  # contracts the first axis and appends the new one: (z, y, x) in the end
-        field = np.tensordot(field, basis, (0, 1))
+    field = rng.standard_normal([basis.shape[1] for basis in bases], dtype=np.float32)
+    for basis in reversed(bases):  # brings the last axis to the front: (z, y, x) again in the end
+        field = np.moveaxis(field, -1, 0)
+        rest = field.shape[1:]
+        field = (basis @ field.reshape(field.shape[0], -1)).reshape(-1, *rest)
     field /= _SPLINE_DEVIATION
     return np.clip(field, -2.5, 2.5, out=field)
 
 
-def smooth_field(shape: Sequence[int], knots: int, rng: np.random.Generator) -> np.ndarray:
-    """A random field (z, y, x) of unit variance with ``knots`` spans along every axis."""
-    bases = [_spline_basis(np.linspace(-0.5, 0.5, n), 1.0, 1.0 / knots) for n in shape]
-    return spline_field([b.shape[1] for b in bases], bases, rng)
-
-
-def _spline_basis(axis: np.ndarray, length: float, scale: float) -> np.ndarray:
+def _spline_basis(axis: np.ndarray, length: float, scale: float) -> sparse.csr_array:
     """Weights (positions, knots) of uniform cubic B-splines whose knots are ``scale`` apart."""
     first = -length / 2 - 2 * scale
     knots = int(np.ceil(length / scale)) + 5
     t = np.abs((axis[:, None] - first) / scale - np.arange(knots))
     near = 2 / 3 - t**2 + t**3 / 2
     far = np.clip(2 - t, 0, None) ** 3 / 6
-    return np.where(t < 1, near, far).astype(np.float32)
+    return sparse.csr_array(np.where(t < 1, near, far).astype(np.float32))
+
+
+def _dot(vector: np.ndarray, field: np.ndarray) -> np.ndarray:
+    """Scalar product of a vector with a field of vectors (3, z, y, x)."""
+    x, y, z = np.asarray(vector, np.float32)
+    return x * field[0] + y * field[1] + z * field[2]
 
 
 def _soft_maximum(a: np.ndarray, b: np.ndarray, blend: float) -> np.ndarray:

@@ -1,0 +1,50 @@
+"""The slab of weighted window predictions that is alive during inference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from MIMSegment.Logic.windows import gaussian_weights, weight_sum
+
+_HALF_PRECISION_ABOVE = 1 << 30  # bytes; sums of a few weighted logits lose nothing that matters
+
+
+class SlabAccumulator:
+    """Sums predictions of windows and hands out finished planes.
+
+    ``shape`` is the whole grid (z, y, x), ``patch`` a window's, ``starts`` where windows begin
+    along each axis. Only ``patch[0]`` planes are stored, as a ring: plane z lies at z modulo that.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        shape: Sequence[int],
+        patch: Sequence[int],
+        starts: Sequence[Sequence[int]],
+    ):
+        self._depth = patch[0]
+        size = (channels, self._depth, *shape[1:])
+        large = 4 * np.prod(size, dtype=np.int64) > _HALF_PRECISION_ABOVE
+        self._ring = np.zeros(size, np.float16 if large else np.float32)
+        z, y, x = (gaussian_weights(p) for p in patch)
+        self._weights = z[:, None, None] * y[:, None] * x
+        sums = [weight_sum(*item) for item in zip(shape, patch, starts, strict=True)]
+        self._sum_z, self._sum_plane = sums[0], sums[1][:, None] * sums[2]
+
+    def add(self, logits: np.ndarray, z: int, y: int, x: int) -> None:
+        """Add a window's prediction (channels, *patch) that begins at voxel (z, y, x)."""
+        weighted = logits * self._weights
+        rows, columns = slice(y, y + logits.shape[2]), slice(x, x + logits.shape[3])
+        split = self._depth - z % self._depth  # planes before the ring wraps around
+        self._ring[:, z % self._depth :, rows, columns] += weighted[:, :split]
+        self._ring[:, : self._depth - split, rows, columns] += weighted[:, split:]
+
+    def planes(self, first: int, stop: int) -> Iterator[np.ndarray]:
+        """Yield the mean prediction (channels, y, x) of planes first..stop-1 and forget them."""
+        for z in range(first, stop):
+            plane = self._ring[:, z % self._depth]
+            yield plane.astype(np.float32) / (self._sum_z[z] * self._sum_plane)
+            plane[...] = 0
