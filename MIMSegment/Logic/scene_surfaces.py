@@ -6,7 +6,7 @@ import numpy as np
 import slicer
 from vtkmodules.util.numpy_support import vtk_to_numpy
 from vtkmodules.util.vtkConstants import VTK_UNSIGNED_CHAR
-from vtkmodules.vtkFiltersCore import vtkPolyDataNormals
+from vtkmodules.vtkFiltersCore import vtkPolyDataNormals, vtkReverseSense
 
 from MIMSegment.Logic.scene_segments import (
     BINARY_LABELMAP,
@@ -65,9 +65,12 @@ def _with_normals(surface, labelmap):
     """The same surface with an outward normal at each point, or every facet would show."""
     normals = vtkPolyDataNormals()
     normals.SetInputData(surface)
+    if np.linalg.det(image_matrix(labelmap)) < 0:  # the facets of a left-handed grid face inwards
+        outwards = vtkReverseSense()
+        outwards.SetInputData(surface)
+        normals.SetInputConnection(outwards.GetOutputPort())
     normals.SplittingOff()
-    normals.ConsistencyOff()  # surface nets turn all facets one way: inwards on left-handed grids
-    normals.SetFlipNormals(bool(np.linalg.det(image_matrix(labelmap)) < 0))
+    normals.ConsistencyOff()  # all facets face one way already
     normals.Update()
     return normals.GetOutput()
 

@@ -291,7 +291,7 @@ def test_the_command_runs_from_a_checkout_and_says_what_it_wrote(tmp_path):
     command = [sys.executable, script, "prostate", "-o", tmp_path / "set", "-n", "2"]
     command += ["--size", "10", "32", "32", "--preview", tmp_path / "preview.png"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
-    assert done.stdout.splitlines()[-1].startswith("Wrote 2 prostate phantom cases (T2w, ADC, DWI)")
+    assert done.stdout.splitlines()[-1].startswith("Wrote 2 prostate phantoms (T2w, ADC, DWI)")
     assert str(tmp_path / "set") in done.stdout
     assert "2/2" in done.stderr
     assert len(list((tmp_path / "set" / "imagesTr").iterdir())) == 2

@@ -1,4 +1,6 @@
-"""The Residual Encoder U-Net of nnU-Net (Isensee et al., MICCAI 2024, arXiv 2404.09556), in 3D.
+"""The Residual Encoder U-Net of nnU-Net (Isensee et al., MICCAI 2024, arXiv 2404.09556).
+
+Kernels and strides of three entries make a 3D network, of two a 2D one.
 
 Tensor names, shapes and results equal those of ``ResidualEncoderUNet`` in the library
 dynamic-network-architectures, aliases included, so that a state dict goes both ways strictly.
@@ -17,7 +19,7 @@ from mim.recipe import RecipeError, setting
 
 _SLOPE = 0.01
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,8 @@ class ResidualEncoderUNet(nn.Module):
     ``strides``, ``kernel_sizes`` and ``blocks`` have one entry for each of ``features``; the first
     stride is 1. Input (b, in_channels, z, y, x) with extents that are multiples of ``divisor``;
     output (b, out_channels, z, y, x), or with ``deep_supervision`` a list of outputs, the finest
-    first, one for each decoder stage.
+    first, one for each decoder stage. ``decoder_convs`` is one number, or one for each decoder
+    stage, the coarsest first.
     """
 
     def __init__(
@@ -119,7 +122,7 @@ class ResidualEncoderUNet(nn.Module):
         strides: Sequence[Shape],
         kernel_sizes: Sequence[Shape],
         blocks: Sequence[int],
-        decoder_convs: int = 1,
+        decoder_convs: int | Sequence[int] = 1,
         deep_supervision: bool = False,
     ):
         super().__init__()
@@ -129,11 +132,11 @@ class ResidualEncoderUNet(nn.Module):
             raise ValueError("the first stride must be 1 and there must be at least two stages")
         self.divisor = tuple(math.prod(axis) for axis in zip(*strides, strict=True))
         self.encoder = _Encoder(in_channels, features, strides, kernel_sizes, blocks)
-        self.decoder = _Decoder(
+        self.decoder = UNetDecoder(
             self.encoder, out_channels, features, strides, kernel_sizes, decoder_convs
         )
         self.decoder.deep_supervision = deep_supervision
-        self.apply(_initialize)
+        self.apply(initialize)
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
         return self.decoder(self.encoder(images))
@@ -153,11 +156,11 @@ class _ConvNormAct(nn.Module):
     ``all_modules`` repeats the parts in order: these aliases belong to the published names.
     """
 
-    def __init__(self, inputs, outputs, kernel, stride=(1, 1, 1), bias=True, activate=True):
+    def __init__(self, inputs, outputs, kernel, stride=1, bias=True, activate=True):
         super().__init__()
         padding = tuple((size - 1) // 2 for size in kernel)
-        self.conv = nn.Conv3d(inputs, outputs, kernel, stride, padding, bias=bias)
-        self.norm = nn.InstanceNorm3d(outputs, eps=1e-5, affine=True)
+        self.conv = _layer("Conv", kernel)(inputs, outputs, kernel, stride, padding, bias=bias)
+        self.norm = _layer("InstanceNorm", kernel)(outputs, eps=1e-5, affine=True)
         parts = [self.conv, self.norm]
         if activate:
             self.nonlin = nn.LeakyReLU(_SLOPE, inplace=True)
@@ -178,9 +181,10 @@ class _ResidualBlock(nn.Module):
         self.nonlin2 = nn.LeakyReLU(_SLOPE, inplace=True)
         self.skip = nn.Sequential()
         if math.prod(stride) != 1:
-            self.skip.append(nn.AvgPool3d(stride, stride))
+            self.skip.append(_layer("AvgPool", kernel)(stride, stride))
         if inputs != outputs:
-            self.skip.append(_ConvNormAct(inputs, outputs, (1, 1, 1), bias=False, activate=False))
+            point = (1,) * len(kernel)
+            self.skip.append(_ConvNormAct(inputs, outputs, point, bias=False, activate=False))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.nonlin2(self.conv2(self.conv1(x)) + self.skip(x))
@@ -197,15 +201,14 @@ class _Blocks(nn.Module):
         return self.blocks(x)
 
 
-class _Convs(nn.Module):
-    """The stem, or one decoder stage."""
+class ConvStack(nn.Module):
+    """``count`` convolutions, the first with ``stride``: the stem, or a stage without residuals."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: Shape, count: int = 1):
+    def __init__(self, inputs: int, outputs: int, kernel: Shape, count: int = 1, stride=1):
         super().__init__()
-        channels = [inputs] + [outputs] * count
-        self.convs = nn.Sequential(
-            *(_ConvNormAct(channels[i], outputs, kernel) for i in range(count))
-        )
+        first = _ConvNormAct(inputs, outputs, kernel, stride)
+        rest = [_ConvNormAct(outputs, outputs, kernel) for _ in range(count - 1)]
+        self.convs = nn.Sequential(first, *rest)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.convs(x)
@@ -216,11 +219,12 @@ class _Encoder(nn.Module):
 
     def __init__(self, in_channels, features, strides, kernels, blocks):
         super().__init__()
-        self.stem = _Convs(in_channels, features[0], kernels[0])
+        self.stem = ConvStack(in_channels, features[0], kernels[0])
         stages, inputs = [], features[0]
         for outputs, stride, kernel, count in zip(features, strides, kernels, blocks, strict=True):
             first = _ResidualBlock(inputs, outputs, kernel, stride)
-            rest = [_ResidualBlock(outputs, outputs, kernel, (1, 1, 1)) for _ in range(count - 1)]
+            point = (1,) * len(kernel)
+            rest = [_ResidualBlock(outputs, outputs, kernel, point) for _ in range(count - 1)]
             stages.append(_Blocks([first, *rest]))
             inputs = outputs
         self.stages = nn.Sequential(*stages)
@@ -234,7 +238,7 @@ class _Encoder(nn.Module):
         return outputs
 
 
-class _Decoder(nn.Module):
+class UNetDecoder(nn.Module):
     """Transposed convolution, concatenation with the skip, convolutions; coarsest stage first.
 
     Holds the encoder as a second name for it, as the published state dicts do.
@@ -246,11 +250,13 @@ class _Decoder(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.stages, self.transpconvs, self.seg_layers = (nn.ModuleList() for _ in range(3))
-        for i in range(len(features) - 1, 0, -1):
+        up, head = _layer("ConvTranspose", kernels[0]), _layer("Conv", kernels[0])
+        counts = [convs] * (len(features) - 1) if isinstance(convs, int) else convs
+        for i, count in zip(range(len(features) - 1, 0, -1), counts, strict=True):
             below, here = features[i], features[i - 1]
-            self.transpconvs.append(nn.ConvTranspose3d(below, here, strides[i], strides[i]))
-            self.stages.append(_Convs(2 * here, here, kernels[i - 1], convs))
-            self.seg_layers.append(nn.Conv3d(here, out_channels, 1))
+            self.transpconvs.append(up(below, here, strides[i], strides[i]))
+            self.stages.append(ConvStack(2 * here, here, kernels[i - 1], count))
+            self.seg_layers.append(head(here, out_channels, 1))
 
     def forward(self, skips: list[Tensor]) -> Tensor | list[Tensor]:
         """``skips`` are the encoder's outputs, the finest first."""
@@ -263,14 +269,19 @@ class _Decoder(nn.Module):
         return outputs[::-1] if self.deep_supervision else outputs[0]
 
 
-def _initialize(module: nn.Module) -> None:
+def initialize(module: nn.Module) -> None:
     """He initialization; residual branches start at zero, so that blocks start as identities."""
-    if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
+    if isinstance(module, nn.Conv3d | nn.ConvTranspose3d | nn.Conv2d | nn.ConvTranspose2d):
         nn.init.kaiming_normal_(module.weight, a=_SLOPE)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     elif isinstance(module, _ResidualBlock):
         nn.init.zeros_(module.conv2.norm.weight)
+
+
+def _layer(name: str, kernel: Shape) -> type[nn.Module]:
+    """torch's layer of that name for as many dimensions as ``kernel`` has."""
+    return getattr(nn, f"{name}{len(kernel)}d")
 
 
 def _tuples(value):

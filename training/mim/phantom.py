@@ -178,9 +178,8 @@ def _run(arguments: argparse.Namespace) -> str:
         from mim.phantom_preview import save_preview
 
         save_preview(make_phantom(task, seed, arguments.size), TASKS[task], arguments.preview)
-    kind = "studies" if arguments.study else "cases"
-    sequences = ", ".join(TASKS[task].sequences)
-    return f"Wrote {total} {task} phantom {kind} ({sequences}) to {folder.resolve()}"
+    what = f"{total} {task} phantom{'s' * (total != 1)} ({', '.join(TASKS[task].sequences)})"
+    return f"Wrote {what} to {folder.resolve()}"
 
 
 def main(arguments: list[str] | None = None) -> int:

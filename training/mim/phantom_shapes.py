@@ -39,7 +39,7 @@ class Space:
         ]
         self.z, self.y, self.x = np.meshgrid(*self.axes, indexing="ij")
         self._textures: dict = {}
-        self._slack = 0.0  # how far `bend` has moved a coordinate at most
+        self._slack = 0.0  # how far a coordinate has been moved at most
 
     def noise(self, scale: float | Point) -> np.ndarray:
         """A Gaussian random field (z, y, x) of unit variance; ``scale`` in mm, one or (z, y, x)."""
@@ -70,10 +70,7 @@ class Space:
 
     def stretch(self, x: float, y: float, z: float) -> None:
         """Scale what is drawn afterwards along each axis."""
-        factors = (1 / x - 1, 1 / y - 1, 1 / z - 1)
-        self.displace(
-            *(a * float(f) for a, f in zip((self.x, self.y, self.z), factors, strict=True))
-        )
+        self.displace(self.x * (1 / x - 1), self.y * (1 / y - 1), self.z * (1 / z - 1))
 
     def displace(self, dx: np.ndarray, dy: np.ndarray, dz: np.ndarray) -> None:
         """Add fields in mm to the coordinates: what is drawn next moves by their negative."""

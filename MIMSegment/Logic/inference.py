@@ -1,0 +1,135 @@
+"""Running a package on an image: sessions, and what to do when memory runs out.
+
+The order is: fewer windows at once, then smaller windows where the network allows other sizes,
+then the next device. Every step is told to the caller.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from MIMSegment.Logic.batching import BatchSize
+from MIMSegment.Logic.engine import Progress, Segmentation, segment
+from MIMSegment.Logic.errors import DeviceError, OutOfMemory, PackageError
+from MIMSegment.Logic.package import ModelPackage
+from MIMSegment.Logic.session import Session
+from MIMSegment.Logic.spec import ModelSpec
+from MIMSegment.Logic.volume import Volume
+
+_GPU_BATCH = 8
+_SMALLEST_WINDOW = 16  # voxels along an axis; smaller ones see too little to be of use
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class InferenceOptions:
+    """How to run a package.
+
+    ``device`` and ``precision`` as in `runtime.open_session`; ``trusted`` allows TorchScript, which
+    is code; ``wanted`` keeps only these label values; ``mirror`` False leaves out the mirrored
+    predictions that a package may ask for (2 to 8 times faster, slightly less accurate).
+    """
+
+    device: str = "auto"
+    precision: str | None = None
+    threads: int | None = None
+    trusted: bool = False
+    wanted: tuple[int, ...] | None = None
+    mirror: bool = True
+
+
+def run_package(
+    volume: Volume,
+    package: ModelPackage,
+    options: InferenceOptions | None = None,
+    report: Report = lambda sentence: None,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    opened: Callable[[Sequence[Session]], None] = lambda sessions: None,
+) -> Segmentation:
+    """Segment ``volume`` (c, z, y, x) with ``package``, stepping down when memory runs out.
+
+    ``report`` gets sentences for the user, the first of which says what it runs on; ``opened`` gets
+    the sessions, for `terminate`. Raises PackageError, DeviceError, OutOfMemory, Cancelled.
+    """
+    options = options or InferenceOptions()
+    spec = package.spec if options.mirror else replace(package.spec, mirror_axes=())
+    _check_wanted(options, package)
+    failure: DeviceError | None = None
+    for sessions in _sessions(package, options, report):
+        opened(sessions)
+        report(f"Runs on {sessions[0].description}.")
+        limit = 1 if sessions[0].device in ("cpu", "openvino") else _GPU_BATCH
+        for smaller in _with_smaller_windows(spec, sessions[0]):
+            if smaller.patch != spec.patch:
+                report(f"Out of memory: now with windows of {smaller.patch} voxels.")
+            try:
+                batch = BatchSize(limit, report)
+                return segment(
+                    volume, smaller, sessions, progress, cancelled, options.wanted, batch
+                )
+            except OutOfMemory as error:
+                failure = error
+        report(f"Out of memory on {sessions[0].device}.")
+    raise failure or DeviceError("No device can run this model.")
+
+
+def _sessions(package: ModelPackage, options: InferenceOptions, report: Report):
+    """Yield the opened networks of the package on one device after the other."""
+    from MIMSegment.Logic.runtime import fallback_order, open_session
+
+    spec, failures = package.spec, []
+    for device in fallback_order(options.device):
+        precision = options.precision if device == options.device else None
+        try:
+            sessions = [
+                open_session(path, device, precision, options.threads, options.trusted)
+                for path in package.model_paths
+            ]
+        except DeviceError as error:
+            failures.append(error)
+            if device == options.device:
+                report(f"{error} Trying the next device.")
+            continue
+        for session in sessions:
+            session.check_channels(len(spec.inputs), len(spec.channel_labels), str(package.path))
+        yield sessions
+    if failures and len(failures) == len(fallback_order(options.device)):
+        raise failures[-1]
+
+
+def _with_smaller_windows(spec: ModelSpec, session: Session) -> Iterator[ModelSpec]:
+    """The spec, and then with ever smaller patches if the network takes other sizes."""
+    factors = _size_factors(session.input_shape[-spec.dims :])
+    while True:
+        yield spec
+        if factors is None:
+            return
+        patch = list(spec.patch)
+        first = 3 - spec.dims
+        axis = max(range(first, 3), key=lambda a: patch[a])
+        factor = factors[axis - first]
+        patch[axis] = -(-patch[axis] // (2 * factor)) * factor
+        if patch[axis] < _SMALLEST_WINDOW or tuple(patch) == spec.patch:
+            return
+        spec = replace(spec, patch=tuple(patch))
+
+
+def _size_factors(shape: Sequence[int | str | None]) -> list[int] | None:
+    """Sizes along each axis must be multiples of these; None when the file fixes them.
+
+    An exported axis of free size is named like ``8*z``.
+    """
+    if any(isinstance(size, int) for size in shape):
+        return None
+    return [int(m[0]) if (m := re.match(r"\d+", str(size))) else 1 for size in shape]
+
+
+def _check_wanted(options: InferenceOptions, package: ModelPackage) -> None:
+    known = {label.value for label in package.labels}
+    unknown = sorted(set(options.wanted or ()) - known)
+    if unknown:
+        raise PackageError(f"{package.title} has no structure with label {unknown[0]}.")
