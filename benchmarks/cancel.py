@@ -22,8 +22,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from MIMSegment.Logic.inference import InferenceOptions
 from MIMSegment.Logic.job_folder import EVENTS
-from MIMSegment.Logic.jobs import JobOptions, JobQueue, JobState
+from MIMSegment.Logic.jobs import JobQueue, JobState
 from MIMSegment.Logic.labels import Label
 from MIMSegment.Logic.matching import InputSpec
 from MIMSegment.Logic.package import ModelPackage, write_package
@@ -67,7 +68,7 @@ def main() -> None:
 
 def measure_window(queue: JobQueue, volume: Volume, package: ModelPackage) -> float:
     """Seconds that the network needs for its second window."""
-    job = queue.submit(volume, package.path, JobOptions(device="cpu"))
+    job = queue.submit(volume, package.path, InferenceOptions(device="cpu"))
     times = []
     for count in (1, 2):
         wait_for_window(queue, job, count)
@@ -81,7 +82,7 @@ def measure_cancel(
     queue: JobQueue, volume: Volume, package: ModelPackage, folder: Path, delay: float
 ) -> float:
     """Seconds from a cancel to worker and folder gone, ``delay`` seconds into the second window."""
-    job = queue.submit(volume, package.path, JobOptions(device="cpu"))
+    job = queue.submit(volume, package.path, InferenceOptions(device="cpu"))
     wait_for_window(queue, job, 1)
     (job_folder,) = folder.iterdir()
     pid = json.loads((job_folder / EVENTS).read_text().splitlines()[0])["pid"]

@@ -46,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
         help="image file (NIfTI, NRRD, MHA) or DICOM folder; several for a model with several "
         "inputs, in any order, or NAME=INPUT to say which is which",
     )
-    segment.add_argument("--model", "-m", required=True, help="model package (folder)")
+    segment.add_argument(
+        "--model", "-m", required=True, help="model package: a folder, a zip, or an id"
+    )
     segment.add_argument(
         "--output",
         "-o",
@@ -54,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="OUT",
         help="result: .seg.nrrd (Slicer segmentation), .nrrd, .nii.gz or .mha (label image)",
     )
-    segment.add_argument("--threads", type=int, help="CPU threads (default: all)")
+    _add_inference_options(segment)
     segment.add_argument("--quiet", "-q", action="store_true", help="no progress")
     segment.set_defaults(run=_segment)
     _add_scene(commands)
@@ -62,6 +64,38 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("model", help="model package (folder)")
     info.set_defaults(run=_info)
     return parser
+
+
+def _add_inference_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto, cpu, openvino, cuda, directml ...")
+    parser.add_argument("--precision", help="float32, bfloat16 or float16 (default: the fastest)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
+    parser.add_argument(
+        "--no-mirroring",
+        action="store_true",
+        help="leave out the mirrored predictions that some models ask for: faster",
+    )
+    parser.add_argument(
+        "--structures", nargs="+", type=int, metavar="LABEL", help="keep only these label values"
+    )
+    parser.add_argument(
+        "--trust-torchscript",
+        action="store_true",
+        help="run a TorchScript model, which is a program, because you know where it comes from",
+    )
+
+
+def _options(arguments: argparse.Namespace):
+    from MIMSegment.Logic.inference import InferenceOptions
+
+    return InferenceOptions(
+        arguments.device,
+        arguments.precision,
+        arguments.threads,
+        arguments.trust_torchscript,
+        tuple(arguments.structures) if arguments.structures else None,
+        not arguments.no_mirroring,
+    )
 
 
 def _add_scene(commands) -> None:
@@ -80,18 +114,15 @@ def _add_scene(commands) -> None:
 
 
 def _segment(arguments: argparse.Namespace) -> None:
-    from MIMSegment.Logic.engine import segment
+    from MIMSegment.Logic.inference import run_package
     from MIMSegment.Logic.inputs import read_inputs
     from MIMSegment.Logic.package import load_package
-    from MIMSegment.Logic.runtime import OnnxSession
     from MIMSegment.Logic.segmentation_file import check_output_path, write_segmentation
+    from MIMSegment.Logic.store import PackageStore
 
     output = check_output_path(arguments.output)
-    package = load_package(arguments.model)
-    spec = package.spec
-    session = OnnxSession(package.model_paths[0], arguments.threads)
-    session.check_channels(len(spec.inputs), len(spec.channel_labels), str(package.path))
-    volume, explanation = read_inputs(arguments.inputs, spec)
+    package = load_package(PackageStore().find(arguments.model))
+    volume, explanation = read_inputs(arguments.inputs, package.spec)
     for line in explanation:
         print(line)
     for warning in volume.warnings:
@@ -102,7 +133,7 @@ def _segment(arguments: argparse.Namespace) -> None:
         )
     began = time.perf_counter()
     progress = None if arguments.quiet else _show_progress
-    result = segment(volume, spec, session, progress)
+    result = run_package(volume, package, _options(arguments), print, progress)
     write_segmentation(result, package.labels, output, f"{package.id} {package.version}")
     _print_volumes(result.volumes_ml(), package)
     print(f"Wrote {output} in {time.perf_counter() - began:.1f} s. {NOTICE}")

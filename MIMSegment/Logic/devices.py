@@ -134,7 +134,7 @@ def _run_child(device: str, env: Mapping[str, str], timeout: float, python: str)
     complaint = _native_complaint(stderr)
     if report.works or not complaint or complaint in report.reason:
         return report
-    return replace(report, reason=f"{report.reason} ({complaint})")
+    return replace(report, reason=f"{report.reason.rstrip('.')}: {complaint}.")
 
 
 def _from_json(text: str) -> DeviceReport:

@@ -32,7 +32,6 @@ DEVICES = ("cuda", "directml", "openvino")
 
 _RECORD = "runtime.json"
 _LIBRARIES = ("onnxruntime-gpu", "onnxruntime-directml", "openvino")
-_GB = 10**9
 # NVIDIA's minimum drivers for the CUDA that the builds on PyPI need.
 _CUDA_13_DRIVER, _CUDA_12_DRIVER = 580, 525
 # Slicer and other extensions rely on their numpy, so workers take that one too.
@@ -142,16 +141,17 @@ def _cuda(driver: str | None, platform: str) -> Requirement:
     found = re.match(r"\d+", driver)
     major = int(found[0]) if found else 0
     if major >= _CUDA_13_DRIVER:
-        name, package, cuda = "ort-cu13", "onnxruntime-gpu[cuda,cudnn]>=1.27", 13
+        cuda, version, sizes = 13, ">=1.27", (1.6, 2.5)
     elif major >= _CUDA_12_DRIVER:
-        name, package, cuda = "ort-cu12", "onnxruntime-gpu[cuda,cudnn]>=1.24,<1.27", 12
+        cuda, version, sizes = 12, ">=1.24,<1.27", (2.0, 3.3)
     else:
         raise DeviceError(
             f"The NVIDIA driver {driver} is too old for CUDA 12; update it to {_CUDA_13_DRIVER} "
             f"or newer ({_CUDA_12_DRIVER} at least)."
         )
     return Requirement(
-        name, "cuda", (package,), round(1.6 * _GB), round(2.5 * _GB),
+        f"ort-cu{cuda}", "cuda", (f"onnxruntime-gpu[cuda,cudnn]{version}",),
+        *(round(gigabytes * 1e9) for gigabytes in sizes),
         f"The NVIDIA driver {driver} runs CUDA {cuda}.",
     )  # fmt: skip
 

@@ -58,7 +58,7 @@ def run_package(
     options = options or InferenceOptions()
     spec = package.spec if options.mirror else replace(package.spec, mirror_axes=())
     _check_wanted(options, package)
-    failure: DeviceError | None = None
+    failure: DeviceError = DeviceError("No device can run this model.")
     for sessions in _sessions(package, options, report):
         opened(sessions)
         report(f"Runs on {sessions[0].description}.")
@@ -74,7 +74,7 @@ def run_package(
             except OutOfMemory as error:
                 failure = error
         report(f"Out of memory on {sessions[0].device}.")
-    raise failure or DeviceError("No device can run this model.")
+    raise failure
 
 
 def _sessions(package: ModelPackage, options: InferenceOptions, report: Report):
@@ -82,7 +82,7 @@ def _sessions(package: ModelPackage, options: InferenceOptions, report: Report):
     from MIMSegment.Logic.runtime import fallback_order, open_session
 
     spec, failures = package.spec, []
-    for device in fallback_order(options.device):
+    for device in (devices := fallback_order(options.device)):
         precision = options.precision if device == options.device else None
         try:
             sessions = [
@@ -97,7 +97,7 @@ def _sessions(package: ModelPackage, options: InferenceOptions, report: Report):
         for session in sessions:
             session.check_channels(len(spec.inputs), len(spec.channel_labels), str(package.path))
         yield sessions
-    if failures and len(failures) == len(fallback_order(options.device)):
+    if len(failures) == len(devices):
         raise failures[-1]
 
 

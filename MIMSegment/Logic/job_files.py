@@ -4,6 +4,7 @@
     geometry.json   grid and name of the input
     input.npy       voxels (c, z, y, x); the worker maps it into memory
     labels.npy      result (z, y, x)
+    summary.json    confidence and doubtful places of the result
     cancel          exists when the job shall stop
     events.jsonl    the worker's stdout: one JSON object per line
     stderr.txt      everything else that the worker and its libraries print
@@ -16,36 +17,26 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from MIMSegment.Logic.diskspace import check_free_space, human_size
+from MIMSegment.Logic.doubt import DoubtfulPlace
 from MIMSegment.Logic.engine import Segmentation
 from MIMSegment.Logic.errors import OutputError
 from MIMSegment.Logic.files import replacing
+from MIMSegment.Logic.inference import InferenceOptions
 from MIMSegment.Logic.job_folder import JOB
 from MIMSegment.Logic.processes import start_time
 from MIMSegment.Logic.volume import Geometry, Volume
 
 _INPUT, _GEOMETRY, _LABELS = "input.npy", "geometry.json", "labels.npy"
+_SUMMARY = "summary.json"
 
 
-@dataclass(frozen=True)
-class JobOptions:
-    """How to run the model: the arguments of `runtime.open_session`.
-
-    ``trusted``: the user knows where a TorchScript network comes from and lets it run.
-    """
-
-    device: str = "auto"
-    precision: str | None = None
-    threads: int | None = None
-    trusted: bool = False
-
-
-def write_job(folder: Path, volume: Volume, package: Path, options: JobOptions) -> None:
+def write_job(folder: Path, volume: Volume, package: Path, options: InferenceOptions) -> None:
     """Write all that the worker needs, which is not the volume's header.
 
     Raises OutputError with the sizes when the disk is full.
@@ -66,19 +57,31 @@ def write_job(folder: Path, volume: Volume, package: Path, options: JobOptions) 
         raise OutputError(f"{what} could not be written: {error.strerror}.") from None
 
 
-def read_job(folder: Path) -> tuple[Volume, Path, JobOptions]:
+def read_job(folder: Path) -> tuple[Volume, Path, InferenceOptions]:
     """What `write_job` wrote; the voxels are mapped from the file, not read."""
     grid = json.loads((folder / _GEOMETRY).read_text(encoding="ascii"))
     job = json.loads((folder / JOB).read_text(encoding="ascii"))
     array = np.load(folder / _INPUT, mmap_mode="r")
     geometry = Geometry(array.shape[1:], np.array(grid["ijk_to_lps"]))
     volume = Volume(array, geometry, grid["source"])
-    return volume, Path(job["package"]), JobOptions(**job["options"])
+    options = job["options"]
+    if options["wanted"] is not None:
+        options["wanted"] = tuple(options["wanted"])
+    return volume, Path(job["package"]), InferenceOptions(**options)
 
 
 def write_result(folder: Path, segmentation: Segmentation) -> None:
-    """Write the labels whole or not at all. Raises OutputError with the sizes on a full disk."""
-    _write_array(folder / _LABELS, segmentation.labels, "The result of the inference process")
+    """Write the result whole or not at all. Raises OutputError with the sizes on a full disk."""
+    what = "The result of the inference process"
+    summary = {
+        "confidence": list(segmentation.confidence.items()),
+        "doubtful": [asdict(place) for place in segmentation.doubtful],
+    }
+    try:
+        (folder / _SUMMARY).write_text(json.dumps(summary), encoding="ascii")
+    except OSError as error:
+        raise OutputError(f"{what} could not be written: {error.strerror}.") from None
+    _write_array(folder / _LABELS, segmentation.labels, what)
 
 
 def read_result(folder: Path, geometry: Geometry) -> Segmentation:
@@ -86,7 +89,12 @@ def read_result(folder: Path, geometry: Geometry) -> Segmentation:
     labels = np.load(folder / _LABELS)
     if labels.shape != tuple(geometry.shape):
         raise ValueError(f"labels of shape {labels.shape} for a grid of {geometry.shape}")
-    return Segmentation(labels, geometry)
+    summary = json.loads((folder / _SUMMARY).read_text(encoding="ascii"))
+    doubtful = (
+        DoubtfulPlace(tuple(place["position"]), place["label"], place["doubtful_ml"])
+        for place in summary["doubtful"]
+    )
+    return Segmentation(labels, geometry, dict(map(tuple, summary["confidence"])), tuple(doubtful))
 
 
 def _write_array(path: Path, array: np.ndarray, what: str, reserve: int = 0) -> None:

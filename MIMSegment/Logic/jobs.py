@@ -22,7 +22,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from MIMSegment.Logic.engine import Segmentation
-from MIMSegment.Logic.job_files import JobOptions, read_result, write_job
+from MIMSegment.Logic.inference import InferenceOptions
+from MIMSegment.Logic.job_files import read_result, write_job
 from MIMSegment.Logic.job_folder import create_folder, remove_folder, remove_stale_folders
 from MIMSegment.Logic.volume import Geometry, Volume
 from MIMSegment.Logic.worker_process import WorkerProcess
@@ -145,7 +146,7 @@ class JobQueue:
         return [task.job for task in self._tasks]
 
     def submit(
-        self, volume: Volume, package_path: str | Path, options: JobOptions | None = None
+        self, volume: Volume, package_path: str | Path, options: InferenceOptions | None = None
     ) -> Job:
         """Queue the segmentation of ``volume`` (c, z, y, x; channels in the model's order).
 
@@ -154,7 +155,7 @@ class JobQueue:
         """
         folder = create_folder(self._folder)
         try:
-            write_job(folder, volume, Path(package_path), options or JobOptions())
+            write_job(folder, volume, Path(package_path), options or InferenceOptions())
         except BaseException:
             remove_folder(folder)
             raise

@@ -18,7 +18,7 @@ from MIMSegment.Logic.device_report import DEVICES
 from MIMSegment.Logic.errors import DeviceError, PackageError
 from MIMSegment.Logic.session import BaseSession, Session, failure, is_out_of_memory, reason
 
-_AUTOMATIC = ("cuda", "directml", "openvino", "cpu")  # CoreML leaves 3D convolutions to the CPU
+_AUTOMATIC = ("cuda", "directml", "openvino", "cpu")  # CoreML has no 3D convolution
 _PROVIDERS = {
     # An exhaustive search for each new window shape would outlast many a volume.
     "cuda": ("CUDAExecutionProvider", {"cudnn_conv_algo_search": "HEURISTIC"}),
@@ -65,6 +65,14 @@ def open_session(
     raise failures[-1]
 
 
+def fallback_order(device: str) -> tuple[str, ...]:
+    """The devices to try for ``device``: itself and what is slower but has more memory."""
+    if device == "auto":
+        return _AUTOMATIC
+    later = _AUTOMATIC[_AUTOMATIC.index(device) + 1 :] if device in _AUTOMATIC else ("cpu",)
+    return (device, *later)
+
+
 def available_cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -98,7 +106,9 @@ class OnnxSession(BaseSession):
         library, complaints = _onnxruntime(device)
         self._threads = threads or available_cores()
         self._session = self._load(library, Path(path))
-        operations = self._check_provider(complaints)
+        assigned = _operations_by_provider(self._session)
+        if device != "cpu":
+            self._check_provider(assigned, complaints)
         image, logits = self._session.get_inputs()[0], self._session.get_outputs()[0]
         self._input = image.name
         self._dtype = np.float16 if image.type == "tensor(float16)" else np.float32
@@ -109,7 +119,9 @@ class OnnxSession(BaseSession):
                 f"ONNX Runtime calculates in the precision of the file, which is {self.precision}; "
                 f"for {precision} choose another device, or leave the precision open."
             )
-        where = f"CPU, {self._threads} threads" if device == "cpu" else f"{device}{operations}"
+        where = f"CPU, {self._threads} threads" if device == "cpu" else device
+        if leftover := sum(assigned.values()) - assigned.get(_PROVIDERS[device][0], 0):
+            where += f" ({leftover} of {sum(assigned.values())} operations on the CPU)"
         self.description = f"ONNX Runtime {library.__version__}, {where}, {self.precision}"
         self._options = library.RunOptions()
         self._options.log_severity_level = 4  # what it logs, it also raises
@@ -151,25 +163,20 @@ class OnnxSession(BaseSession):
                 f"({reason(error)}); get the package again."
             ) from None
 
-    def _check_provider(self, complaints: str) -> str:
-        """How many operations run elsewhere, as text; raises DeviceError when all of them do."""
-        if self.device == "cpu":
-            return ""
+    def _check_provider(self, assigned: dict[str, int], complaints: str) -> None:
+        """Raise DeviceError unless the provider has started and has something to do."""
         provider = _PROVIDERS[self.device][0]
-        assigned = _operations_by_provider(self._session)
         if provider not in self._session.get_providers():
+            why = f" ({complaints})" if complaints else ""
             raise DeviceError(
-                f"ONNX Runtime lists {provider} but could not start it "
-                f"({complaints or 'its libraries or the driver are missing or too old'})."
+                f"ONNX Runtime lists {provider} but could not start it{why}; its libraries or the "
+                "driver are missing or too old."
             )
-        if assigned and not assigned.get(provider):
+        if assigned and provider not in assigned:
             raise DeviceError(
                 f"{provider} cannot calculate any part of this network, it would run on the CPU; "
                 "choose another device."
             )
-        total = sum(assigned.values())
-        inside = assigned.get(provider, 0)
-        return f" ({total - inside} of {total} operations on the CPU)" if inside < total else ""
 
 
 class OpenVinoSession(BaseSession):

@@ -36,7 +36,7 @@ BINARY_LABELMAP = "Binary labelmap"
 CLOSED_SURFACE = "Closed surface"
 LABEL_VALUE_TAG = "MIMSegment.LabelValue"
 ATTRIBUTE_PREFIX = "MIMSegment."
-_REFERENCE_GEOMETRY = "Reference image geometry"
+REFERENCE_GEOMETRY = "Reference image geometry"
 # For Slicer's own surfaces: surface nets are eight times as fast as its default, and with this
 # factor small structures keep as much of their volume.
 SURFACE_PARAMETERS = {
@@ -81,9 +81,7 @@ def add_segmentation(
     node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", unique_name(scene, name))
     modifying = node.StartModify()
     segmentation = node.GetSegmentation()
-    segmentation.SetConversionParameter(
-        _REFERENCE_GEOMETRY, slicer.vtkSegmentationConverter.SerializeImageGeometry(labelmap)
-    )
+    _set_reference_image(segmentation, labelmap)
     for key, value in SURFACE_PARAMETERS.items():
         segmentation.SetConversionParameter(key, value)
     for label in label_table:
@@ -96,6 +94,14 @@ def add_segmentation(
     node.EndModify(modifying)
     _place_beside(scene, node, reference_node)
     return node
+
+
+def set_reference_geometry(node, geometry: Geometry) -> None:
+    """Make ``geometry``, in the node's own coordinates, the grid that edits and exports keep to."""
+    image = slicer.vtkOrientedImageData()
+    image.SetDimensions(*reversed(geometry.shape))
+    image.SetGeometryFromImageToWorldMatrix(vtk_matrix(LPS_TO_RAS @ geometry.ijk_to_lps))
+    _set_reference_image(node.GetSegmentation(), image)
 
 
 def provenance(node) -> dict[str, str]:
@@ -182,6 +188,11 @@ def _local_matrix(geometry: Geometry, reference_node) -> np.ndarray:
             "the volume that was segmented, or undo what moved it since."
         )
     return matrix  # exactly the reference's, so that Slicer never resamples
+
+
+def _set_reference_image(segmentation, image) -> None:
+    text = slicer.vtkSegmentationConverter.SerializeImageGeometry(image)
+    segmentation.SetConversionParameter(REFERENCE_GEOMETRY, text)
 
 
 def _shared_labelmap(labels: np.ndarray, matrix: np.ndarray, values: list[int]):

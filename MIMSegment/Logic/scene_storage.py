@@ -17,7 +17,8 @@ import slicer
 from MIMSegment.Logic.errors import InputError, OutputError
 from MIMSegment.Logic.files import replacing
 from MIMSegment.Logic.scene_core import new_scene, subject_item, unique_name, vtk_messages
-from MIMSegment.Logic.volume import itk
+from MIMSegment.Logic.scene_segments import REFERENCE_GEOMETRY, set_reference_geometry
+from MIMSegment.Logic.volume import Geometry, from_itk, itk
 
 _SEGMENTATION_SUFFIX = ".seg.nrrd"
 _REASON = re.compile(r"^\w+ \(0x[0-9a-f]+\): (?:\w+::\w+: )?(.+)$", re.MULTILINE)  # VTK's form
@@ -44,13 +45,15 @@ def load_segmentation(scene, path: str | Path, name: str | None = None):
     name = name or path.name.removesuffix(_SEGMENTATION_SUFFIX)
     storage = slicer.vtkMRMLSegmentationStorageNode()
     storage.SetFileName(str(path))
-    _check_image(path)
+    grid = _grid(path)
     node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", unique_name(scene, name))
     with vtk_messages() as messages:
         read = storage.ReadData(node)
     if not read:
         scene.RemoveNode(node)
         raise InputError(_failure(f"{path} cannot be read as a segmentation", messages))
+    if not node.GetSegmentation().GetConversionParameter(REFERENCE_GEOMETRY):
+        set_reference_geometry(node, grid)  # written by another program
     node.CreateDefaultDisplayNodes()
     subject_item(scene, node, "Segmentations")
     return node
@@ -120,10 +123,10 @@ def _existing(path: str | Path) -> Path:
     return path
 
 
-def _check_image(path: Path) -> None:
-    """Raise InputError for a damaged file: Slicer's own reader would end the process."""
+def _grid(path: Path) -> Geometry:
+    """The file's grid; InputError for a damaged file: Slicer's own reader would end the process."""
     try:
-        itk().ReadImage(str(path))
+        return from_itk(itk().ReadImage(str(path)), str(path)).geometry
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].removeprefix("sitk::ERROR: ")
         raise InputError(f"{path} cannot be read as a segmentation: {reason}") from None

@@ -25,7 +25,6 @@ import threading
 import time
 import traceback
 import types
-from dataclasses import asdict
 from pathlib import Path
 
 DONE, FAILED, STOPPED, MUTE = 0, 2, 3, 74
@@ -72,12 +71,12 @@ class Events:
 class Watchdog:
     """A thread that stops the job on request or when the parent has died.
 
-    ``session`` is the running network, which has ``terminate()``. Cancellation is cooperative
+    ``sessions`` are the running networks, which have ``terminate()``. Cancellation is cooperative
     because killing ``PythonSlicer``, a launcher, would not reach this interpreter.
     """
 
     def __init__(self, folder: Path):
-        self.session = None
+        self.sessions = ()
         self._folder = folder
         self._stop = threading.Event()
         self._orphaned = False
@@ -97,6 +96,7 @@ class Watchdog:
         """The last thing to call: removes the folder when nobody else will; returns ``code``."""
         from MIMSegment.Logic.job_folder import remove_folder
 
+        self._next_look = 0.0  # the parent may have died since the last look
         if self._orphaned or self._parent_gone():
             remove_folder(self._folder)
         return code
@@ -109,8 +109,8 @@ class Watchdog:
         self._stop.set()
         deadline = time.monotonic() + _GRACE
         while time.monotonic() < deadline:
-            if self.session is not None:  # asked again, as it may have been made just now
-                self.session.terminate()
+            for session in self.sessions:  # asked again, as they may have been made just now
+                session.terminate()
             time.sleep(_INTERVAL)
         os._exit(self.leave(STOPPED))
 
@@ -171,10 +171,9 @@ def _run_and_report(folder: Path, events: Events, watchdog: Watchdog) -> int:
 
 
 def _run(folder: Path, events: Events, watchdog: Watchdog) -> None:
-    from MIMSegment.Logic.engine import segment
+    from MIMSegment.Logic.inference import run_package
     from MIMSegment.Logic.job_files import read_job, write_result
     from MIMSegment.Logic.package import load_package
-    from MIMSegment.Logic.runtime import open_session
 
     def show(done: int, total: int) -> None:
         with contextlib.suppress(OSError):  # a full disk matters only for the result
@@ -184,14 +183,15 @@ def _run(folder: Path, events: Events, watchdog: Watchdog) -> None:
     events.send("stage", message="Checking the model package")
     package = load_package(path)
     events.send("stage", message="Loading the network")
-    session = open_session(package.model_paths[0], **asdict(options))
-    watchdog.session = session
-    events.send("device", description=session.description)
-    session.check_channels(
-        len(package.spec.inputs), len(package.spec.channel_labels), str(package.path)
-    )
-    events.send("stage", message="Preparing the image")
-    result = segment(volume, package.spec, session, show, watchdog.stopping)
+
+    def opened(sessions) -> None:
+        watchdog.sessions = sessions
+        events.send("device", description=sessions[0].description)
+
+    def report(sentence: str) -> None:
+        events.send("stage", message=sentence)
+
+    result = run_package(volume, package, options, report, show, watchdog.stopping, opened)
     events.send("stage", message="Writing the result")
     write_result(folder, result)
 

@@ -15,8 +15,9 @@ import pytest
 from MIMSegment.Logic import job_files
 from MIMSegment.Logic.engine import segment
 from MIMSegment.Logic.errors import Cancelled, OutputError, PackageError
+from MIMSegment.Logic.inference import InferenceOptions
 from MIMSegment.Logic.job_folder import create_folder
-from MIMSegment.Logic.jobs import JobOptions, JobQueue, JobState
+from MIMSegment.Logic.jobs import JobQueue, JobState
 from MIMSegment.Logic.package import load_package
 from MIMSegment.Logic.processes import start_time
 from MIMSegment.Logic.runtime import OnnxSession
@@ -29,8 +30,8 @@ BUSY = "import time; time.sleep(600)"
 BLOCKED = "import ctypes; ctypes.PyDLL(None).sleep(600)"  # holds the interpreter's lock
 NO_STDIN = '"$PYTHON" "$@" < /dev/null\nexit $?'
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="shell scripts and signals")
-CPU = JobOptions(device="cpu")
-ONE_THREAD = JobOptions(device="cpu", threads=1)
+CPU = InferenceOptions(device="cpu")
+ONE_THREAD = InferenceOptions(device="cpu", threads=1)
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +82,7 @@ def interpreter(tmp_path):
         script, program = tmp_path / "script.py", tmp_path / "python.sh"
         script.write_text(
             f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
-            f"from MIMSegment.Logic import engine\n{lines}\n"
+            f"from MIMSegment.Logic import inference\n{lines}\n"
             "import runpy\nsys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], None, '__main__')\n"
         )
         program.write_text(f'#!/bin/sh\nPYTHON="{sys.executable}"\nSCRIPT="{script}"\n{shell}\n')
@@ -120,7 +121,7 @@ def worker_pid(folder: Path) -> int:
 
 def hanging(how: str) -> str:
     """Lines for `interpreter`: the engine does one window and then hangs."""
-    return f"def hang(*args):\n    args[3](1, 5)\n    {how}\nengine.segment = hang"
+    return f"def hang(*args):\n    args[3](1, 5)\n    {how}\ninference.segment = hang"
 
 
 def run(queue, volume, package):
@@ -250,14 +251,14 @@ def test_a_cancel_reaches_the_running_network(interpreter, folder, volume, packa
         "def run(volume, spec, predict, *_):\n"
         "    import threading\n"
         "    stopped = threading.Event()\n"
-        "    predict.terminate = stopped.set\n"
+        "    predict[0].terminate = stopped.set\n"
         "    stopped.wait()\n"
         "    raise Cancelled\n"
-        "engine.segment = run"
+        "inference.segment = run"
     )
     with JobQueue(python=python, folder=folder) as queue:
         job = queue.submit(volume, package.path, CPU)
-        until(lambda: job.message == "Preparing the image", queue)
+        until(lambda: job.message.startswith("Runs on"), queue)
         (job_folder,) = folder.iterdir()
         (job_folder / "cancel").touch()  # beside the queue, which would kill
         until(has_event(folder, "cancelled"))
@@ -323,7 +324,7 @@ def test_a_killed_worker_is_a_failed_job(queue, folder, big_volume, slow_package
 
 @POSIX
 def test_a_native_crash_is_a_failed_job_with_a_trace(interpreter, folder, volume, package):
-    python = interpreter("import ctypes\nengine.segment = lambda *_: ctypes.string_at(0)")
+    python = interpreter("import ctypes\ninference.segment = lambda *_: ctypes.string_at(0)")
     with JobQueue(python=python, folder=folder) as queue:
         job = run(queue, volume, package)
     assert job.state is JobState.FAILED
@@ -346,7 +347,7 @@ def test_a_native_crash_is_a_failed_job_with_a_trace(interpreter, folder, volume
 def test_any_failure_is_one_sentence(interpreter, folder, volume, package, failure, kind, message):
     python = interpreter(
         "from MIMSegment.Logic.errors import InputError\n"
-        f"def fail(v, *_):\n    {failure}\nengine.segment = fail"
+        f"def fail(v, *_):\n    {failure}\ninference.segment = fail"
     )
     with JobQueue(python=python, folder=folder) as queue:
         job = run(queue, volume, package)
@@ -361,7 +362,7 @@ def test_the_log_names_no_file_of_the_user(interpreter, folder, volume, package)
     python = interpreter(
         "def fail(v, *_):\n"
         f"    raise ValueError(f'{{v.source}} and {package.path}')\n"
-        "engine.segment = fail"
+        "inference.segment = fail"
     )
     with JobQueue(python=python, folder=folder) as queue:
         job = run(queue, volume, package)
@@ -373,7 +374,7 @@ def test_the_log_names_no_file_of_the_user(interpreter, folder, volume, package)
 @POSIX
 def test_what_libraries_print_does_not_disturb(interpreter, folder, volume, package):
     python = interpreter(
-        "real = engine.segment\n"
+        "real = inference.segment\n"
         "def noisy(*arguments):\n"
         "    import ctypes, os\n"
         "    c = ctypes.CDLL(None)\n"
@@ -382,7 +383,7 @@ def test_what_libraries_print_does_not_disturb(interpreter, folder, volume, pack
         "    os.write(1, b'half a line')\n"
         "    print('Grüße 画像', flush=True)\n"
         "    return real(*arguments)\n"
-        "engine.segment = noisy"
+        "inference.segment = noisy"
     )
     with JobQueue(python=python, folder=folder) as queue:
         job = run(queue, volume, package)
@@ -493,12 +494,13 @@ import sys, time
 sys.path[:0] = [{root!r}, {tests!r}]
 from pathlib import Path
 import numpy as np
-from MIMSegment.Logic.jobs import JobOptions, JobQueue
+from MIMSegment.Logic.inference import InferenceOptions
+from MIMSegment.Logic.jobs import JobQueue
 from MIMSegment.Logic.volume import Geometry, Volume
 array = np.random.default_rng(0).random((1, 48, 48, 144), np.float32)
 volume = Volume(array, Geometry.from_parts(array.shape[1:], (1, 1, 1)))
 queue = JobQueue(folder=Path({folder!r}), python={python!r})
-running = queue.submit(volume, {package!r}, JobOptions("cpu", threads=1))
+running = queue.submit(volume, {package!r}, InferenceOptions("cpu", threads=1))
 while running.done < 1:
     queue.poll()
     time.sleep(0.01)

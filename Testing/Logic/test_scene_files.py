@@ -12,10 +12,12 @@ import pytest
 pytest.importorskip("slicer", reason="the slicer-core wheel is not installed")
 
 from MIMSegment.Logic import scene as mrml
+from MIMSegment.Logic.engine import Segmentation
 from MIMSegment.Logic.errors import InputError, OutputError
 from MIMSegment.Logic.labels import Label
+from MIMSegment.Logic.segmentation_file import write_segmentation
 from MIMSegment.Logic.volume import from_itk, itk, read_volume
-from scene_cases import GRIDS, TABLE, gray_volume, labels_with_gaps, tag, zones
+from scene_cases import GRIDS, SHAPE, TABLE, draw, gray_volume, labels_with_gaps, tag, zones
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -89,10 +91,48 @@ def test_segmentation_file_keeps_values_names_colors_and_tags(scene, geometry, t
     assert grid.is_close(geometry, 1e-6)
 
 
+def test_saved_scene_keeps_patient_study_and_reference(scene, reference, tmp_path):
+    hierarchy = scene.GetSubjectHierarchyNode()
+    study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "Study 7")
+    hierarchy.SetItemParent(hierarchy.GetItemByDataNode(reference), study)
+    zones(scene, reference)
+    mrml.save_scene(scene, tmp_path / "case.mrb")
+    again = mrml.load_scene(tmp_path / "case.mrb")
+    hierarchy, node = again.GetSubjectHierarchyNode(), again.GetFirstNodeByName("Zones")
+    parent = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node))
+    assert hierarchy.GetItemName(parent) == "Study 7"
+    role = node.GetReferenceImageGeometryReferenceRole()
+    assert node.GetNodeReference(role) is again.GetFirstNodeByName("T2w")
+
+
 def test_loading_twice_gives_two_nodes(scene, segmentation, tmp_path):
     mrml.save_segmentation(segmentation, tmp_path / "Zones.seg.nrrd")
     names = [mrml.load_segmentation(scene, tmp_path / "Zones.seg.nrrd").GetName() for _ in "ab"]
     assert names == ["Zones_1", "Zones_2"]
+
+
+def test_overlapping_segments_are_stored_in_layers_and_keep_their_values(segmentation, tmp_path):
+    overlapping = np.zeros(SHAPE, bool)
+    overlapping[5:8, 8:14, 12:20] = True
+    draw(segmentation, "Segment_200", overlapping)
+    expected = labels_with_gaps()
+    expected[overlapping] = 200
+    mrml.save_segmentation(segmentation, tmp_path / "two.seg.nrrd")
+    back = mrml.load_segmentation(mrml.new_scene(), tmp_path / "two.seg.nrrd")
+    assert back.GetSegmentation().GetNumberOfLayers() == 2
+    np.testing.assert_array_equal(mrml.labels_from_segmentation(back)[0], expected)
+    assert mrml.segment_array(back, "Segment_7")[0].sum() == (labels_with_gaps() == 7).sum()
+
+
+@pytest.mark.parametrize("geometry", GRIDS.values(), ids=GRIDS.keys())
+def test_file_of_the_command_line_is_the_same_segmentation_in_a_scene(scene, geometry, tmp_path):
+    result = Segmentation(labels_with_gaps(), geometry)
+    write_segmentation(result, tuple(TABLE), tmp_path / "cli.seg.nrrd", "zones 1.0")
+    node = mrml.load_segmentation(scene, tmp_path / "cli.seg.nrrd")
+    assert mrml.label_table(node) == TABLE
+    labels, grid = mrml.labels_from_segmentation(node, TABLE)
+    np.testing.assert_array_equal(labels, labels_with_gaps())
+    assert grid.is_close(geometry, 1e-6)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"NRRD0004\ntype: int\n"])
