@@ -14,7 +14,8 @@ from vtkmodules.vtkCommonTransforms import vtkThinPlateSplineTransform  # noqa: 
 from MIMSegment.Logic import scene as mrml  # noqa: E402
 from MIMSegment.Logic.errors import GeometryError, InputError  # noqa: E402
 from MIMSegment.Logic.labels import Label  # noqa: E402
-from MIMSegment.Logic.scene_core import LPS_TO_RAS  # noqa: E402
+from MIMSegment.Logic.scene_core import LPS_TO_RAS
+from MIMSegment.Logic.scene_layers import set_reference_geometry
 from MIMSegment.Logic.volume import Geometry, Volume  # noqa: E402
 from scene_cases import (  # noqa: E402
     GRIDS,
@@ -179,6 +180,14 @@ def test_segments_say_that_they_are_automatic_and_by_which_algorithm(segmentatio
     assert entry.GetRegionObject().GetCodeMeaning() == "Prostate"
 
 
+def test_failure_leaves_no_half_made_node(scene, reference):
+    with pytest.raises(TypeError):
+        mrml.add_segmentation(
+            scene, labels_with_gaps(), GRIDS["oblique"], TABLE, "x", provenance={"when": object()}
+        )
+    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
+
+
 def test_provenance_is_kept_as_attributes(segmentation):
     assert segmentation.GetAttribute("MIMSegment.windows") == "12"
     assert mrml.provenance(segmentation) == {"package": 'zones "1" <&>; a:b', "windows": "12"}
@@ -240,6 +249,14 @@ def test_label_values_survive_edits_that_shrink_and_split_the_labelmap(segmentat
     assert mask.shape != SHAPE, "Slicer shrank it: this test would prove nothing otherwise"
     first = (cropped.ijk_to_lps @ [*np.argwhere(mask)[0][::-1], 1])[:3]
     np.testing.assert_allclose(first, (GRIDS["oblique"].ijk_to_lps @ [6, 4, 3, 1])[:3], atol=1e-6)
+
+
+def test_labels_follow_when_the_reference_grid_is_changed(segmentation):
+    flipped = Volume(labels_with_gaps()[None], GRIDS["oblique"]).reoriented("RAI")
+    set_reference_geometry(segmentation, flipped.geometry)
+    labels, grid = mrml.labels_from_segmentation(segmentation)
+    np.testing.assert_array_equal(labels, flipped.array[0])
+    assert grid.is_close(flipped.geometry, 1e-6)
 
 
 def test_segment_drawn_by_the_user_gets_a_free_value_or_a_clear_refusal(segmentation):

@@ -12,7 +12,7 @@ from MIMSegment.Logic import scene as mrml  # noqa: E402
 from MIMSegment.Logic.errors import GeometryError, OutputError  # noqa: E402
 from MIMSegment.Logic.labels import Label  # noqa: E402
 from MIMSegment.Logic.volume import Geometry, Volume, itk, read_volume  # noqa: E402
-from scene_cases import put_under, rigid  # noqa: E402
+from scene_cases import GRIDS, SHAPE, draw, gray_volume, put_under, rigid, zones  # noqa: E402
 
 GRID = Geometry.from_parts((40, 60, 60), (2, 1, 1), (-30, -30, 100))  # LPS: x to left, y to back
 RED = (slice(26, 34), slice(6, 16), slice(40, 52))  # patient's left, front, above
@@ -177,6 +177,19 @@ def test_surface_encloses_the_volume_of_its_segment_facing_outwards(scene, store
         points = vtk_to_numpy(surfaces[segment_id].GetPoints().GetData())
         normals = vtk_to_numpy(surfaces[segment_id].GetPointData().GetNormals())
         assert (np.einsum("ij,ij->i", points - bounds, normals) > 0).mean() > 0.95
+
+
+def test_surface_and_slice_follow_an_edit(scene):
+    reference = mrml.add_volume(scene, gray_volume(GRIDS["LPS"]), "image")
+    segmentation = zones(scene, reference, GRIDS["LPS"])
+    mask = np.zeros(SHAPE, bool)
+    mask[6:10, 12:18, 4:14] = True
+    draw(segmentation, "Segment_7", mask)
+    middle = (GRIDS["LPS"].ijk_to_lps @ [8.5, 14.5, 7.5, 1])[:3]
+    bounds = np.reshape(mrml.segment_surfaces(segmentation)["Segment_7"].GetBounds(), (3, 2))
+    np.testing.assert_allclose(bounds.mean(axis=1), middle * [-1, -1, 1], atol=0.5)
+    picture = mrml.render_slice(scene, reference, segmentation, "Axial", middle, (150, 150))
+    assert side(color(picture, 0)) == ("left", "lower")  # magenta, on the patient's right, behind
 
 
 def test_surfaces_are_added_for_slicers_3d_views_only_on_request(scene):

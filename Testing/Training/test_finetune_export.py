@@ -169,3 +169,21 @@ def test_evaluation_measures_on_the_images_own_grid(work):
     rows = evaluate_cases(entries, plan, oracle)
     summary = summarize(rows)
     assert summary["cases"] == 2 and summary["dice_per_class"]["right box"]["dice"] == 0.0
+
+
+def test_the_package_takes_smaller_windows_too(work):
+    from MIMSegment.Logic.inference import _with_smaller_windows
+
+    package = load_package(work / "package")
+    session = OnnxSession(package.model_paths[0])
+    patches = [spec.patch for spec in _with_smaller_windows(package.spec, session)]
+    content = load_checkpoint(work / "fine" / "last.pt")
+    network = build_network(NetworkConfig.from_dict(content["metadata"]["network"]))
+    network.load_state_dict(content["model"])
+    network.eval()
+    assert patches[0] == package.spec.patch
+    for size in [*patches, tuple(2 * d for d in network.divisor)]:
+        tile = np.random.default_rng(0).normal(size=(1, 1, *size)).astype(np.float32)
+        with torch.inference_mode():
+            expected = network(torch.from_numpy(tile)).numpy()
+        assert np.abs(session(tile) - expected).max() < 1e-3

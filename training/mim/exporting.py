@@ -60,7 +60,7 @@ def export_checkpoint(checkpoint: str | Path, folder: str | Path, options: Expor
     spec = _spec_with_provenance(plan, metadata)
     with tempfile.TemporaryDirectory() as scratch:
         model = Path(scratch) / "model.onnx"
-        export_onnx(network, len(spec.inputs), spec.patch, model)
+        export_onnx(network, len(spec.inputs), spec.patch, network.divisor, model)
         agreement = verify_onnx(network, model, _test_tiles(spec))
         title = options.title or plan["name"]
         package = write_package(

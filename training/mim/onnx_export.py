@@ -32,10 +32,23 @@ class Agreement:
     label_agreement: float
 
 
-def export_onnx(network: torch.nn.Module, channels: int, patch: Sequence[int], path: Path) -> None:
-    """Write ``network`` for inputs (any batch, channels, *patch) float32 to ``path``."""
-    example = torch.zeros(1, channels, *patch)
-    batch = {0: torch.export.Dim.DYNAMIC}
+def export_onnx(
+    network: torch.nn.Module,
+    channels: int,
+    patch: Sequence[int],
+    divisor: Sequence[int],
+    path: Path,
+) -> None:
+    """Write ``network`` for float32 inputs (batch, channels, *sizes) to ``path``.
+
+    Batch and sizes stay free, the latter in multiples of ``divisor``, which the file says in the
+    names of its axes ("8*z"); so an engine that runs out of memory can take smaller windows.
+    ``patch`` is only the size that it is traced with.
+    """
+    example = torch.zeros(2, channels, *patch)  # an extent of 1 would be taken for a constant
+    free = {0: torch.export.Dim.DYNAMIC}
+    for axis, (name, factor) in enumerate(zip("zyx"[-len(patch) :], divisor, strict=True), 2):
+        free[axis] = factor * torch.export.Dim(f"_{name}", min=1, max=4096 // factor)
     quiet = contextlib.redirect_stdout(io.StringIO())
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), quiet, torch.inference_mode():
@@ -49,7 +62,7 @@ def export_onnx(network: torch.nn.Module, channels: int, patch: Sequence[int], p
             external_data=False,
             input_names=["image"],
             output_names=["logits"],
-            dynamic_shapes=(batch,),
+            dynamic_shapes=(free,),
             optimize=True,
             verbose=False,
         )
