@@ -1,6 +1,10 @@
 """Write a fine-tuned network as a model package, and prove that the package computes the same.
 
     python training/export.py CHECKPOINT PACKAGE
+    python training/export.py --from-nnunet MODEL_FOLDER PACKAGE
+
+The second form converts a trained model of nnU-Net v2 (2d, 3d_fullres or 3d_lowres, one fold or an
+ensemble) with its preprocessing, so that the result is nnU-Net's.
 
 The package is a MONAI Bundle with models/model.onnx. It is checked before this command says that
 it is done: the ONNX file against the network in PyTorch, the metadata by MONAI's verify_metadata.
@@ -12,6 +16,7 @@ import argparse
 import sys
 
 from mim.exporting import ExportOptions, export_checkpoint
+from mim.nnunet_import import CHECKPOINT, export_nnunet
 from MIMSegment.Logic.errors import MIMSegmentError
 
 
@@ -20,8 +25,29 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint", help="last.pt of a run of finetune.py")
-    parser.add_argument("package", help="folder to write")
+    parser.add_argument(
+        "source", nargs="?", metavar="CHECKPOINT", help="last.pt of a run of finetune.py"
+    )
+    parser.add_argument("package", metavar="PACKAGE", help="folder to write")
+    nnunet = parser.add_argument_group("models of nnU-Net v2")
+    nnunet.add_argument(
+        "--from-nnunet",
+        metavar="MODEL_FOLDER",
+        help="folder TRAINER__PLANS__CONFIGURATION with plans.json, dataset.json and fold_*",
+    )
+    nnunet.add_argument(
+        "--folds",
+        type=lambda text: text.split(","),
+        default=[],
+        metavar="FOLDS",
+        help="folds of the ensemble, for example 0,1,2, or all (default: all numbered folds)",
+    )
+    nnunet.add_argument(
+        "--checkpoint",
+        default=CHECKPOINT,
+        metavar="NAME",
+        help="file in each fold, for example checkpoint_best.pth (default: %(default)s)",
+    )
     parser.add_argument("--id", help="lower-case name (default: the folder's name)")
     parser.add_argument("--title", help="what users read (default: the data set's name)")
     parser.add_argument("--version", default="1.0.0", help="default: %(default)s")
@@ -38,11 +64,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--phantom", action="store_true", help="trained on digital phantoms: users are warned"
     )
-    arguments = vars(parser.parse_args(argv))
+    arguments = vars(parser.parse_intermixed_args(argv))
+    source, package = arguments.pop("source"), arguments.pop("package")
+    folds, checkpoint = arguments.pop("folds"), arguments.pop("checkpoint")
+    model_folder = arguments.pop("from_nnunet")
+    if (source is None) == (model_folder is None):
+        parser.error("give either a CHECKPOINT or --from-nnunet MODEL_FOLDER")
+    options = ExportOptions(**arguments)
     try:
-        summary = export_checkpoint(
-            arguments.pop("checkpoint"), arguments.pop("package"), ExportOptions(**arguments)
-        )
+        if model_folder is None:
+            summary = export_checkpoint(source, package, options)
+        else:
+            summary = export_nnunet(model_folder, package, options, folds, checkpoint)
     except MIMSegmentError as error:
         print(f"export: error: {error}", file=sys.stderr)
         return 2

@@ -231,11 +231,37 @@ def runtime_for(device: str, root: Path | None = None) -> str | None:
     return names[-1] if names else None
 
 
+def runtimes_for(device: str, root: Path | None = None) -> tuple[str, ...]:
+    """The installed runtimes that a process needs for ``device`` and what it may fall back to.
+
+    ``device`` as in `runtime.open_session`. None for ``cpu``, so that a broken runtime can never
+    take the last resort away.
+    """
+    first = {"auto": ("cuda", "directml"), "cuda": ("cuda",), "directml": ("directml",)}
+    names = [runtime_for(wanted, root) for wanted in first.get(device, ())]
+    names = [name for name in names if name][:1]  # they are builds of one library
+    if device not in ("cpu", "coreml"):
+        names.append(runtime_for("openvino", root))
+    return tuple(name for name in names if name)
+
+
 def worker_environment(*names: str, root: Path | None = None) -> dict[str, str]:
     """What to add to a worker's environment so that it sees these runtimes before all else."""
-    folders = [str(_find(name, root).path) for name in names]
+    folders = _folders(names, root)
     inherited = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
     return {"PYTHONPATH": os.pathsep.join(folders + inherited)} if folders else {}
+
+
+def activate(*names: str, root: Path | None = None) -> None:
+    """Let this process see these runtimes before all else; for programs without a worker.
+
+    To be called before the first session is opened.
+    """
+    sys.path[:0] = _folders(names, root)
+
+
+def _folders(names: Sequence[str], root: Path | None) -> list[str]:
+    return [str(_find(name, root).path) for name in names]
 
 
 def add_arguments(commands) -> None:

@@ -62,7 +62,9 @@ def prepare(volume: Volume, plan: Preprocessing) -> tuple[np.ndarray, WorkingGri
         geometry = geometry.cropped(start, array.shape[1:])
     shape = working_shape(geometry, plan)
     target = geometry.resized(shape)
-    rule = (geometry.spacing, target.spacing)
+    # The rule asks for the planned spacing: the grid's own differs by the rounding of its shape.
+    planned = (w or have for w, have in zip(plan.spacing, geometry.spacing, strict=True))
+    rule = (geometry.spacing, tuple(planned))
     orders = axis_orders(*rule, plan.image_order, plan.image_order_z, plan.anisotropy)
     result = np.empty((len(array), *shape), np.float32)
     for channel, normalization, out in zip(array, plan.normalization, result, strict=True):

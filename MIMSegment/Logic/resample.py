@@ -25,7 +25,8 @@ def axis_orders(shape_spacing, new_spacing, order: int, order_z: int, threshold:
     """
     for spacing in (np.asarray(shape_spacing, float), np.asarray(new_spacing, float)):
         if spacing.max() / spacing.min() > threshold:
-            coarse = np.flatnonzero(spacing == spacing.max())
+            # Equal spacings of an oblique image differ in their last digits.
+            coarse = np.flatnonzero(np.isclose(spacing, spacing.max(), rtol=1e-9, atol=0))
             if len(coarse) == 1:
                 return tuple(order_z if axis == coarse[0] else order for axis in range(3))
             return (order,) * 3
@@ -35,10 +36,15 @@ def axis_orders(shape_spacing, new_spacing, order: int, order_z: int, threshold:
 def resize(array: np.ndarray, shape, orders) -> np.ndarray:
     """Resize the last three axes of ``array`` to ``shape`` with one spline order (0, 1, 3) each.
 
-    Returns float32, or the input's own type where every order is 0. The result is clipped to the
-    range of the input, channel by channel, so cubic overshoot invents no intensity.
+    Returns float32, or the input's own type where every order is 0. Cubic axes are clipped to the
+    range of the input, so that overshoot invents no intensity: of the channel, or where another
+    axis has an order of its own, of each slice across that axis, as nnU-Net does.
     """
-    axes = sorted(range(3), key=lambda a: shape[a] / array.shape[a - 3])  # shrinking axes first
+    growth = [new / old for new, old in zip(shape, array.shape[-3:], strict=True)]
+    axes = sorted(range(3), key=growth.__getitem__)  # shrinking axes first
+    cubic = [a for a in axes if orders[a] > 1]
+    before = [a for a in axes if orders[a] == 0 and growth[a] < 1]  # drops slices: less to do
+    after = [a for a in axes if a not in (*before, *cubic)]
     channels = array.reshape(-1, *array.shape[-3:])
     if max(orders) == 0:
         out = np.empty((len(channels), *shape), array.dtype)
@@ -46,10 +52,15 @@ def resize(array: np.ndarray, shape, orders) -> np.ndarray:
         out = np.empty((len(channels), *shape), np.float32)
     for target, channel in zip(out, channels, strict=True):
         result = channel
-        for axis in axes:
+        for axis in before:
             result = _resize_axis(result, axis, shape[axis], orders[axis])
-        if max(orders) > 1:
-            result = np.clip(result, channel.min(), channel.max())
+        if cubic:
+            low, high = (f(result, axis=tuple(cubic), keepdims=True) for f in (np.min, np.max))
+            for axis in cubic:
+                result = _resize_axis(result, axis, shape[axis], orders[axis])
+            result = np.clip(result, low, high)
+        for axis in after:
+            result = _resize_axis(result, axis, shape[axis], orders[axis])
         target[...] = result
     return out.reshape(*array.shape[:-3], *shape)
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from MIMSegment.Logic.device_report import DEVICES
 from MIMSegment.Logic.errors import DeviceError, PackageError
+from MIMSegment.Logic.onnx_header import read_shapes
 from MIMSegment.Logic.session import BaseSession, Session, failure, is_out_of_memory, reason
 
 _AUTOMATIC = ("cuda", "directml", "openvino", "cpu")  # CoreML has no 3D convolution
@@ -201,8 +202,8 @@ class OpenVinoSession(BaseSession):
                 f"OpenVINO calculates in {self.precision} on this processor, not in {precision}; "
                 "leave the precision open."
             )
-        self.input_shape = _static_extents(compiled.input(0))
-        self.output_shape = _static_extents(compiled.output(0))
+        # OpenVINO forgets the names of free axes, which the choice of smaller windows needs.
+        self.input_shape, self.output_shape = read_shapes(self._path)
         half = compiled.input(0).element_type == library.Type.f16
         self._dtype = np.float16 if half else np.float32
         used_threads = compiled.get_property("INFERENCE_NUM_THREADS")
@@ -366,8 +367,3 @@ def _operations_by_provider(session) -> dict[str, int]:
         for part in session.get_provider_graph_assignment_info():
             counts[part.ep_name] = counts.get(part.ep_name, 0) + len(part.get_nodes())
     return counts
-
-
-def _static_extents(port) -> tuple[int | None, ...]:
-    shape = port.partial_shape
-    return tuple(n.get_length() if n.is_static else None for n in shape)

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from MIMSegment.Logic.scene_3d import render_3d
 from MIMSegment.Logic.scene_core import new_scene
+from MIMSegment.Logic.scene_labels import label_table, labels_from_segmentation, segment_array
 from MIMSegment.Logic.scene_segments import (
     Status,
     add_segmentation,
     get_status,
-    label_table,
-    labels_from_segmentation,
     provenance,
-    segment_array,
     set_status,
 )
 from MIMSegment.Logic.scene_slices import render_slice

@@ -20,7 +20,7 @@ from vtkmodules.vtkRenderingCore import (
 )
 
 from MIMSegment.Logic.scene_core import LPS_TO_RAS, numpy_matrix, parent_matrix, require_in
-from MIMSegment.Logic.scene_segments import image_matrix, layers, voxels
+from MIMSegment.Logic.scene_layers import image_matrix, layers, voxels
 from MIMSegment.Logic.scene_window import add_side_letters, offscreen_window, take_picture
 
 _RIGHT_IS_LEFT = True  # the patient's right on the left of the picture
@@ -64,7 +64,8 @@ def render_slice(
 
 
 def _aim(logic, slice_node, orientation: str, point, size: tuple[int, int]) -> None:
-    slice_node.SetOrientation(orientation)
+    if not slice_node.SetOrientation(orientation):
+        raise ValueError(f"no orientation {orientation}")
     logic.RotateSliceToLowestVolumeAxes()
     logic.ResizeSliceNode(*size)
     logic.FitSliceToBackground()

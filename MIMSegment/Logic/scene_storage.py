@@ -17,7 +17,7 @@ import slicer
 from MIMSegment.Logic.errors import InputError, OutputError
 from MIMSegment.Logic.files import replacing
 from MIMSegment.Logic.scene_core import new_scene, subject_item, unique_name, vtk_messages
-from MIMSegment.Logic.scene_segments import REFERENCE_GEOMETRY, set_reference_geometry
+from MIMSegment.Logic.scene_layers import REFERENCE_GEOMETRY, set_reference_geometry
 from MIMSegment.Logic.volume import Geometry, from_itk, itk
 
 _SEGMENTATION_SUFFIX = ".seg.nrrd"
@@ -62,13 +62,13 @@ def load_segmentation(scene, path: str | Path, name: str | None = None):
 def save_scene(scene, path: str | Path) -> None:
     """Write everything in ``scene`` to ``path`` (.mrb); OutputError when the file is incomplete."""
     path = _with_suffix(path, ".mrb")
-    unwritable = [n.GetName() for n in _data_nodes(scene) if "&" in n.GetName()]
+    names = [node.GetName() or "" for node in _nodes(scene, "vtkMRMLStorableNode")]
+    unwritable = [name for name in names if "&" in name]
     if unwritable:  # Slicer writes & unescaped, and cannot read the scene again
         raise OutputError(
             f"{path} could not be written: Slicer cannot store names with &; rename "
             f"{', '.join(unwritable)}."
         )
-    url, root = scene.GetURL(), scene.GetRootDirectory()
     with (
         replacing(path) as temporary,
         tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder,
@@ -76,10 +76,9 @@ def save_scene(scene, path: str | Path) -> None:
     ):
         bundle = Path(folder, path.name)  # Slicer names what is inside after the file
         written = scene.WriteToMRB(str(bundle))
-        scene.SetURL(url or "")
-        scene.SetRootDirectory(root or "")
         elements = _bundle_elements(bundle) if written else None
-        saved = [node for node in _data_nodes(scene) if node.GetSaveWithScene()]
+        nodes = _nodes(scene, "vtkMRMLVolumeNode") + _nodes(scene, "vtkMRMLSegmentationNode")
+        saved = [node for node in nodes if node.GetSaveWithScene()]
         if elements is None or any(node.GetID() not in elements for node in saved):
             raise OutputError(_failure(f"{path} could not be written", messages))
         os.replace(bundle, temporary)
@@ -146,12 +145,9 @@ def _failure(what: str, messages) -> str:
     return f"{what}: {reasons[-1].strip()}" if reasons else f"{what}."
 
 
-def _data_nodes(scene) -> list:
-    nodes = []
-    for class_name in ("vtkMRMLVolumeNode", "vtkMRMLSegmentationNode"):
-        count = scene.GetNumberOfNodesByClass(class_name)
-        nodes += [scene.GetNthNodeByClass(i, class_name) for i in range(count)]
-    return nodes
+def _nodes(scene, class_name: str) -> list:
+    count = scene.GetNumberOfNodesByClass(class_name)
+    return [scene.GetNthNodeByClass(i, class_name) for i in range(count)]
 
 
 def _holds_data(node) -> bool:

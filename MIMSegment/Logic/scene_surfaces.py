@@ -8,14 +8,14 @@ from vtkmodules.util.numpy_support import vtk_to_numpy
 from vtkmodules.util.vtkConstants import VTK_UNSIGNED_CHAR
 from vtkmodules.vtkFiltersCore import vtkPolyDataNormals, vtkReverseSense
 
-from MIMSegment.Logic.scene_segments import (
+from MIMSegment.Logic.scene_layers import (
     BINARY_LABELMAP,
     CLOSED_SURFACE,
-    SURFACE_PARAMETERS,
     image_matrix,
     layers,
     voxels,
 )
+from MIMSegment.Logic.scene_segments import SURFACE_PARAMETERS
 
 _SMOOTHING = "0.8"  # hides the steps of 3 mm slices; costs small lesions half of their volume
 _VOLUME_TOLERANCE = 0.02  # to which that volume is given back

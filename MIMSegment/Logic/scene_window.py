@@ -63,6 +63,7 @@ def add_side_letters(
         style.SetColor(color)
         style.SetJustificationToCentered()
         style.SetVerticalJustificationToCentered()
+        style.ShadowOn()  # also over bright bone
         renderer.AddViewProp(letter)
 
 

@@ -69,7 +69,7 @@ def zones(scene, reference_node=None, geometry: Geometry = GRIDS["oblique"]):
         "Zones",
         reference_node,
         provenance={"package": 'zones "1" <&>; a:b', "windows": 12},
-        algorithm="zones 1.0",
+        algorithm="zones 1.0 | a",
     )
 
 
@@ -96,12 +96,16 @@ def rigid(translation=(10.0, -20.0, 5.0)) -> np.ndarray:
     return matrix
 
 
-def draw(node, segment_id: str, mask: np.ndarray) -> None:
-    """Replace a segment of a `zones` node as Slicer's own editor does."""
+def draw(node, segment_id: str, mask: np.ndarray, first: int = 0) -> None:
+    """Replace a segment of a `zones` node as Slicer's own editor does.
+
+    ``mask`` (z, y, x) begins at index ``first`` of the x axis.
+    """
     segment = node.GetSegmentation().GetSegment(segment_id)
     labelmap = slicer.vtkOrientedImageData()
     labelmap.DeepCopy(segment.GetRepresentation("Binary labelmap"))
-    labelmap.SetExtent(0, SHAPE[2] - 1, 0, SHAPE[1] - 1, 0, SHAPE[0] - 1)
+    depth, height, width = mask.shape
+    labelmap.SetExtent(first, first + width - 1, 0, height - 1, 0, depth - 1)
     labelmap.AllocateScalars(3, 1)
     vtk_to_numpy(labelmap.GetPointData().GetScalars())[:] = mask.ravel()
     logic = slicer.vtkSlicerSegmentationsModuleLogic

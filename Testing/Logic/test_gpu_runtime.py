@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.metadata
+import importlib.util
 import json
 import os
 import shutil
@@ -305,6 +306,33 @@ def test_runtimes_come_before_all_else_in_the_order_given(root, monkeypatch):
     found = worker_environment("ort-cu13", "openvino")["PYTHONPATH"]
     assert found == os.pathsep.join([str(second), str(first), "elsewhere"])
     assert worker_environment() == {}
+
+
+@pytest.mark.parametrize(
+    ("device", "names"),
+    [
+        ("auto", ("ort-cu13", "openvino")),
+        ("cuda", ("ort-cu13", "openvino")),
+        ("directml", ("ort-directml", "openvino")),
+        ("openvino", ("openvino",)),
+        ("cpu", ()),
+    ],
+)
+def test_process_gets_the_runtimes_of_its_device_and_of_what_it_falls_back_to(root, device, names):
+    assert gpu_runtime.runtimes_for(device) == ()
+    put(root, "openvino", "openvino")
+    put(root, "ort-directml", "directml")
+    put(root, "ort-cu13", "cuda")
+    assert gpu_runtime.runtimes_for(device) == names
+
+
+def test_program_without_a_worker_sees_an_activated_runtime(root, monkeypatch):
+    folder = put(root, "openvino", "openvino")
+    (folder / "only_in_this_runtime.py").touch()
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    gpu_runtime.activate("openvino")
+    found = importlib.util.find_spec("only_in_this_runtime")
+    assert Path(found.origin).parent == folder
 
 
 @pytest.fixture

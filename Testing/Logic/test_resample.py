@@ -27,3 +27,19 @@ def test_coarse_axis_gets_its_own_order_by_the_anisotropy_rule():
     assert axis_orders((1, 1, 1), (1, 1, 5), 3, 0, 3.0) == (3, 3, 0)
     assert axis_orders((1, 1, 1), (1.5, 1.5, 2), 3, 0, 3.0) == (3, 3, 3)
     assert axis_orders((5, 5, 1), (1, 1, 1), 3, 0, 3.0) == (3, 3, 3)  # two coarse axes
+
+
+def test_cubic_overshoot_is_clipped_slice_by_slice_when_the_coarse_axis_is_apart():
+    image = np.random.default_rng(2).normal(size=(1, 6, 20, 24)).astype(np.float32)
+    image[0, 3] *= 100
+    resized = resize(image, (9, 31, 40), (0, 3, 3))[0]
+    source = np.clip(np.floor((np.arange(9) + 0.5) * 6 / 9), 0, 5).astype(int)
+    for plane, z in zip(resized, source, strict=True):
+        assert image[0, z].min() <= plane.min() and plane.max() <= image[0, z].max()
+        alone = resize(image[:, z : z + 1], (1, 31, 40), (0, 3, 3))[0, 0]
+        assert np.allclose(plane, alone, atol=1e-4)
+
+
+def test_two_equally_coarse_axes_of_an_oblique_image_are_not_taken_for_one():
+    noisy = (0.2, 1.25, 1.25 * (1 + 1e-15))
+    assert axis_orders(noisy, (1, 1, 1), 3, 0, 3.0) == (3, 3, 3)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from MIMSegment.Logic.errors import Cancelled, DeviceError, OutOfMemory, PackageError
+from MIMSegment.Logic.onnx_header import read_shapes
 from MIMSegment.Logic.runtime import OnnxSession, open_session
 from MIMSegment.Logic.session import BaseSession, failure, reason
 from tiny_package import threshold_onnx
@@ -157,6 +158,15 @@ def test_network_for_slices_takes_slices(tmp_path, device):
 
 
 @pytest.mark.parametrize("device", LIBRARIES)
+def test_shapes_keep_the_names_of_free_axes(tmp_path, device):
+    path = write_onnx(tmp_path / "m.onnx", ["batch", 3, 16, "8*y", None])
+    session = open_session(path, device)
+    for shape in (session.input_shape, session.output_shape):
+        assert shape[1:4] == (3, 16, "8*y")
+        assert not any(isinstance(n, int) for n in (shape[0], shape[4]))
+
+
+@pytest.mark.parametrize("device", LIBRARIES)
 def test_half_precision_network_takes_and_returns_float32(tmp_path, device):
     from onnx import TensorProto
 
@@ -203,6 +213,16 @@ def test_openvino_does_not_report_to_its_makers(network):
         f"open_session({str(network)!r}, 'openvino'); "
         "print([m for m in sys.modules if m.startswith('openvino_telemetry')])"
     ).strip() == "[]"  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"x", b"not a network", bytes(100), b"\x3a\x05abc", b"\x38\x05"]
+)
+def test_header_of_a_file_that_is_no_network_is_refused(tmp_path, content):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(content)
+    with pytest.raises((ValueError, LookupError)):
+        read_shapes(path)
 
 
 def test_unknown_precision_and_device_are_refused(network):

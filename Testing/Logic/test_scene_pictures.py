@@ -128,8 +128,27 @@ def test_hiding_a_segment_takes_it_from_the_picture(scene):
 
 
 def test_slice_goes_through_the_segmentation_unless_told_otherwise(scene):
-    picture = mrml.render_slice(scene, *phantom(scene), "Sagittal", size=SIZE)
+    volume, segmentation = phantom(scene)
+    picture = mrml.render_slice(scene, volume, segmentation, "Sagittal", size=SIZE)
     assert color(picture, 0).any() or color(picture, 2).any()
+    box = (slice(6, 13), slice(40, 53), slice(8, 19))
+    labels = np.zeros(GRID.shape, np.uint8)
+    labels[box] = 5
+    node = mrml.add_segmentation(scene, labels, GRID, TABLE, "blue", volume)
+    picture = mrml.render_slice(scene, volume, node, "Sagittal", size=SIZE)
+    middle = mrml.render_slice(scene, volume, node, "Sagittal", center(box), SIZE)
+    np.testing.assert_array_equal(picture, middle)
+
+
+def test_slice_shows_one_layer_of_voxels_and_no_mixture(scene):
+    volume = mrml.add_volume(scene, gray_volume(GRIDS["LPS"]), "noise")
+    on_layer = (GRIDS["LPS"].ijk_to_lps @ [9, 9, 5, 1])[:3]
+    pictures = [
+        mrml.render_slice(scene, volume, None, "Axial", on_layer + np.array([0, 0, offset]), SIZE)
+        for offset in (0, 1.2, 1.8)  # slices are 3 mm apart
+    ]
+    np.testing.assert_array_equal(pictures[0], pictures[1])
+    assert (pictures[0] != pictures[2]).mean() > 0.1
 
 
 def test_result_stays_on_its_structure_under_a_transform(scene):

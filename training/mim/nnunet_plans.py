@@ -259,7 +259,9 @@ def _modality(name: str) -> str:
     if sequence_of(name) == "PET":
         return "PT"
     words = re.sub(r"[^a-z0-9]+", " ", name.lower())
-    return next((modality for modality, words_of in _MODALITIES if re.search(words_of, words)), "MR")
+    return next(
+        (modality for modality, words_of in _MODALITIES if re.search(words_of, words)), "MR"
+    )
 
 
 def _require_known(source: Path, what: str, name: Any, known) -> None:

@@ -131,9 +131,7 @@ def read_architecture(configuration: Mapping, source: Path) -> Architecture:
     try:
         return _architecture(name, options, counts[name], dims)
     except (KeyError, TypeError, ValueError) as error:
-        raise NnunetError(
-            f"{source}: the network's description is incomplete ({error})."
-        ) from None
+        raise NnunetError(f"{source}: the network's description is incomplete ({error}).") from None
 
 
 def build(architecture: Architecture, checkpoint: Checkpoint, channels: int, outputs: int):
@@ -217,8 +215,9 @@ def _require_planned_parts(options: Mapping, dims: int, source: Path) -> None:
 
 def _numpy_scalars() -> list:
     """What the training log in nnU-Net's checkpoints holds beside plain numbers."""
-    scalar = np._core.multiarray.scalar
-    kinds = {type(np.dtype(kind)) for kind in (np.float16, np.float32, np.float64, np.int32, np.int64)}
+    scalar = np.float64(0).__reduce__()[0]
+    types = (np.float16, np.float32, np.float64, np.int32, np.int64)
+    kinds = {type(np.dtype(kind)) for kind in types}
     return [
         (scalar, "numpy.core.multiarray.scalar"),
         (scalar, "numpy._core.multiarray.scalar"),

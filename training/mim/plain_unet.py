@@ -19,7 +19,8 @@ class PlainConvUNet(nn.Module):
 
     ``strides``, ``kernel_sizes`` (two or three numbers each) and ``convs`` have one entry for each
     of ``features``; the first stride is 1. ``decoder_convs`` has one for each decoder stage, the
-    coarsest first. Input (b, in_channels, [z,] y, x), output (b, out_channels, [z,] y, x).
+    coarsest first. Input (b, in_channels, [z,] y, x) with extents that are multiples of
+    ``divisor``; output (b, out_channels, [z,] y, x).
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class PlainConvUNet(nn.Module):
             raise ValueError("features, strides, kernel_sizes and convs must be equally long")
         if math.prod(strides[0]) != 1 or len(features) < 2:
             raise ValueError("the first stride must be 1 and there must be at least two stages")
+        self.divisor = tuple(math.prod(axis) for axis in zip(*strides, strict=True))
         self.encoder = _PlainEncoder(in_channels, features, strides, kernel_sizes, convs)
         self.decoder = UNetDecoder(
             self.encoder, out_channels, features, strides, kernel_sizes, decoder_convs

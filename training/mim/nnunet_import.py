@@ -1,0 +1,206 @@
+"""From a trained model of nnU-Net v2 to a verified model package.
+
+The package carries nnU-Net's preprocessing, sliding window (half-patch steps, mirroring as trained)
+and label rules, so that the engine gives what nnU-Net's own predictor gives. Isensee et al.,
+Nature Methods 2021; nnU-Net 2.8.1.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mim.exporting import ExportOptions, bundle_metadata, model_card, verify_metadata
+from mim.nnunet_plans import (
+    Head,
+    NnunetError,
+    Plans,
+    read_head,
+    read_inputs,
+    read_plans,
+    read_preprocessing,
+)
+from mim.nnunet_weights import (
+    Architecture,
+    Checkpoint,
+    build,
+    find_folds,
+    load_checkpoint,
+    read_architecture,
+)
+from mim.onnx_export import Agreement, export_onnx, verify_onnx
+from MIMSegment.Logic.labels import Label, labels_from_csv
+from MIMSegment.Logic.package import ModelPackage, write_package
+from MIMSegment.Logic.spec import ModelSpec
+
+CHECKPOINT = "checkpoint_final.pth"
+
+
+@dataclass(frozen=True)
+class NnunetModel:
+    """A trained-model folder, read and understood; ``checkpoints`` of several folds are one
+    ensemble."""
+
+    plans: Plans
+    head: Head
+    spec: ModelSpec
+    architecture: Architecture
+    checkpoints: tuple[Path, ...]
+    trainer: str
+
+
+def export_nnunet(
+    model_folder: str | Path,
+    package_folder: str | Path,
+    options: ExportOptions,
+    folds: Sequence[str] = (),
+    checkpoint: str = CHECKPOINT,
+) -> str:
+    """Write and verify a package of the model in ``model_folder``; returns the lines to show.
+
+    ``folds`` names folds ("0", "all"), by default all numbered ones; ``checkpoint`` the file in
+    each of them. Raises NnunetError, ExportError, PackageError or OutputError.
+    """
+    package_folder = Path(package_folder)
+    model = read_model(model_folder, folds, checkpoint)
+    plan = {
+        "name": model.plans.dataset_name,
+        "labels": [{"value": label.value, "name": label.name} for label in model.head.labels],
+    }
+    title = options.title or plan["name"]
+    metadata = bundle_metadata(title, model.spec, plan, {}, options)
+    metadata["description"] = f"{title}: {model.architecture.name} trained with nnU-Net v2."
+    with tempfile.TemporaryDirectory() as scratch:
+        files = {name: Path(scratch) / Path(name).name for name in model.spec.models}
+        agreements = [
+            _export_fold(model, path, file)
+            for path, file in zip(model.checkpoints, files.values(), strict=True)
+        ]
+        package = write_package(
+            package_folder,
+            options.id or re.sub(r"[^a-z0-9._-]+", "-", package_folder.name.lower()).strip("-."),
+            title,
+            model.spec,
+            _labels(model, options),
+            files,
+            _card(model, title, plan, options),
+            f"{options.license}\n",
+            metadata,
+            options.phantom,
+        )
+    verify_metadata(package)
+    return _summary(model, package, agreements)
+
+
+def read_model(
+    folder: str | Path, folds: Sequence[str] = (), checkpoint: str = CHECKPOINT
+) -> NnunetModel:
+    """Read everything but the weights. Raises NnunetError for what cannot be converted."""
+    plans = read_plans(folder)
+    paths = find_folds(plans.folder, checkpoint, folds)
+    first = load_checkpoint(paths[0])
+    configuration = plans.configuration(first.configuration)
+    head = read_head(plans)
+    source = plans.folder / "plans.json"
+    patch = tuple(int(size) for size in configuration["patch_size"])
+    missing = 3 - len(patch)
+    spec = {
+        "inputs": read_inputs(plans, configuration),
+        "preprocessing": read_preprocessing(plans, configuration),
+        "patch": (1,) * missing + patch,
+        "channel_labels": head.channel_labels,
+        "head": head.kind,
+        "overlap": 0.5,
+        "mirror_axes": tuple(axis + missing for axis in first.mirror_axes),
+        "dims": len(patch),
+        "models": _model_names(paths),
+        "provenance": _provenance(plans, first, paths),
+    }
+    return NnunetModel(
+        plans,
+        head,
+        ModelSpec.from_dict(json.loads(json.dumps(ModelSpec(**spec).to_dict())), str(source)),
+        read_architecture(configuration, source),
+        tuple(paths),
+        first.trainer,
+    )
+
+
+def _export_fold(model: NnunetModel, path: Path, file: Path) -> Agreement:
+    spec, checkpoint = model.spec, load_checkpoint(path)
+    if checkpoint.configuration != model.spec.provenance["configuration"]:
+        raise NnunetError(
+            f"{path} was trained as {checkpoint.configuration}, the first fold as "
+            f"{model.spec.provenance['configuration']}; an ensemble needs one configuration."
+        )
+    network = build(model.architecture, checkpoint, len(spec.inputs), len(spec.channel_labels))
+    patch = spec.patch[3 - spec.dims :]
+    export_onnx(network, len(spec.inputs), patch, network.divisor, file)
+    return verify_onnx(network, file, _tiles((len(spec.inputs), *patch)))
+
+
+def _tiles(shape: tuple[int, ...]) -> list[np.ndarray]:
+    """Rough and smooth noise of the size of normalized intensities, one and two at a time."""
+    rng = np.random.default_rng(0)
+    rough = rng.normal(size=(1, *shape)).astype(np.float32)
+    smooth = np.cumsum(rng.normal(size=(2, *shape)), axis=-1)
+    return [rough, (smooth / smooth.std()).astype(np.float32)]
+
+
+def _model_names(paths: Sequence[Path]) -> tuple[str, ...]:
+    if len(paths) == 1:
+        return ("models/model.onnx",)
+    return tuple(f"models/{path.parent.name}.onnx" for path in paths)
+
+
+def _provenance(plans: Plans, checkpoint: Checkpoint, paths: Sequence[Path]) -> dict:
+    return {
+        "framework": "nnU-Net v2",
+        "data": plans.dataset_name,
+        "trainer": checkpoint.trainer,
+        "plans": str(plans.plans.get("plans_name", "")),
+        "configuration": checkpoint.configuration,
+        "folds": [path.parent.name.removeprefix("fold_") for path in paths],
+        "checkpoint": paths[0].name,
+    }
+
+
+def _labels(model: NnunetModel, options: ExportOptions) -> list[Label]:
+    if options.labels is None:
+        return list(model.head.labels)
+    return labels_from_csv(Path(options.labels).read_text(encoding="utf-8"), options.labels)
+
+
+def _card(model: NnunetModel, title: str, plan: dict, options: ExportOptions) -> str:
+    provenance = model.spec.provenance
+    return model_card(title, model.spec, plan, {}, options) + (
+        f"\nConverted from nnU-Net v2: {provenance['trainer']}, {provenance['configuration']}, "
+        f"folds {', '.join(provenance['folds'])}. Please cite Isensee et al., nnU-Net, "
+        "Nature Methods 18, 203-211 (2021), and the authors of the weights.\n"
+    )
+
+
+def _summary(model: NnunetModel, package: ModelPackage, agreements: Sequence[Agreement]) -> str:
+    size = sum(path.stat().st_size for path in package.model_paths) / 1e6
+    inputs = ", ".join(f"{item.name} ({item.modality})" for item in model.spec.inputs)
+    lines = [
+        f"nnU-Net {model.architecture.name}, {model.spec.provenance['configuration']}, "
+        f"{len(agreements)} fold(s); inputs: {inputs}.",
+        f"ONNX against PyTorch: largest difference {max(a.max_difference for a in agreements):.1e},"
+        f" same label in {min(a.label_agreement for a in agreements):.4%} of voxels.",
+        "MONAI's verify_metadata: no error.",
+        f"Wrote {package.path} ({package.id} {package.metadata['version']}, {size:.1f} MB)",
+    ]
+    if model.trainer != "nnUNetTrainer":
+        lines.insert(
+            1,
+            f"Trained by {model.trainer}: its weights fit the planned network; if it changes "
+            "layers without weights, compare a case with nnU-Net before use.",
+        )
+    return "\n".join(lines)
