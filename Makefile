@@ -9,11 +9,13 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 DATA ?=
 OUT ?= demo
+# Phantoms: short, to show the path. Real data: the recipes' own lengths, larger crops.
+DEMO_OPTIONS ?= $(if $(DATA),--patch-voxels 150000,--pretrain loop.steps=300 --finetune loop.steps=600)
 
 .PHONY: demo test test-all lint setup clean
 
 demo: $(READY)
-	$(RUN) training/demo.py $(DATA) -o $(OUT) $(if $(DATA),--patch-voxels 150000)
+	$(RUN) training/demo.py $(DATA) -o $(OUT) $(DEMO_OPTIONS)
 
 test: $(READY) lint
 	$(RUN) -m pytest -q

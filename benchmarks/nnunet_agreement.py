@@ -5,8 +5,9 @@
 Run it in an environment that has nnunetv2 2.8.1 beside the requirements of training and runtime.
 nnU-Net plans each data set of synthetic blobs, builds the network, saves the checkpoints and
 predicts; we convert the model folder and segment the same files. For each plan: share of equal
-labels (also among voxels that are not background in either), largest difference of preprocessed
-intensities and of logits before resampling (nnU-Net accumulates these in half precision).
+labels (also among voxels that are not background in both), largest difference of preprocessed
+intensities and of logits before resampling. nnU-Net adds up windows in half precision; the keys
+``full_precision_*`` compare with nnU-Net made to use single precision, where only rounding is left.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -109,9 +111,31 @@ def compare(task: Task, number: int, scratch: Path, steps: int) -> dict:
     files = write_case(
         task, scratch / task.name, "test", task.test_shape, task.test_spacing, 99, tilted=True
     )[:-1]
-    peer = predict_with_nnunet(model, files, scratch / f"{task.name}_result")
     ours = predict_with_package(model, files, scratch / f"{task.name}_package")
-    return figures(peer, ours)
+    result = figures(predict_with_nnunet(model, files, scratch / f"{task.name}_half"), ours)
+    with full_precision():
+        exact = figures(predict_with_nnunet(model, files, scratch / f"{task.name}_full"), ours)
+    compared = ("label_agreement", "logit_max_difference")
+    return {**result, **{f"full_precision_{key}": exact[key] for key in compared}}
+
+
+@contextlib.contextmanager
+def full_precision():
+    """nnU-Net's sliding window with sums and weights that are not rounded to half precision."""
+    import torch
+    from nnunetv2.inference import predict_from_raw_data as module
+
+    weights = module.compute_gaussian
+
+    def compute_gaussian(*args, **options):
+        return weights(*args, **{**options, "dtype": torch.float64})
+
+    compute_gaussian.cache_clear = weights.cache_clear
+    with (
+        mock.patch.object(module, "compute_gaussian", compute_gaussian),
+        mock.patch.object(torch, "half", torch.float32),
+    ):
+        yield
 
 
 def figures(peer: dict, ours: dict) -> dict:

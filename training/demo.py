@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -29,6 +30,8 @@ from MIMSegment.Logic.volume import Volume, read_volume
 
 TRAINING = Path(__file__).resolve().parent
 RECIPES = TRAINING / "recipes"
+# So that the steps find this checkout where it is not installed.
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(TRAINING.parent)}
 PHANTOM_TASK, PHANTOM_CASES = "prostate", 24
 
 
@@ -93,6 +96,7 @@ class Demo:
         phantom = data is None
         if data is None:
             data = self.folder / "phantoms"
+        if phantom and not (data / "dataset.json").is_file():  # seeded, so always the same
             self._training(
                 "phantoms", "mim/phantom.py", PHANTOM_TASK, "-o", data, "-n", PHANTOM_CASES
             )
@@ -193,7 +197,7 @@ class Demo:
         command = [str(a) for a in arguments]
         print(f"\n[{name}] python {shlex.join(command)}", flush=True)
         began = time.perf_counter()
-        status = subprocess.run([sys.executable, *command], cwd=None, check=False).returncode
+        status = subprocess.run([sys.executable, *command], env=ENVIRONMENT, check=False).returncode
         self.seconds[name] = round(time.perf_counter() - began, 1)
         if status != 0:
             raise MIMSegmentError(f"the step {name!r} failed (see above)")

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from MIMSegment.Logic import devices, gpu_runtime
 from MIMSegment.Logic.errors import MIMSegmentError
 
 NOTICE = "Research use only. Not a medical device."
@@ -60,6 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     segment.add_argument("--quiet", "-q", action="store_true", help="no progress")
     segment.set_defaults(run=_segment)
     _add_scene(commands)
+    devices.add_arguments(commands)
+    gpu_runtime.add_arguments(commands)
     info = commands.add_parser("info", help="describe a model package")
     info.add_argument("model", help="model package (folder)")
     info.set_defaults(run=_info)
@@ -114,6 +117,7 @@ def _add_scene(commands) -> None:
 
 
 def _segment(arguments: argparse.Namespace) -> None:
+    gpu_runtime.activate(*gpu_runtime.runtimes_for(arguments.device))
     from MIMSegment.Logic.inference import run_package
     from MIMSegment.Logic.inputs import read_inputs
     from MIMSegment.Logic.package import load_package

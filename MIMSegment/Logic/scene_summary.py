@@ -37,6 +37,7 @@ def write_scene(
         package.title,
         reference_node=nodes[0],
         provenance={"Model": f"{package.id} {package.version}"},
+        algorithm=f"{package.id} {package.version}",
     )
     written = [path]
     if pictures is not None:

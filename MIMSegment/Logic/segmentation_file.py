@@ -10,7 +10,7 @@ from MIMSegment.Logic.engine import Segmentation
 from MIMSegment.Logic.errors import OutputError
 from MIMSegment.Logic.labels import Label
 from MIMSegment.Logic.terminology import TAG, terminology_entry
-from MIMSegment.Logic.volume import IMAGE_SUFFIXES, Volume, itk, to_itk, write_volume
+from MIMSegment.Logic.volume import IMAGE_SUFFIXES, Geometry, Volume, itk, to_itk, write_volume
 
 
 def check_output_path(path: str | Path) -> Path:
@@ -41,7 +41,9 @@ def write_segmentation(
     from MIMSegment.Logic.files import replacing
 
     image = to_itk(volume)
-    for key, value in _segment_fields(segmentation.labels, labels, algorithm).items():
+    fields = _segment_fields(segmentation.labels, labels, algorithm)
+    fields["Segmentation_ConversionParameters"] = _reference_geometry(segmentation.geometry)
+    for key, value in fields.items():
         image.SetMetaData(key, value)
     with replacing(path) as temporary:
         itk().WriteImage(image, str(temporary), useCompression=True)
@@ -63,6 +65,7 @@ def _segment_fields(array: np.ndarray, labels, algorithm: str) -> dict[str, str]
             TAG: terminology_entry(label),
             "DICOM.SegmentAlgorithmType": "AUTOMATIC",
             "DICOM.SegmentAlgorithmName": algorithm,
+            "MIMSegment.LabelValue": str(label.value),
         }
         segment = {
             "ID": f"Segment_{label.value}",
@@ -73,7 +76,15 @@ def _segment_fields(array: np.ndarray, labels, algorithm: str) -> dict[str, str]
             "LabelValue": str(label.value),
             "Layer": "0",
             "Extent": " ".join(map(str, extent)),
-            "Tags": "".join(f"{key}:{value}|" for key, value in tags.items()),
+            "Tags": "".join(f"{k}:{v.replace('|', '/')}|" for k, v in tags.items()),
         }
         fields |= {f"Segment{index}_{key}": value for key, value in segment.items()}
     return fields
+
+
+def _reference_geometry(geometry: Geometry) -> str:
+    """The grid as Slicer's conversion parameter; without it Slicer crops to the segments."""
+    matrix = np.diag([-1.0, -1.0, 1.0, 1.0]) @ geometry.ijk_to_lps  # RAS
+    extent = [bound for size in reversed(geometry.shape) for bound in (0, size - 1)]
+    text = "".join(f"{value:.17g};" for value in [*matrix.ravel(), *extent])
+    return f"Reference image geometry|{text}|Grid of the segmented image&"

@@ -50,6 +50,8 @@ def configuration(dims: int = 3, channels: int = 1, name: str = "PlainConvUNet")
         "resampling_fn_data_kwargs": {**resampling, "order": 3},
         "resampling_fn_probabilities": RESAMPLING,
         "resampling_fn_probabilities_kwargs": {**resampling, "order": 1},
+        "resampling_fn_seg": RESAMPLING,
+        "resampling_fn_seg_kwargs": {**resampling, "is_seg": True, "order": 1},
         "architecture": architecture(dims, name),
     }
 

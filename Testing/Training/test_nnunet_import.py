@@ -1,6 +1,7 @@
 """Models of nnU-Net v2 become packages that compute the same; what cannot is refused by name."""
 
 import json
+import zipfile
 from copy import deepcopy
 
 import numpy as np
@@ -172,6 +173,19 @@ def test_wrapped_weights_are_read(tmp_path, tables):
     assert set(load_checkpoint(path).weights) == set(network().state_dict())
 
 
+def test_checkpoints_written_with_numpy_1_are_read(tmp_path, tables):
+    path = model_of(tmp_path, tables) / "fold_0" / "checkpoint_final.pth"
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    pickled = next(name for name in content if name.endswith("data.pkl"))
+    assert b"numpy._core.multiarray" in content[pickled]
+    content[pickled] = content[pickled].replace(b"numpy._core.", b"numpy.core.")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+    assert load_checkpoint(path).trainer == "nnUNetTrainer"
+
+
 def test_code_in_a_checkpoint_is_not_run(tmp_path, tables):
     class Trap:
         def __reduce__(self):
@@ -216,6 +230,9 @@ PRIMUS = {"network_class_name": "dynamic_network_architectures.architectures.pri
         (change_network("norm_op", "torch.nn.BatchNorm3d"), "BatchNorm3d"),
         (change_network("nonlin", "torch.nn.ReLU"), "ReLU"),
         (change_network("strides", [[1, 1, 1]]), "incomplete"),
+        (change("architecture", {}), "incomplete"),
+        (change("patch_size", [16]), "patch_size"),
+        (change("patch_size", None), "patch_size"),
         (change("normalization_schemes", ["MyNormalization"]), "MyNormalization"),
         (change("resampling_fn_data", "resample_torch_fornnunet"), "resample_torch_fornnunet"),
         (change("preprocessor_name", "MyPreprocessor"), "MyPreprocessor"),

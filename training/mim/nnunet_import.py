@@ -23,6 +23,7 @@ from mim.nnunet_plans import (
     Plans,
     read_head,
     read_inputs,
+    read_patch,
     read_plans,
     read_preprocessing,
 )
@@ -108,7 +109,7 @@ def read_model(
     configuration = plans.configuration(first.configuration)
     head = read_head(plans)
     source = plans.folder / "plans.json"
-    patch = tuple(int(size) for size in configuration["patch_size"])
+    patch = read_patch(plans, configuration)
     missing = 3 - len(patch)
     spec = {
         "inputs": read_inputs(plans, configuration),
@@ -126,7 +127,7 @@ def read_model(
         plans,
         head,
         ModelSpec.from_dict(json.loads(json.dumps(ModelSpec(**spec).to_dict())), str(source)),
-        read_architecture(configuration, source),
+        read_architecture(configuration, len(patch), source),
         tuple(paths),
         first.trainer,
     )
@@ -134,10 +135,11 @@ def read_model(
 
 def _export_fold(model: NnunetModel, path: Path, file: Path) -> Agreement:
     spec, checkpoint = model.spec, load_checkpoint(path)
-    if checkpoint.configuration != model.spec.provenance["configuration"]:
+    planned = spec.provenance["configuration"]
+    if checkpoint.configuration != planned:
         raise NnunetError(
-            f"{path} was trained as {checkpoint.configuration}, the first fold as "
-            f"{model.spec.provenance['configuration']}; an ensemble needs one configuration."
+            f"{path} was trained as {checkpoint.configuration}, the first fold as {planned}; an "
+            "ensemble needs one configuration."
         )
     network = build(model.architecture, checkpoint, len(spec.inputs), len(spec.channel_labels))
     patch = spec.patch[3 - spec.dims :]
@@ -174,7 +176,11 @@ def _provenance(plans: Plans, checkpoint: Checkpoint, paths: Sequence[Path]) -> 
 def _labels(model: NnunetModel, options: ExportOptions) -> list[Label]:
     if options.labels is None:
         return list(model.head.labels)
-    return labels_from_csv(Path(options.labels).read_text(encoding="utf-8"), options.labels)
+    try:
+        text = Path(options.labels).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise NnunetError(f"{options.labels} cannot be read as text ({error}).") from None
+    return labels_from_csv(text, options.labels)
 
 
 def _card(model: NnunetModel, title: str, plan: dict, options: ExportOptions) -> str:

@@ -119,6 +119,15 @@ def read_inputs(plans: Plans, configuration: Mapping) -> tuple[InputSpec, ...]:
     )
 
 
+def read_patch(plans: Plans, configuration: Mapping) -> tuple[int, ...]:
+    """The network's input size: three numbers, or two of a 2D configuration."""
+    source = plans.folder / "plans.json"
+    patch = tuple(int(size) for size in _entry(configuration, "patch_size", source))
+    if len(patch) not in (2, 3):
+        raise NnunetError(f"{source}: patch_size {patch} is neither of a 2D nor a 3D network.")
+    return patch
+
+
 def read_preprocessing(plans: Plans, configuration: Mapping) -> Preprocessing:
     """nnU-Net's preprocessing in our terms. Raises NnunetError for what has no equal here."""
     source = plans.folder / "plans.json"

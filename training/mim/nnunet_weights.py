@@ -33,6 +33,8 @@ _READ = {
     "n_conv_per_stage", "n_blocks_per_stage", "n_conv_per_stage_decoder", "dropout_op_kwargs",
     "deep_supervision",
 }  # fmt: skip
+_COUNTS = {"PlainConvUNet": "n_conv_per_stage", "ResidualEncoderUNet": "n_blocks_per_stage"}
+_NETWORKS = {"PlainConvUNet": PlainConvUNet, "ResidualEncoderUNet": ResidualEncoderUNet}
 
 
 @dataclass(frozen=True)
@@ -110,34 +112,22 @@ def load_checkpoint(path: Path) -> Checkpoint:
         ) from None
 
 
-def read_architecture(configuration: Mapping, source: Path) -> Architecture:
+def read_architecture(configuration: Mapping, dims: int, source: Path) -> Architecture:
     """The planned network, in the present layout of plans or the one before it (2.0 to 2.4)."""
-    if "architecture" in configuration:
-        architecture = configuration["architecture"]
-        name = str(architecture["network_class_name"]).rsplit(".", 1)[-1]
-        options = dict(architecture["arch_kwargs"])
-    elif "UNet_class_name" in configuration:
-        name, options = configuration["UNet_class_name"], _older_options(configuration)
-    else:
-        raise NnunetError(f"{source} describes no network; use the plans.json of the training.")
-    counts = {"PlainConvUNet": "n_conv_per_stage", "ResidualEncoderUNet": "n_blocks_per_stage"}
-    if name not in counts:
-        raise NnunetError(
-            f"{source}: the network {name!r} cannot be converted; MIM Segment knows "
-            f"{' and '.join(counts)}."
-        )
-    dims = len(configuration["patch_size"])
-    _require_planned_parts(options, dims, source)
     try:
-        return _architecture(name, options, counts[name], dims)
-    except (KeyError, TypeError, ValueError) as error:
-        raise NnunetError(f"{source}: the network's description is incomplete ({error}).") from None
+        return _architecture(configuration, dims, source)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise NnunetError(
+            f"{source}: the network's description is incomplete ({error}); use the plans.json of "
+            "the training."
+        ) from None
 
 
-def build(architecture: Architecture, checkpoint: Checkpoint, channels: int, outputs: int):
+def build(
+    architecture: Architecture, checkpoint: Checkpoint, channels: int, outputs: int
+) -> nn.Module:
     """The network with a checkpoint's weights. Raises NnunetError when they do not fit."""
-    network_class = {"PlainConvUNet": PlainConvUNet, "ResidualEncoderUNet": ResidualEncoderUNet}
-    network: nn.Module = network_class[architecture.name](
+    network: nn.Module = _NETWORKS[architecture.name](
         channels,
         outputs,
         architecture.features,
@@ -158,18 +148,29 @@ def build(architecture: Architecture, checkpoint: Checkpoint, channels: int, out
     return network.eval()
 
 
-def _architecture(name: str, options: Mapping, counts: str, dims: int) -> Architecture:
-    features = options["features_per_stage"]
-    stages = options.get("n_stages", len(features) if isinstance(features, list) else None)
-    shapes = [
+def _architecture(configuration: Mapping, dims: int, source: Path) -> Architecture:
+    if "architecture" in configuration:
+        planned = configuration["architecture"]
+        name, options = planned["network_class_name"].rsplit(".", 1)[-1], planned["arch_kwargs"]
+    else:
+        name, options = configuration["UNet_class_name"], _older_options(configuration)
+    if name not in _COUNTS:
+        raise NnunetError(
+            f"{source}: the network {name!r} cannot be converted; MIM Segment knows "
+            f"{' and '.join(_COUNTS)}."
+        )
+    _require_planned_parts(options, dims, source)
+    stages = options["n_stages"]
+    strides, kernels = (
         tuple(tuple(_repeated(entry, dims)) for entry in _repeated(options[key], stages))
         for key in ("strides", "kernel_sizes")
-    ]
+    )
     return Architecture(
         name,
-        tuple(_repeated(features, stages)),
-        *shapes,
-        tuple(_repeated(options[counts], stages)),
+        tuple(_repeated(options["features_per_stage"], stages)),
+        strides,
+        kernels,
+        tuple(_repeated(options[_COUNTS[name]], stages)),
         tuple(_repeated(options["n_conv_per_stage_decoder"], stages - 1)),
     )
 
