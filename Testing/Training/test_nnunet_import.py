@@ -243,6 +243,8 @@ PRIMUS = {"network_class_name": "dynamic_network_architectures.architectures.pri
         (change_labels(labels={"background": 0, "gland": 5}), "consecutive"),
         (change_labels(labels=BRATS), "regions_class_order"),
         (change_labels(channel_names={}), "input channels"),
+        (change_labels(channel_names={"first": "T2"}), "wrong type"),
+        (change_labels(labels={"background": 0, "gland": "one"}), "wrong type"),
     ],
 )
 def test_what_cannot_be_converted_is_refused_with_the_reason(

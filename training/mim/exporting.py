@@ -162,7 +162,7 @@ def verify_metadata(package: ModelPackage) -> None:
     from monai.bundle import verify_metadata as check
 
     quiet = contextlib.redirect_stdout(io.StringIO())
-    with quiet, warnings.catch_warnings(), _silenced("monai", "monai.bundle.scripts"):
+    with quiet, warnings.catch_warnings(), _silenced("monai.apps", "monai.bundle.scripts"):
         warnings.simplefilter("ignore")
         check(meta_file=str(package.path / METADATA), filepath=str(SCHEMA))
 

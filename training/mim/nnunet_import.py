@@ -106,6 +106,16 @@ def read_model(
     plans = read_plans(folder)
     paths = find_folds(plans.folder, checkpoint, folds)
     first = load_checkpoint(paths[0])
+    try:
+        return _understand(plans, paths, first)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise NnunetError(
+            f"{plans.folder}: plans.json or dataset.json has a field of the wrong type ({error}); "
+            "use the files that the model was trained with."
+        ) from None
+
+
+def _understand(plans: Plans, paths: Sequence[Path], first: Checkpoint) -> NnunetModel:
     configuration = plans.configuration(first.configuration)
     head = read_head(plans)
     source = plans.folder / "plans.json"

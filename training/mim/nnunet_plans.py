@@ -163,14 +163,14 @@ def read_head(plans: Plans) -> Head:
     _require_known(plans.folder / "plans.json", "label manager",
                    plans.plans.get("label_manager", "LabelManager"), ("LabelManager",))  # fmt: skip
     table = {
-        name: value if isinstance(value, list) else [value]
+        name: [int(v) for v in (value if isinstance(value, list) else [value])]
         for name, value in _entry(plans.dataset, "labels", source).items()
         if name != "ignore"  # not an output: what annotators left open
     }
     foreground = {name: set(values) for name, values in table.items() if set(values) != {0}}
     if any(len(values) > 1 for values in table.values()):
         return _regions(plans, foreground)
-    values = sorted({int(value) for group in table.values() for value in group})
+    values = sorted({value for group in table.values() for value in group})
     if values != list(range(len(values))):
         raise NnunetError(
             f"{source}: the labels {values} are not consecutive from 0, so the channels of the "
