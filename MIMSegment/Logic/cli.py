@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_inference_options(segment)
     segment.add_argument("--quiet", "-q", action="store_true", help="no progress")
     segment.set_defaults(run=_segment)
+    _add_batch(commands)
     _add_scene(commands)
     devices.add_arguments(commands)
     gpu_runtime.add_arguments(commands)
@@ -99,6 +100,24 @@ def _options(arguments: argparse.Namespace):
         tuple(arguments.structures) if arguments.structures else None,
         not arguments.no_mirroring,
     )
+
+
+def _add_batch(commands) -> None:
+    batch = commands.add_parser(
+        "batch",
+        help="segment a cohort",
+        description="Segment every case of a folder (files or sub-folders) or of a CSV table with "
+        "the columns case and image, or case and the model's inputs. Run again to go on.",
+        epilog=NOTICE,
+    )
+    batch.add_argument("cases", metavar="FOLDER_OR_CSV", help="the cohort")
+    batch.add_argument("--model", "-m", required=True, help="as for `segment`")
+    batch.add_argument("--output", "-o", required=True, metavar="FOLDER", help="folder to write")
+    batch.add_argument(
+        "--ending", default=".seg.nrrd", help="of the results (default: %(default)s)"
+    )
+    _add_inference_options(batch)
+    batch.set_defaults(run=_batch)
 
 
 def _add_scene(commands) -> None:
@@ -141,6 +160,23 @@ def _segment(arguments: argparse.Namespace) -> None:
     write_segmentation(result, package.labels, output, f"{package.id} {package.version}")
     _print_volumes(result.volumes_ml(), package)
     print(f"Wrote {output} in {time.perf_counter() - began:.1f} s. {NOTICE}")
+
+
+def _batch(arguments: argparse.Namespace) -> None:
+    gpu_runtime.activate(*gpu_runtime.runtimes_for(arguments.device))
+    from MIMSegment.Logic.batch import FAILURES, VOLUMES, find_cases, run_batch
+    from MIMSegment.Logic.package import load_package
+    from MIMSegment.Logic.segmentation_file import check_output_path
+    from MIMSegment.Logic.store import PackageStore
+
+    package = load_package(PackageStore().find(arguments.model))
+    cases, folder = find_cases(arguments.cases, package.spec), Path(arguments.output)
+    check_output_path(f"case{arguments.ending}")
+    done, failed, skipped = run_batch(
+        cases, package, folder, _options(arguments), arguments.ending, print
+    )
+    print(f"{done} done, {failed} failed, {skipped} were finished before. {NOTICE}")
+    print(f"Wrote {folder / VOLUMES}" + (f" and {folder / FAILURES}" if failed else ""))
 
 
 def _scene(arguments: argparse.Namespace) -> None:

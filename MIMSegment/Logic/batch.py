@@ -1,0 +1,177 @@
+"""A cohort through one model: resumable, one table of volumes and one of failures."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from MIMSegment.Logic.errors import Cancelled, InputError, MIMSegmentError, OutputError
+from MIMSegment.Logic.files import replacing
+from MIMSegment.Logic.inference import InferenceOptions, run_package
+from MIMSegment.Logic.inputs import read_inputs
+from MIMSegment.Logic.package import ModelPackage
+from MIMSegment.Logic.segmentation_file import write_segmentation
+from MIMSegment.Logic.spec import ModelSpec
+from MIMSegment.Logic.volume import IMAGE_SUFFIXES
+
+VOLUMES, FAILURES, RECORD = "volumes.csv", "failures.csv", "batch.json"
+
+
+@dataclass(frozen=True)
+class BatchCase:
+    """A study of the cohort: its name, and its inputs as `inputs.read_inputs` takes them."""
+
+    name: str
+    inputs: tuple[str, ...]
+
+
+def find_cases(source: str | Path, spec: ModelSpec) -> list[BatchCase]:
+    """The cases of a folder (an image file or a sub-folder each) or of a CSV table.
+
+    The table has a column ``case`` and either one for each input of the model, by its name, or one
+    ``image``; paths are relative to the table. Raises InputError.
+    """
+    source = Path(source)
+    if source.is_dir():
+        cases = _cases_of_folder(source)
+    elif source.suffix.lower() == ".csv" and source.is_file():
+        cases = _cases_of_table(source, spec)
+    else:
+        raise InputError(f"{source} is neither a folder nor a .csv table.")
+    if not cases:
+        raise InputError(f"{source} holds no case: no image file and no sub-folder.")
+    names = [case.name for case in cases]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"{source} has several cases named {twice[0]!r}; use a table instead.")
+    return cases
+
+
+def run_batch(
+    cases: Sequence[BatchCase],
+    package: ModelPackage,
+    folder: Path,
+    options: InferenceOptions,
+    ending: str = ".seg.nrrd",
+    report: Callable[[str], None] = lambda sentence: None,
+) -> tuple[int, int, int]:
+    """Segment every case that is not finished; returns how many are done, failed and were skipped.
+
+    ``folder`` gets CASE + ``ending``, volumes.csv (mL) and failures.csv, each complete after every
+    case, so that a batch that was stopped goes on where it was. A case that failed is tried again.
+    Raises OutputError when the folder holds results of another model.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_same_model(folder, package)
+    volumes = {row["case"]: row for row in _read(folder / VOLUMES)}
+    failures: dict[str, dict] = {}
+    skipped = 0
+    for number, case in enumerate(cases, 1):
+        target = folder / f"{case.name}{ending}"
+        if case.name in volumes and target.is_file():
+            skipped += 1
+            continue
+        report(f"[{number}/{len(cases)}] {case.name}")
+        try:
+            volumes[case.name] = _segment(case, package, target, options)
+            _write(folder / VOLUMES, _columns(package), volumes.values())
+        except Cancelled:
+            raise
+        except MIMSegmentError as error:
+            report(f"    failed: {error}")
+            failures[case.name] = {"case": case.name, "reason": str(error)}
+        _write(folder / FAILURES, ["case", "reason"], failures.values())
+    return len(cases) - len(failures) - skipped, len(failures), skipped
+
+
+def _segment(case: BatchCase, package: ModelPackage, target: Path, options) -> dict:
+    volume, _ = read_inputs(list(case.inputs), package.spec)
+    result = run_package(volume, package, options)
+    write_segmentation(result, package.labels, target, f"{package.id} {package.version}")
+    found = result.volumes_ml()
+    row = {"case": case.name, "warnings": " ".join(volume.warnings)}
+    for label in package.labels:
+        row[_column(label)] = f"{found.get(label.value, 0.0):.4f}"
+    return row
+
+
+def _columns(package: ModelPackage) -> list[str]:
+    return ["case", *(_column(label) for label in package.labels), "warnings"]
+
+
+def _column(label) -> str:
+    return f"{label.name} (mL)"
+
+
+def _cases_of_folder(folder: Path) -> list[BatchCase]:
+    cases = []
+    for path in sorted(folder.iterdir()):
+        name = _without_ending(path.name)
+        if path.name.startswith("."):
+            continue
+        if path.is_dir() or path.name.lower().endswith(IMAGE_SUFFIXES):
+            cases.append(BatchCase(name, (str(path),)))
+    return cases
+
+
+def _cases_of_table(path: Path, spec: ModelSpec) -> list[BatchCase]:
+    rows, names = _read(path), [item.name for item in spec.inputs]
+    cases = []
+    for number, row in enumerate(rows, start=2):
+        given = {k: str(path.parent / v) for k, v in row.items() if k and v and k != "case"}
+        if not row.get("case"):
+            raise InputError(f"{path}, line {number}: the column 'case' is empty or missing.")
+        if "image" in given:
+            inputs = (given["image"],)
+        elif all(name in given for name in names):
+            inputs = tuple(f"{name}={given[name]}" for name in names)
+        else:
+            missing = next(name for name in names if name not in given)
+            raise InputError(f"{path}, line {number}: {missing!r} is missing, and so is 'image'.")
+        cases.append(BatchCase(_safe(row["case"], path, number), inputs))
+    return cases
+
+
+def _safe(name: str, path: Path, number: int) -> str:
+    if name != Path(name).name or name in (".", "..") or "\\" in name:
+        raise InputError(f"{path}, line {number}: case {name!r} cannot be a file name.")
+    return name
+
+
+def _without_ending(name: str) -> str:
+    for ending in sorted(IMAGE_SUFFIXES, key=len, reverse=True):
+        if name.lower().endswith(ending):
+            return name[: -len(ending)]
+    return name
+
+
+def _check_same_model(folder: Path, package: ModelPackage) -> None:
+    """Results of two models must not end in one table."""
+    record = {"id": package.id, "version": package.version, "checksums": dict(package.checksums)}
+    path = folder / RECORD
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != record:
+        raise OutputError(
+            f"{folder} holds results of another model or version; choose another folder."
+        )
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def _read(path: Path) -> list[dict]:
+    if not path.is_file():
+        return []
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            return list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read as a table: {error}.") from None
+
+
+def _write(path: Path, columns: Sequence[str], rows) -> None:
+    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

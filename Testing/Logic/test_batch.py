@@ -1,0 +1,108 @@
+import csv
+
+import numpy as np
+import pytest
+
+from MIMSegment.Logic import batch
+from MIMSegment.Logic.batch import find_cases, run_batch
+from MIMSegment.Logic.cli import main
+from MIMSegment.Logic.errors import InputError
+from MIMSegment.Logic.inference import InferenceOptions
+from MIMSegment.Logic.volume import Geometry, Volume, read_volume, write_volume
+from tiny_package import threshold_spec, write_threshold_package
+
+CPU = InferenceOptions(device="cpu", threads=1)
+
+
+@pytest.fixture
+def package(tmp_path):
+    return write_threshold_package(tmp_path / "package")
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    folder = tmp_path / "cohort"
+    folder.mkdir()
+    for index in range(3):
+        array = np.zeros((1, 10, 18, 18), np.int16)
+        array[0, 2:5, 3:9, 3 : 6 + index] = 900
+        volume = Volume(array, Geometry.from_parts((10, 18, 18), (2, 1, 1)))
+        write_volume(volume, folder / f"patient {index}.nii.gz")
+    (folder / "broken.nrrd").write_bytes(b"NRRD0004\n")
+    (folder / "notes.txt").write_text("not an image")
+    return folder
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_case_gets_a_result_and_every_failure_its_reason(package, cohort, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["batch", str(cohort), "-m", str(package.path), "-o", str(out),
+                 "--device", "cpu"]) == 0  # fmt: skip
+    assert "3 done, 1 failed, 0 were finished before" in capsys.readouterr().out
+    volumes = {row["case"]: float(row["Bright thing (mL)"]) for row in rows(out / "volumes.csv")}
+    assert volumes == {f"patient {i}": pytest.approx(3 * 6 * (3 + i) * 2 / 1000) for i in range(3)}
+    (failure,) = rows(out / "failures.csv")
+    assert failure["case"] == "broken" and "broken.nrrd" in failure["reason"]
+    assert read_volume(out / "patient 1.seg.nrrd").geometry.shape == (10, 18, 18)
+
+
+def test_a_stopped_batch_goes_on_and_never_repeats_what_is_finished(
+    package, cohort, tmp_path, monkeypatch
+):
+    out, calls, real = tmp_path / "out", [], batch.run_package
+
+    def stops_at_the_second(*args):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(batch, "run_package", stops_at_the_second)
+    cases = find_cases(cohort, package.spec)
+    with pytest.raises(KeyboardInterrupt):
+        run_batch(cases, package, out, CPU)
+    assert len(rows(out / "volumes.csv")) == 1
+    calls.append("no more stops")
+    done, failed, skipped = run_batch(cases, package, out, CPU)
+    assert (done, failed, skipped) == (2, 1, 1)
+    assert run_batch(cases, package, out, CPU) == (0, 1, 3)
+    assert not [p for p in out.iterdir() if p.name.startswith(".")]
+
+
+def test_a_lost_result_is_made_again(package, cohort, tmp_path):
+    cases = find_cases(cohort, package.spec)
+    run_batch(cases, package, tmp_path / "out", CPU)
+    (tmp_path / "out" / "patient 0.seg.nrrd").unlink()
+    assert run_batch(cases, package, tmp_path / "out", CPU) == (1, 1, 2)
+
+
+def test_results_of_two_models_never_meet_in_one_table(package, cohort, tmp_path, capsys):
+    run_batch(find_cases(cohort, package.spec), package, tmp_path / "out", CPU)
+    other = write_threshold_package(tmp_path / "other", threshold_spec(patch=(8, 8, 8)), delay=1)
+    assert main(["batch", str(cohort), "-m", str(other.path), "-o", str(tmp_path / "out")]) == 2
+    assert "another model" in capsys.readouterr().err
+
+
+def test_a_table_names_the_inputs_of_each_case(tmp_path, cohort):
+    spec = threshold_spec(inputs=2)
+    table = tmp_path / "cohort.csv"
+    table.write_text("case,T2w,ADC\nfirst,cohort/patient 0.nii.gz,cohort/patient 1.nii.gz\n")
+    (case,) = find_cases(table, spec)
+    assert case.inputs == (
+        f"T2w={cohort / 'patient 0.nii.gz'}",
+        f"ADC={cohort / 'patient 1.nii.gz'}",
+    )
+    for text, word in (
+        ("case,T2w\nfirst,a.nii\n", "'ADC' is missing"),
+        ("T2w,ADC\na.nii,b.nii\n", "'case'"),
+        ("case,image\n../up,a.nii\n", "file name"),
+        ("case,image\nx,a.nii\nx,b.nii\n", "several"),
+        ("case,image\n", "no case"),
+    ):
+        table.write_text(text)
+        with pytest.raises(InputError, match=word):
+            find_cases(table, spec)
