@@ -36,8 +36,10 @@ class SlabAccumulator:
 
     def add(self, logits: np.ndarray, z: int, y: int, x: int) -> None:
         """Add a window's prediction (channels, *patch) that begins at voxel (z, y, x)."""
-        weighted = logits * self._weights
         rows, columns = slice(y, y + logits.shape[2]), slice(x, x + logits.shape[3])
+        total = self._sum_z[z : z + self._depth, None, None] * self._sum_plane[rows, columns]
+        # Shares of 1, not raw weights: those of a corner would vanish in half precision.
+        weighted = logits * (self._weights / total)
         split = self._depth - z % self._depth  # planes before the ring wraps around
         self._ring[:, z % self._depth :, rows, columns] += weighted[:, :split]
         self._ring[:, : self._depth - split, rows, columns] += weighted[:, split:]
@@ -46,5 +48,5 @@ class SlabAccumulator:
         """Yield the mean prediction (channels, y, x) of planes first..stop-1 and forget them."""
         for z in range(first, stop):
             plane = self._ring[:, z % self._depth]
-            yield plane.astype(np.float32) / (self._sum_z[z] * self._sum_plane)
+            yield plane.astype(np.float32)
             plane[...] = 0

@@ -242,3 +242,16 @@ def test_peak_memory_does_not_grow_with_the_number_of_slices():
         return highest
 
     assert peak(160) < 1.1 * peak(40)
+
+
+def test_half_precision_loses_no_label_at_edges_and_corners(monkeypatch):
+    from MIMSegment.Logic import accumulator
+
+    monkeypatch.setattr(accumulator, "_HALF_PRECISION_ABOVE", 0)
+    image = np.zeros((1, 48, 64, 64), np.float32)
+
+    def constant(tile):
+        return np.full((1, 2, *tile.shape[2:]), 10.0, np.float32)
+
+    for plane in predict_planes(image, threshold_spec(patch=(32, 32, 32)), [constant]):
+        assert np.abs(plane - 10).max() < 0.05
