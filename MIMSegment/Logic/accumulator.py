@@ -39,10 +39,12 @@ class SlabAccumulator:
         rows, columns = slice(y, y + logits.shape[2]), slice(x, x + logits.shape[3])
         total = self._sum_z[z : z + self._depth, None, None] * self._sum_plane[rows, columns]
         # Shares of 1, not raw weights: those of a corner would vanish in half precision.
-        weighted = logits * (self._weights / total)
+        shares = self._weights / total
         split = self._depth - z % self._depth  # planes before the ring wraps around
-        self._ring[:, z % self._depth :, rows, columns] += weighted[:, :split]
-        self._ring[:, : self._depth - split, rows, columns] += weighted[:, split:]
+        for ring, channel in zip(self._ring, logits, strict=True):  # one at a time: less memory
+            weighted = channel * shares
+            ring[z % self._depth :, rows, columns] += weighted[:split]
+            ring[: self._depth - split, rows, columns] += weighted[split:]
 
     def planes(self, first: int, stop: int) -> Iterator[np.ndarray]:
         """Yield the mean prediction (channels, y, x) of planes first..stop-1 and forget them."""

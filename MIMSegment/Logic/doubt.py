@@ -51,9 +51,10 @@ class DoubtCollector:
         blocks = self._blocks(doubt)
         row = z // self._block[0]
         self._mass[row] += blocks.sum(axis=2)
-        peak = blocks.max(axis=2)
+        where = blocks.argmax(axis=2)
+        peak = np.take_along_axis(blocks, where[..., None], axis=2)[..., 0]
         for by, bx in np.argwhere(peak > np.maximum(self._peak[row], _LEAST_DOUBT)):
-            inside = int(blocks[by, bx].argmax())
+            inside = int(where[by, bx])
             y = by * self._block[1] + inside // self._block[2]
             x = bx * self._block[2] + inside % self._block[2]
             self._peak[row, by, bx] = peak[by, bx]

@@ -190,13 +190,13 @@ def _background(spec: ModelSpec) -> np.ndarray:
 def _ensemble(predictors: Sequence[Predictor], tiles: np.ndarray, spec: ModelSpec) -> np.ndarray:
     total = _mirrored(predictors[0], tiles, spec)
     for predict in predictors[1:]:
-        total += _mirrored(predict, tiles, spec)
+        total = total + _mirrored(predict, tiles, spec)
     if total.shape[1] != len(spec.channel_labels):
         raise PackageError(
             f"The network returns {total.shape[1]} channels, "
             f"the package describes {len(spec.channel_labels)}."
         )
-    return total / len(predictors)
+    return total if len(predictors) == 1 else total / np.float32(len(predictors))
 
 
 def _mirrored(predict: Predictor, tiles: np.ndarray, spec: ModelSpec) -> np.ndarray:
@@ -204,12 +204,13 @@ def _mirrored(predict: Predictor, tiles: np.ndarray, spec: ModelSpec) -> np.ndar
     subsets = [()]
     for axis in spec.mirror_axes:
         subsets += [(*subset, axis + 2) for subset in subsets]
-    total = np.float32(0)
+    total = None
     for subset in subsets:
         flipped = np.ascontiguousarray(np.flip(tiles, subset)) if subset else tiles
         logits = predict(flipped[:, :, 0])[:, :, None] if spec.dims == 2 else predict(flipped)
-        total = total + (np.flip(logits, subset) if subset else logits)
-    return total / np.float32(len(subsets))
+        logits = np.flip(logits, subset) if subset else logits
+        total = logits if total is None else total + logits
+    return total if len(subsets) == 1 else total / np.float32(len(subsets))
 
 
 def _pad_to_patch(array: np.ndarray, patch) -> tuple[np.ndarray, tuple[int, int, int]]:
