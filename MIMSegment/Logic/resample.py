@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+_CHUNK = 32  # lines of voxels along the other axis that are resized at once
 _PAD = 12  # samples of edge that scipy adds before the spline filter, so that both agree
 
 
@@ -92,13 +93,25 @@ def _resize_axis(array: np.ndarray, axis: int, size: int, order: int) -> np.ndar
     at = source_coordinates(old, size)
     if order == 0:
         return array.take(np.clip(np.floor(at + 0.5).astype(int), 0, old - 1), axis)
-    array = np.asarray(array, np.float32)
-    if order == 1:
-        lower, weight = linear_taps(at, old)
-        weight = weight.reshape([-1 if a == axis else 1 for a in range(3)])
-        left = array.take(lower, axis)
-        return left + (array.take(np.minimum(lower + 1, old - 1), axis) - left) * weight
-    return _cubic(array, axis, at)
+    out = np.empty([size if a == axis else n for a, n in enumerate(array.shape)], np.float32)
+    other = 1 if axis == 0 else 0
+    for first in range(0, array.shape[other], _CHUNK):  # lines are independent: less memory
+        part = tuple(slice(first, first + _CHUNK) if a == other else slice(None) for a in range(3))
+        lines = np.asarray(array[part], np.float32)
+        out[part] = _linear(lines, axis, at) if order == 1 else _cubic(lines, axis, at)
+    return out
+
+
+def _linear(array: np.ndarray, axis: int, at: np.ndarray) -> np.ndarray:
+    old = array.shape[axis]
+    lower, weight = linear_taps(at, old)
+    weight = weight.reshape([-1 if a == axis else 1 for a in range(3)])
+    left = array.take(lower, axis)
+    right = array.take(np.minimum(lower + 1, old - 1), axis)
+    right -= left
+    right *= weight
+    right += left
+    return right
 
 
 def linear_taps(at: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
