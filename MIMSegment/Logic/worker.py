@@ -95,9 +95,10 @@ class Watchdog:
     def leave(self, code: int) -> int:
         """The last thing to call: removes the folder when nobody else will; returns ``code``."""
         from MIMSegment.Logic.job_folder import remove_folder
+        from MIMSegment.Logic.processes import is_running
 
-        self._next_look = 0.0  # the parent may have died since the last look
-        if self._orphaned or self._parent_gone():
+        # Looked at directly: the parent may have died since the watching thread's last look.
+        if self._orphaned or not is_running(*self._parent) or self._parent_gone():
             remove_folder(self._folder)
         return code
 
