@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from mim.statistics import bootstrap_mean_ci
-from MIMSegment.Logic.engine import Predictor, Segmentation, segment
+from MIMSegment.Logic.engine import Predictor, segment
 from MIMSegment.Logic.spec import ModelSpec
 from MIMSegment.Logic.volume import read_volume
 
@@ -42,11 +41,6 @@ def torch_predictor(model: torch.nn.Module, bf16: bool = False) -> Predictor:
     return predict
 
 
-def segment_file(path: str | Path, spec: ModelSpec, predict: Predictor) -> Segmentation:
-    """Segment one image file on its own grid."""
-    return segment(read_volume(path), spec, predict)
-
-
 def dice_per_class(labels: np.ndarray, truth: np.ndarray, values: Sequence[int]) -> list[float]:
     """Dice of each label value; NaN where neither array has it (MONAI's ``ignore_empty``)."""
     from monai.metrics import compute_dice
@@ -69,7 +63,7 @@ def evaluate_cases(entries: Sequence[dict], plan: dict, predict: Predictor, desc
     names = [label["name"] for label in plan["labels"]]
     values = [label["value"] for label in plan["labels"]]
     for entry in tqdm(entries, desc):
-        result = segment_file(entry["source"], spec, predict)
+        result = segment(read_volume(entry["source"]), spec, predict)
         truth = read_volume(entry["source_label"]).array[0]
         scores = dice_per_class(result.labels, truth, values)
         rows.append(
