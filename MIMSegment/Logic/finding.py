@@ -1,0 +1,42 @@
+"""What a check found: one sentence with its numbers, how much it matters, and where to look."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Severity(StrEnum):
+    """How much a finding matters; the members are in ascending order."""
+
+    NOTE = "note"
+    """Good to know; nothing speaks against the result."""
+    WARNING = "warning"
+    """Look here before you trust the result."""
+    ALERT = "alert"
+    """The model does not fit the input, or the result is not anatomy."""
+
+    @property
+    def rank(self) -> int:
+        """0, 1, 2: to compare and sort, as the members themselves compare as text."""
+        return list(Severity).index(self)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One result of a check, for a person to read.
+
+    ``code`` is a stable name of the check ("spacing-coarse", "volume-outside-range") for tests,
+    filters and translations. ``message`` is one sentence with its numbers and units. ``label`` is
+    the label value of the structure that it is about, None when it is about the input or the result
+    as a whole. ``position`` is the LPS point in mm to look at, None when there is no such place.
+    """
+
+    code: str
+    severity: Severity
+    message: str
+    label: int | None = None
+    position: tuple[float, float, float] | None = None
+
+    def __str__(self) -> str:
+        return self.message
