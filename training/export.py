@@ -64,6 +64,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--phantom", action="store_true", help="trained on digital phantoms: users are warned"
     )
+    parser.add_argument(
+        "--half-weights",
+        action="store_true",
+        help="round the weights to float16 and store them so: half the size, computed in float32",
+    )
     arguments = vars(parser.parse_intermixed_args(argv))
     source, package = arguments.pop("source"), arguments.pop("package")
     folds, checkpoint = arguments.pop("folds"), arguments.pop("checkpoint")

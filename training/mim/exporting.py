@@ -20,6 +20,7 @@ from mim.checkpoint import CheckpointError, load_checkpoint
 from mim.evaluation import model_spec
 from mim.networks import NetworkConfig, build_network
 from mim.onnx_export import Agreement, export_onnx, verify_onnx
+from mim.onnx_half import round_to_half, store_half
 from MIMSegment.Logic.labels import Label, default_color, labels_from_csv
 from MIMSegment.Logic.package import METADATA, ModelPackage, write_package
 from MIMSegment.Logic.spec import ModelSpec
@@ -40,6 +41,7 @@ class ExportOptions:
     license: str = "unknown"
     labels: str | None = None
     phantom: bool = False
+    half_weights: bool = False
 
 
 def export_checkpoint(checkpoint: str | Path, folder: str | Path, options: ExportOptions) -> str:
@@ -60,7 +62,11 @@ def export_checkpoint(checkpoint: str | Path, folder: str | Path, options: Expor
     spec = _spec_with_provenance(plan, metadata)
     with tempfile.TemporaryDirectory() as scratch:
         model = Path(scratch) / "model.onnx"
+        if options.half_weights:
+            round_to_half(network)
         export_onnx(network, len(spec.inputs), spec.patch, network.divisor, model)
+        if options.half_weights:
+            store_half(model)
         agreement = verify_onnx(network, model, _test_tiles(spec))
         title = options.title or plan["name"]
         package = write_package(
