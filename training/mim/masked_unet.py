@@ -53,10 +53,14 @@ class MaskedAutoencoderUNet(nn.Module):
 
         ``valid`` (b, 1, z, y, x) leaves voxels that belong to no scan (padding) out of the loss.
         """
-        prediction = self.network(self.hide(images, mask)).float()
+        prediction = self.restore(images, mask).float()
         scored = ~mask if valid is None else ~mask & valid
         loss = _masked_error(prediction, images.float(), scored, self.settings.loss)
         return Reconstruction(loss, prediction, mask)
+
+    def restore(self, images: Tensor, mask: Tensor) -> Tensor:
+        """What the network makes of the visible part, of the images' shape."""
+        return self.network(self.hide(images, mask))
 
     def hide(self, images: Tensor, mask: Tensor) -> Tensor:
         """The images as the network sees them: masked voxels replaced, whatever they hold."""
