@@ -28,7 +28,7 @@ class CatalogInput:
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """One version of one package, as offered for download.
+    """One version of one package, as offered for download or, with a ``folder``, ready to use.
 
     ``license`` is an SPDX identifier, or the license's name where it has none.
     ``cpu_seconds`` and ``gpu_seconds`` are for a typical case on the named hardware, None where
@@ -56,6 +56,7 @@ class CatalogEntry:
     gpu_seconds: float | None = None
     gpu_hardware: str | None = None
     deprecated: bool = False
+    folder: Path | None = None
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -140,9 +141,9 @@ def load_catalog(path: str | Path = BUNDLED_CATALOG) -> Catalog:
 
 
 def parse_catalog(data: Any, source: str) -> Catalog:
-    """The catalog in parsed JSON ``data``; ``source`` names it in errors (PackageError)."""
+    """The catalog in parsed JSON ``data`` of the file ``source``. Raises PackageError."""
     check_catalog(data, source)
-    return Catalog(tuple(_entry(package) for package in data["packages"]))
+    return Catalog(tuple(_entry(package, Path(source).parent) for package in data["packages"]))
 
 
 def merge_catalogs(catalogs: Iterable[Catalog]) -> Catalog:
@@ -233,9 +234,10 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _entry(data: dict[str, Any]) -> CatalogEntry:
-    lists = {name: tuple(data[name]) for name in ("structures", "urls")}
-    inputs = tuple(CatalogInput(**i) for i in data["inputs"])
-    return CatalogEntry(
-        **{**data, **lists, "inputs": inputs, "size_bytes": int(data["size_bytes"])}
-    )
+def _entry(data: dict[str, Any], beside: Path) -> CatalogEntry:
+    read = {name: tuple(data[name]) for name in ("structures", "urls")}
+    read["inputs"] = tuple(CatalogInput(**i) for i in data["inputs"])
+    read["size_bytes"] = int(data["size_bytes"])
+    if "folder" in data:
+        read["folder"] = beside / data["folder"]
+    return CatalogEntry(**{**data, **read})

@@ -67,6 +67,8 @@ def _check_package(data: Any, where: str) -> None:
     for name in _REQUIRED:
         if name not in data:
             raise PackageError(f"{where} lacks the field {name!r}.")
+    if not data["urls"] and "folder" not in data:
+        raise PackageError(f"{where} needs 'urls', or the 'folder' beside the catalog it lies in.")
     for kind in ("cpu", "gpu"):
         if data.get(f"{kind}_seconds") is not None and data.get(f"{kind}_hardware") is None:
             raise PackageError(f"{where}: '{kind}_hardware' must say what '{kind}_seconds' is for.")
@@ -115,12 +117,14 @@ def _matches(pattern: re.Pattern) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
-def _is_list_of(is_item: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and bool(value) and all(map(is_item, value))
+def _is_list_of(is_item: Callable[[Any], bool], least: int = 1) -> Callable[[Any], bool]:
+    return lambda value: (
+        isinstance(value, list) and len(value) >= least and all(map(is_item, value))
+    )
 
 
-def _is_set_of(is_item: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    is_list = _is_list_of(is_item)
+def _is_set_of(is_item: Callable[[Any], bool], least: int = 1) -> Callable[[Any], bool]:
+    is_list = _is_list_of(is_item, least)
     return lambda value: is_list(value) and len(set(value)) == len(value)
 
 
@@ -146,10 +150,11 @@ _REQUIRED: dict[str, _Rule] = {
     "training_data": _TEXT,
     "size_bytes": (_is_size, "a whole number of bytes above 0"),
     "phantom": _BOOL,
-    "urls": (_is_set_of(_matches(_URL)), "a list of different http(s) addresses"),
+    "urls": (_is_set_of(_matches(_URL), least=0), "a list of different http(s) addresses"),
     "sha256": (_matches(_SHA256), "64 lower-case hexadecimal digits"),
 }
 _OPTIONAL: dict[str, _Rule] = {
+    "folder": (_matches(ID), "the name of a folder beside the catalog"),
     "cpu_seconds": _SECONDS,
     "cpu_hardware": _HARDWARE,
     "gpu_seconds": _SECONDS,

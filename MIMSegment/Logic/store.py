@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Protocol
 
 from MIMSegment.Logic.archive import copy_folder, extract_archive, portable_path
-from MIMSegment.Logic.catalog import CatalogEntry, version_key
+from MIMSegment.Logic.catalog import BUNDLED_CATALOG, CatalogEntry, version_key
 from MIMSegment.Logic.catalog_rules import ID, VERSION
 from MIMSegment.Logic.diskspace import check_free_space
 from MIMSegment.Logic.download import Cancel, Progress, download
@@ -72,7 +72,8 @@ def data_home(environ: Mapping[str, str] = os.environ, platform: str = sys.platf
 class PackageStore:
     """The packages under ``root``, by default ``packages`` in ``data_home()``.
 
-    ``validate`` reads a package folder and raises PackageError unless it is whole. Nothing is
+    ``validate`` reads a package folder and raises PackageError unless it is whole. Packages that
+    came with the program lie in the folders of ``bundled`` and are found by name too. Nothing is
     created before the first installation. Several programs may use one store at the same time.
     """
 
@@ -80,9 +81,11 @@ class PackageStore:
         self,
         root: str | Path | None = None,
         validate: Callable[[Path], Identified] = load_package,
+        bundled: Path = BUNDLED_CATALOG.parent,
     ) -> None:
         self._root = Path(root).absolute() if root else data_home() / "packages"
         self._validate = validate
+        self._bundled = bundled
         self.licenses = LicenseRecord(self._root / "licenses.json")
 
     def location(self) -> Path:
@@ -98,6 +101,15 @@ class PackageStore:
         found.sort(key=lambda package: version_key(package.version), reverse=True)
         return sorted(found, key=lambda package: package.id)
 
+    def bundled(self) -> list[InstalledPackage]:
+        """The packages that came with the program, by id; damaged ones are left out."""
+        found = []
+        for path in sorted(self._bundled.glob(f"[!.]*/{METADATA}")):
+            with contextlib.suppress(MIMSegmentError):
+                package = self._validate(path.parents[1])
+                found.append(InstalledPackage(package.id, package.version, path.parents[1]))
+        return found
+
     def install(
         self,
         entry: CatalogEntry,
@@ -106,7 +118,8 @@ class PackageStore:
     ) -> Path:
         """Download, check and install a package of the catalog; its folder.
 
-        A whole installation of the same version is left as it is, a damaged one replaced.
+        A whole installation of the same version is left as it is, a damaged one replaced; what
+        came with the program (``entry.folder``) is only checked.
         ``progress`` and ``cancel`` as in ``download``. Raises PackageError (also when the license
         must be acknowledged first, see ``licenses``), OutputError and Cancelled; nothing is ever
         half-installed, and a cut or canceled download goes on from there the next time.
@@ -118,6 +131,9 @@ class PackageStore:
                 f"The license {entry.license} of {entry.title} must be read and acknowledged "
                 f"before the download: {entry.license_url}"
             )
+        if entry.folder is not None:
+            self._validate(entry.folder)
+            return entry.folder
         with self._lock(name, cancel):
             target = self._folder_of(entry.id, entry.version)
             if self._is_whole(target):
@@ -180,6 +196,8 @@ class PackageStore:
             return _package_root(local, local) if local.is_dir() else self.import_file(local)
         if installed:
             return installed[0].path
+        if bundled := _with_name(self.bundled(), name):
+            return bundled[0].path
         if path.exists():
             raise PackageError(
                 f"{path} is no package, or a damaged one: its zip file, or the folder that holds "
@@ -271,11 +289,10 @@ class PackageStore:
 
     def _named(self, name: str) -> list[InstalledPackage]:
         """The installed versions that ``id`` or ``id@version`` means, the newest first."""
-        id, _, version = name.lower().partition("@")
-        return [p for p in self.installed() if p.id == id and version in ("", p.version.lower())]
+        return _with_name(self.installed(), name)
 
     def _unknown(self, name: str) -> PackageError:
-        packages = self.installed()
+        packages = self.installed() + self.bundled()
         names = sorted({p.id for p in packages} | {f"{p.id}@{p.version}" for p in packages})
         near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
         if near:
@@ -325,6 +342,11 @@ class PackageStore:
             with contextlib.suppress(OSError):
                 if path.stat().st_mtime < oldest:
                     path.unlink()
+
+
+def _with_name(packages: list[InstalledPackage], name: str) -> list[InstalledPackage]:
+    id, _, version = name.lower().partition("@")
+    return [p for p in packages if p.id == id and version in ("", p.version.lower())]
 
 
 def _package_root(folder: Path, source: Path) -> Path:

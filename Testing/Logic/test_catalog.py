@@ -87,6 +87,8 @@ GOOD = {
     "hardware without time": changed(cpu_seconds=None),
     "whole number as float": changed(size_bytes=1000.0),
     "http mirror": changed(urls=["http://pacs.hospital.example:8080/a.zip?x=1"]),
+    "folder without mirror": changed(folder="ct-abdomen", urls=[]),
+    "folder and mirror": changed(folder="ct-abdomen"),
     "two identical inputs": changed(inputs=[{"name": "CT", "modality": "CT"}] * 2),
 }
 BAD = {f"no {name}": without(name) for name in GOOD["required fields only"]}
@@ -121,6 +123,8 @@ BAD |= {
     "time without any hardware": without("cpu_hardware"),
     "phantom is null": changed(phantom=None),
     "no mirror": changed(urls=[]),
+    "folder elsewhere": changed(folder="../ct-abdomen", urls=[]),
+    "folder is null": changed(folder=None),
     "mirror twice": changed(urls=LIVER["urls"] * 2),
     "mirror is a file": changed(urls=["file:///a.zip"]),
     "mirror with a password": changed(urls=["https://user:word@example.org/a.zip"]),
@@ -174,7 +178,7 @@ def test_schema_and_program_refuse_the_same_frames(data, schema):
 
 def test_every_rule_of_the_schema_is_one_of_the_program(schema):
     rules = schema.schema["$defs"]["package"]
-    assert set(rules["properties"]) == set(LIVER)
+    assert set(rules["properties"]) == {*LIVER, "folder"}
     assert set(rules["required"]) == set(GOOD["required fields only"])
 
 

@@ -42,7 +42,7 @@ def validate(folder):
 
 @pytest.fixture
 def store(tmp_path):
-    return PackageStore(tmp_path / "store", validate)
+    return PackageStore(tmp_path / "store", validate, bundled=tmp_path / "bundled")
 
 
 def write_package(folder, id="liver", version="1.0.0", network=b"network"):
