@@ -1,4 +1,4 @@
-"""The sample studies that come with the program: digital phantoms, so that a first try works offline.
+"""Sample studies that come with the program: digital phantoms, for a first try without a network.
 
 ``Resources/SampleData/samples.json`` lists them. They are drawn from a seed and show no patient.
 """
