@@ -88,7 +88,9 @@ def pretrain(recipe: PretrainRecipe, resume: bool = False) -> None:
         return augment_spatial(crops, recipe.spatial, spacing, generators)
 
     def compute_loss(crops: Crops) -> torch.Tensor:
-        mask = draw_mask(crops.images, block, recipe.mask.ratio, generators.device)
+        mask = draw_mask(
+            crops.images, block, recipe.mask.ratio, generators.device, recipe.mask.strategy
+        )
         return model(crops.images, mask, crops.valid).loss
 
     def validate() -> dict[str, float]:

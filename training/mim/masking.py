@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mim.mask_strategies import Strategy, hiding_order
 from mim.recipe import RecipeError, setting
 
 
@@ -18,6 +19,11 @@ class MaskSettings:
 
     ratio: tuple[float, float] = setting(
         (0.75, 0.75), "masked fraction of the blocks, drawn for each sample between these two"
+    )
+    strategy: Strategy = setting(
+        "random",
+        "which blocks: random; one contiguous box; a slab of slices; a regular grid; or those near "
+        "the crop's center",
     )
     block: tuple[int, ...] = setting(
         (),
@@ -45,8 +51,9 @@ def block_mask(
     ratio: float | tuple[float, float],
     generator: torch.Generator,
     device: torch.device | str = "cpu",
+    strategy: Strategy = "random",
 ) -> Tensor:
-    """Draw which blocks are visible: bool (batch, 1, *grid), uniformly without replacement.
+    """Draw which blocks are visible: bool (batch, 1, *grid), in the order of ``strategy``.
 
     Of N blocks exactly ⌊(1 − ratio)·N⌋ are visible in every sample, at least one and at most
     N − 1; with ``ratio`` = (low, high) each sample draws its own ratio uniformly from it. Nothing
@@ -58,9 +65,8 @@ def block_mask(
     fraction = 1 - (low + (high - low) * drawn)
     # The small number keeps (1 - 0.9) * 10 from being floored to 0.
     visible = (fraction * count + 1e-6).floor().clamp(1, max(1, count - 1))
-    order = torch.rand(batch, count, generator=generator, device=device).argsort(1)
-    rank = order.argsort(1)
-    return (rank < visible).view(batch, 1, *grid)
+    order = hiding_order(strategy, batch, grid, generator, device)
+    return (order >= count - visible).view(batch, 1, *grid)
 
 
 def upsample_mask(mask: Tensor, block: Sequence[int], shape: Sequence[int]) -> Tensor:
@@ -74,8 +80,10 @@ def draw_mask(
     block: Sequence[int],
     ratio: float | tuple[float, float],
     generator: torch.Generator,
+    strategy: Strategy = "random",
 ) -> Tensor:
     """A mask (b, 1, z, y, x) for a batch of ``images``: `block_mask` at voxels, on their device."""
     shape = images.shape[2:]
-    mask = block_mask(len(images), grid_shape(shape, block), ratio, generator, images.device)
+    grid = grid_shape(shape, block)
+    mask = block_mask(len(images), grid, ratio, generator, images.device, strategy)
     return upsample_mask(mask, block, shape)

@@ -37,7 +37,8 @@ class FixedCrops:
         generator = torch.Generator().manual_seed(_SEED)
         crops = draw_crops(volumes, patch, count, generator)
         crops = Crops(crops.images.cpu(), crops.valid.cpu(), crops.cases)
-        drawn = draw_mask(crops.images, block, mask.ratio, generator)  # on the CPU: same everywhere
+        # On the CPU: the same on every machine.
+        drawn = draw_mask(crops.images, block, mask.ratio, generator, mask.strategy)
         return FixedCrops(crops.to(device), drawn.to(device))
 
     def loss(self, model: MaskedAutoencoderUNet) -> float:
