@@ -59,9 +59,7 @@ class LoopSettings:
     def __post_init__(self):
         intervals = (self.validate_every, self.save_every, self.log_every)
         if min(self.steps, self.batch, self.accumulate, *intervals) < 1:
-            raise RecipeError(
-                "loop.steps, batch, accumulate and the intervals must be at least 1."
-            )
+            raise RecipeError("loop.steps, batch, accumulate and the intervals must be at least 1.")
         if not 0 <= self.ema < 1:
             raise RecipeError(f"loop.ema is a decay below 1, such as 0.999, not {self.ema}.")
         if self.ema and self.shard:
@@ -166,11 +164,13 @@ def train(
 
     ``RUN/log.jsonl`` gets a line for each step: step, loss, lr, grad_norm, seconds, data_seconds
     (the part spent in ``draw``) and samples_per_second; and one for each validation: step and what
-    ``validate`` returned. ``last.pt`` is written before the first step, every ``loop.save_every``
-    steps and at the end; ``best.pt`` whenever ``validation_loss`` is lower than before. ``validate``
-    must not draw from the state's generators. Raises TrainingError naming step and cases when loss
-    or gradient is not finite; ``last.pt`` then holds the last sound state, ``stopped.pt`` the one at
-    the stop. Returns what was measured of the speed.
+    ``validate`` returned, which must not draw from the state's generators. ``last.pt`` is written
+    before the first step, every ``loop.save_every`` steps and at the end; ``best.pt`` whenever
+    ``validation_loss`` is lower than before.
+
+    Raises TrainingError naming step and cases when loss or gradient is not finite; ``last.pt`` then
+    holds the last sound state, ``stopped.pt`` the one at the stop. Returns what was measured of the
+    speed.
     """
     return _Run(
         state, draw, compute_loss, loop, optimizer, run, bf16, transfer, validate, metadata
