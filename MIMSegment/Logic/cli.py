@@ -8,9 +8,8 @@ import time
 from pathlib import Path
 
 from MIMSegment.Logic import devices, gpu_runtime
+from MIMSegment.Logic.about import NOTICE
 from MIMSegment.Logic.errors import MIMSegmentError
-
-NOTICE = "Research use only. Not a medical device."
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -15,6 +15,7 @@ from MIMSegment.Logic.sequences import Evidence, evidence
 
 if TYPE_CHECKING:
     from MIMSegment.Logic.dicom import Series
+    from MIMSegment.Logic.image_source import ImageSource
     from MIMSegment.Logic.volume import Volume
 
 _LEAST = 10.0  # score below which an image is not taken for an input
@@ -44,6 +45,30 @@ class Candidate:
     series: Series | None = None
 
     @property
+    def id(self) -> str:
+        """A name that is the same the next time: the path, for a series with its UID and part."""
+        if self.series is None:
+            return str(self.path.absolute())
+        return f"{self.path.absolute()}#{self.series.uid}#{self.series.part}"
+
+    @property
+    def label(self) -> str:
+        """The file's name without its ending; "" for a series, whose files' names say nothing."""
+        if self.series is not None:
+            return ""
+        return re.sub(r"\.(nii(\.gz)?|nrrd|nhdr|mha|mhd)$", "", self.path.name, flags=re.I)
+
+    @property
+    def folder(self) -> str:
+        """The name of a series' folder; "" for a file."""
+        return "" if self.series is None else self.path.name
+
+    @property
+    def plane(self) -> str:
+        """ "axial", "coronal" or "sagittal" for a series; "" where unknown."""
+        return "" if self.series is None else self.series.orientation
+
+    @property
     def key(self) -> tuple[Path, int]:
         """What two candidates share only if they are the same image."""
         if self.series is None:
@@ -70,7 +95,7 @@ class Match:
     """
 
     input: InputSpec
-    candidate: Candidate
+    candidate: ImageSource
     reason: str
     score: float
     explicit: bool = False
@@ -81,13 +106,18 @@ class Match:
 
 @dataclass(frozen=True)
 class Matching:
-    """Images by input, in the order of the inputs, and a sentence for each input without one."""
+    """Images by input, in the order of the inputs, and a sentence for each input without one.
+
+    ``missing`` has that sentence by the input's name; ``problems`` are these and what is wrong with
+    the images together.
+    """
 
     matches: tuple[Match, ...]
     problems: tuple[str, ...]
-    unused: tuple[Candidate, ...]
+    unused: tuple[ImageSource, ...]
+    missing: Mapping[str, str] = field(default_factory=dict)
 
-    def __getitem__(self, name: str) -> Candidate:
+    def __getitem__(self, name: str) -> ImageSource:
         return next(m.candidate for m in self.matches if m.input.name == name)
 
     def require(self) -> Matching:
@@ -117,14 +147,16 @@ def find_candidates(paths: Sequence[str | Path]) -> list[Candidate]:
 
 def match_inputs(
     inputs: Sequence[InputSpec],
-    candidates: Sequence[Candidate],
-    explicit: Mapping[str, str | Path | Candidate] | None = None,
+    candidates: Sequence[ImageSource],
+    explicit: Mapping[str, str | Path | ImageSource] | None = None,
+    by_path: bool = True,
 ) -> Matching:
     """Give each input at most one image, so that the evidence as a whole is greatest.
 
     ``explicit`` overrides by input name, with a candidate or a path. Raises InputError for an
     unknown input name or a path without a single fitting image; everything else that is unclear
-    is in the result's ``problems``.
+    is in the result's ``problems``, which tell the user to give a path (``by_path``) or to choose
+    from a list.
     """
     chosen = _explicit(inputs, explicit or {})
     open_inputs = [item for item in inputs if item.name not in chosen]
@@ -132,26 +164,27 @@ def match_inputs(
     free = [candidate for candidate in candidates if candidate.key not in taken]
     judged = [[_judge(item, inputs, c) for c in free] for item in open_inputs]
     pairs = _assign(judged)
-    problems = []
+    missing: dict[str, str] = {}
     for row, item in enumerate(open_inputs):
         column = pairs.get(row, _lone_image(judged, inputs, candidates))
         if column is None:
-            problems.append(_missing(item, free, candidates))
+            way_out = f"name it with {item.name}=PATH" if by_path else "choose it in the list"
+            missing[item.name] = f"{_missing(item, free, candidates)} Add it, or {way_out}."
             continue
         rivals = _rivals(judged, pairs, row, column)
         if rivals:
             names = " or ".join(free[c].name for c in (column, *rivals))
-            problems.append(
-                f"{item.name} could be {names}: say which with {item.name}=PATH of one of them."
-            )
+            way_out = f"say which with {item.name}=PATH of one of them" if by_path else "choose one"
+            missing[item.name] = f"{item.name} could be {names}: {way_out}."
             continue
         verdict = judged[row][column]
         reason = "; ".join(verdict.reasons) or "the only image given"
         chosen[item.name] = Match(item, free[column], reason, verdict.score)
     matches = tuple(chosen[item.name] for item in inputs if item.name in chosen)
-    problems += _mixed_studies(matches)
+    problems = (*missing.values(), *_mixed_studies(matches))
     used = {id(match.candidate) for match in matches}
-    return Matching(matches, tuple(problems), tuple(c for c in free if id(c) not in used))
+    unused = tuple(c for c in free if id(c) not in used)
+    return Matching(matches, problems, unused, missing)
 
 
 def read_matched(matching: Matching, order: int = 1) -> Volume:
@@ -160,9 +193,13 @@ def read_matched(matching: Matching, order: int = 1) -> Volume:
     The others are resampled in world space, by linear (``order`` 1) or cubic (3) interpolation.
     Raises InputError for missing inputs, GeometryError for images that barely overlap.
     """
+    return combine([match.candidate.read() for match in matching.require().matches], order)
+
+
+def combine(volumes: Sequence[Volume], order: int = 1) -> Volume:
+    """The volumes as channels (c, z, y, x) on the first one's grid; as `read_matched`."""
     from MIMSegment.Logic.alignment import align_to, stack_inputs
 
-    volumes = [match.candidate.read() for match in matching.require().matches]
     reference = volumes[0]
     stacked = stack_inputs([reference, *(align_to(reference, v, order) for v in volumes[1:])])
     frames = {v.header.get("FrameOfReferenceUID") for v in volumes} - {None}
@@ -201,12 +238,13 @@ def _explicit(inputs, explicit) -> dict[str, Match]:
     for name, choice in explicit.items():
         if name not in specs:
             raise InputError(f'The model has no input "{name}"; its inputs are {", ".join(specs)}.')
-        candidate = choice if isinstance(choice, Candidate) else _one(specs[name], Path(choice))
+        is_path = isinstance(choice, (str, Path))
+        candidate = _one(specs[name], Path(choice)) if is_path else choice
         chosen[name] = Match(specs[name], candidate, "chosen by the user", np.inf, explicit=True)
     return chosen
 
 
-def _one(item: InputSpec, path: Path) -> Candidate:
+def _one(item: InputSpec, path: Path) -> ImageSource:
     """The only image at ``path``, or the one among several that fits the input."""
     found = find_candidates([path])
     if len(found) == 1:
@@ -214,18 +252,14 @@ def _one(item: InputSpec, path: Path) -> Candidate:
     return match_inputs([item], found).require()[item.name]
 
 
-def _judge(item: InputSpec, inputs: Sequence[InputSpec], candidate: Candidate) -> Evidence:
-    if candidate.series is not None:
-        found = evidence(item.name, item.modality, candidate.header, "", candidate.path.name)
-        axial = _AXIAL if candidate.series.orientation == "axial" else 0.0
-        return Evidence(found.score + axial, found.reasons)
-    stem = re.sub(r"\.(nii(\.gz)?|nrrd|nhdr|mha|mhd)$", "", candidate.path.name, flags=re.I)
-    found = evidence(item.name, item.modality, candidate.header, stem)
-    number = re.search(r"_(\d{4})$", stem)  # nnU-Net's channel number
+def _judge(item: InputSpec, inputs: Sequence[InputSpec], source: ImageSource) -> Evidence:
+    found = evidence(item.name, item.modality, source.header, source.label, source.folder)
+    score = found.score + (_AXIAL if source.plane == "axial" else 0.0)
+    number = re.search(r"_(\d{4})$", source.label)  # nnU-Net's channel number
     if number and len(inputs) > 1 and int(number[1]) == list(inputs).index(item):
         reason = f"its file name ends in _{number[1]}"
-        return Evidence(found.score + _NUMBERED, (*found.reasons, reason))
-    return found
+        return Evidence(score + _NUMBERED, (*found.reasons, reason))
+    return Evidence(score, found.reasons)
 
 
 def _assign(judged: list[list[Evidence]]) -> dict[int, int]:
@@ -266,14 +300,14 @@ def _rivals(judged, pairs: dict[int, int], row: int, column: int) -> list[int]:
     return rivals
 
 
-def _missing(item: InputSpec, free: Sequence[Candidate], candidates: Sequence[Candidate]) -> str:
+def _missing(
+    item: InputSpec, free: Sequence[ImageSource], candidates: Sequence[ImageSource]
+) -> str:
     shown = free or candidates
     names = ", ".join(c.name for c in shown[:8]) + (" and more" if len(shown) > 8 else "")
     what = f" ({item.description})" if item.description else ""
     found = f"found {names}" if names else "no image was found"
-    return f"No {item.modality} image fits the input {item.name}{what}: {found}. " + (
-        f"Add it, or name it with {item.name}=PATH."
-    )
+    return f"No {item.modality} image fits the input {item.name}{what}: {found}."
 
 
 def _mixed_studies(matches: Sequence[Match]) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from mim.checkpoint import CheckpointError, load_checkpoint, trained_weights
+from mim.checkpoint import CheckpointError, load_checkpoint
 
 _STEM = "encoder.stem.convs.0.conv.weight"
 _HEAD = "decoder.seg_layers."
@@ -61,7 +61,7 @@ def load_pretrained(
     number of input channels; the output layers belong to their task and are left alone. Raises
     CheckpointError when a part of ``parts`` finds no tensor at all.
     """
-    source = _canonical(trained_weights(load_checkpoint(checkpoint)))
+    source = _canonical(load_checkpoint(checkpoint)["model"])
     target = dict(model.named_parameters())
     loaded, adapted, skipped = [], {}, {}
     for name, tensor in source.items():

@@ -1,0 +1,43 @@
+"""What an image must tell before it is read, wherever it is: a file, a series, a volume in a scene.
+
+`matching.Candidate` is the one for files, `scene_inputs.VolumeSource` the one for the scene.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Protocol
+
+from MIMSegment.Logic.volume import Volume
+
+
+class ImageSource(Protocol):
+    """An image that may be an input of a model."""
+
+    name: str
+    """For display; nothing about the patient."""
+    header: Mapping
+    """DICOM attributes by keyword, as far as known."""
+
+    @property
+    def id(self) -> str:
+        """A name for selectors and settings that is the same the next time."""
+
+    @property
+    def key(self) -> Hashable:
+        """What two sources share only if they are the same image."""
+
+    @property
+    def label(self) -> str:
+        """The file's or node's name as evidence of its sequence, "" if it says nothing."""
+
+    @property
+    def folder(self) -> str:
+        """The name of the folder around it, "" if it says nothing."""
+
+    @property
+    def plane(self) -> str:
+        """ "axial", "coronal" or "sagittal"; "" where unknown."""
+
+    def read(self) -> Volume:
+        """The voxels in world LPS, parent transforms applied. Raises InputError, GeometryError."""

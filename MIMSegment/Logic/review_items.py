@@ -1,0 +1,148 @@
+"""What a review shows, as plain data, and what it asks of whoever keeps the segments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+from MIMSegment.Logic.actions import Action
+from MIMSegment.Logic.finding import Finding, Severity
+
+
+class Verdict(StrEnum):
+    """What the reviewer thinks of a structure; kept as Slicer's own segment status."""
+
+    OPEN = "open"
+    """Not looked at: Slicer's "not started"."""
+    EDITING = "editing"
+    """Being corrected, or corrected and not accepted yet: "in progress"."""
+    ACCEPTED = "accepted"
+    """Right; locked: "completed"."""
+    REJECTED = "rejected"
+    """Wrong; hidden, kept, not exported: "flagged"."""
+
+    @property
+    def resolved(self) -> bool:
+        """Whether the reviewer has decided."""
+        return self in (Verdict.ACCEPTED, Verdict.REJECTED)
+
+
+@dataclass(frozen=True)
+class SegmentRecord:
+    """A segment without its voxels, as a `SegmentStore` keeps it.
+
+    ``label`` is the model's label value, ``color`` RGB in 0..255. ``edited``: a person has changed
+    its voxels (DICOM's SEMIAUTOMATIC).
+    """
+
+    id: str
+    label: int
+    name: str
+    color: tuple[int, int, int]
+    verdict: Verdict = Verdict.OPEN
+    comment: str = ""
+    edited: bool = False
+    visible: bool = True
+
+
+@dataclass(frozen=True)
+class ReviewItem:
+    """A row of the review: one structure, or one lesion.
+
+    ``confidence`` is the model's mean certainty (0..1), a measure of how soft its decision was and
+    no probability of being right; None where unknown. ``findings`` are the checks' sentences about
+    this structure, the gravest first; ``doubtful_places`` says how many unresolved places lie in
+    it. ``actions`` has the state of each button: accept, edit, finish_edit, reject, reopen, undo,
+    comment.
+    """
+
+    id: str
+    label: int
+    name: str
+    color: tuple[int, int, int]
+    volume_ml: float
+    confidence: float | None
+    verdict: Verdict
+    comment: str
+    findings: tuple[Finding, ...]
+    edited: bool
+    visible: bool = True
+    editing: bool = False
+    doubtful_places: int = 0
+    actions: Mapping[str, Action] = field(default_factory=dict, compare=False)
+
+    @property
+    def severity(self) -> Severity | None:
+        """The gravest finding's severity; None without findings."""
+        return max((f.severity for f in self.findings), key=lambda s: s.rank, default=None)
+
+    @property
+    def locked(self) -> bool:
+        """Whether its voxels may not be changed."""
+        return self.verdict is Verdict.ACCEPTED
+
+
+@dataclass(frozen=True)
+class ReviewPlace:
+    """A place to look at: LPS ``position`` in mm, the segment in question (None: the whole result)
+    and why it is worth a look. ``rank`` counts from 1, the worst."""
+
+    position: tuple[float, float, float]
+    segment_id: str | None
+    reason: str
+    rank: int
+
+
+@dataclass(frozen=True)
+class ReviewState:
+    """A review at one moment. ``place`` is the one last gone to; ``notice`` a sentence about what
+    was just done in the user's stead (an edit of a locked structure taken back)."""
+
+    items: tuple[ReviewItem, ...]
+    places: tuple[ReviewPlace, ...]
+    place: ReviewPlace | None = None
+    editing: str | None = None
+    notice: str = ""
+    actions: Mapping[str, Action] = field(default_factory=dict, compare=False)
+
+    @property
+    def open_items(self) -> tuple[ReviewItem, ...]:
+        """The structures that still need a verdict."""
+        return tuple(item for item in self.items if not item.verdict.resolved)
+
+    def __getitem__(self, segment_id: str) -> ReviewItem:
+        return next(item for item in self.items if item.id == segment_id)
+
+
+Snapshot = Any
+"""The voxels of all segments at one moment; only the store that made it can read it."""
+
+
+class SegmentStore(Protocol):
+    """Where the segments are: a Slicer segmentation node, or a list in a test."""
+
+    def records(self) -> list[SegmentRecord]:
+        """All segments, in the store's order."""
+
+    def write(self, record: SegmentRecord) -> None:
+        """Set a segment's verdict, comment, visibility and whether it was edited."""
+
+    def volumes_ml(self, ids: Sequence[str] | None = None) -> dict[str, float]:
+        """Milliliters of these segments (default: all)."""
+
+    def snapshot(self) -> Snapshot:
+        """The voxels as they are now; cheap when nothing has changed since the last one."""
+
+    def changed_voxels(self, snapshot: Snapshot, ids: Sequence[str]) -> dict[str, int]:
+        """How many voxels of each of these segments differ from the snapshot."""
+
+    def restore(self, snapshot: Snapshot, ids: Sequence[str]) -> None:
+        """Give these segments the voxels that they had, and take those from the others."""
+
+    def watch(self, callback: Callable[[], None] | None) -> None:
+        """Call ``callback`` whenever voxels may have changed from outside the review."""
+
+    def log(self, entry: Mapping[str, Any]) -> None:
+        """Append one line to the audit log that is kept with the segments."""

@@ -1,0 +1,354 @@
+"""The whole job as one object that both front-ends show: choose, check, run, review, export.
+
+    workflow = Workflow(gateway, queue, Offers(PackageStore()))
+    workflow.listeners.append(lambda: render(workflow.state))
+    workflow.choose("phantom-prostate")
+    workflow.open_study([folder])
+    workflow.run()
+    ... workflow.poll() every 50 to 100 ms, from a timer ...
+    workflow.review.accept("Segment_1")
+    workflow.export(Export.SCENE, path)
+
+No Qt, no MRML, no thread of its own. A front-end draws `Workflow.state` and calls the methods; one
+whose `Action` is disabled does nothing. Failures are in ``state.error`` and are never raised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from MIMSegment.Logic.audit import AuditLog, Provenance
+from MIMSegment.Logic.finding import Finding, Severity
+from MIMSegment.Logic.inference import InferenceOptions
+from MIMSegment.Logic.jobs import Job, JobQueue, JobState
+from MIMSegment.Logic.matching import combine, find_candidates
+from MIMSegment.Logic.offers import Offers, require_installed
+from MIMSegment.Logic.package import ModelPackage
+from MIMSegment.Logic.review import Review
+from MIMSegment.Logic.volume import Volume
+from MIMSegment.Logic.workflow_actions import actions_of
+from MIMSegment.Logic.workflow_checks import Checks
+from MIMSegment.Logic.workflow_failure import explain
+from MIMSegment.Logic.workflow_inputs import StudyInputs
+from MIMSegment.Logic.workflow_ports import Result, SceneGateway
+from MIMSegment.Logic.workflow_state import (
+    DeviceLine,
+    Export,
+    PackageCard,
+    Problem,
+    Progress,
+    Step,
+    WorkflowSettings,
+    WorkflowState,
+)
+
+__all__ = ["Export", "Step", "Workflow", "WorkflowSettings", "WorkflowState"]
+
+
+class Workflow:
+    """One user's way through one study after the other.
+
+    ``reviewer`` is the name for the audit log, only if the user has set one for that purpose.
+    ``executor`` runs what takes a while and touches no scene (reading files); without it that is
+    done at once, which is right in 3D Slicer, whose volumes are in memory already. Call everything
+    from one thread.
+    """
+
+    def __init__(
+        self,
+        gateway: SceneGateway,
+        queue: JobQueue,
+        offers: Offers,
+        reviewer: str = "",
+        executor: Executor | None = None,
+        checks: Checks | None = None,
+    ):
+        self.listeners: list[Callable[[], None]] = []
+        self.review: Review | None = None
+        self.offers = offers
+        self.settings = gateway.load_settings()
+        self._gateway, self._queue, self._reviewer = gateway, queue, reviewer
+        self._executor, self._checks = executor, checks or Checks()
+        self._step = Step.CHOOSE
+        self._card: PackageCard | None = None
+        self._package: ModelPackage | None = None
+        self._inputs = StudyInputs()
+        self._volume: Volume | None = None  # the checked inputs as channels
+        self._findings: tuple[Finding, ...] = ()
+        self._job: Job | None = None
+        self._waiting: tuple[Future, str, Callable[[Any], None]] | None = None
+        self._error: Problem | None = None
+        self._message = ""
+        self.log: AuditLog | None = None
+        queue.listeners.append(lambda job: self._tell() if job is self._job else None)
+
+    @property
+    def state(self) -> WorkflowState:
+        """Everything to be shown, at this moment."""
+        state = WorkflowState(
+            step=self._step,
+            package=self._card,
+            study=self._inputs.title,
+            inputs=self._inputs.rows(),
+            findings=self._findings,
+            device=self._device(),
+            progress=_progress(self._job),
+            busy=self._waiting[1] if self._waiting else "",
+            error=self._error,
+            message=self._message,
+            review=self.review.state if self.review else None,
+        )
+        checked = self._volume is not None
+        return replace(state, actions=actions_of(state, self._inputs.problem, checked))
+
+    def choose(self, name: str) -> None:
+        """Choose a package by "id", "id@version" or path.
+
+        It stays at this step while its license must be acknowledged or its files downloaded.
+        """
+        if self._may("choose"):
+            self._try(self._choose, name)
+
+    def acknowledge(self) -> None:
+        """The user has read the license of the chosen package."""
+        if self._may("acknowledge"):
+            self._try(self.offers.store.licenses.acknowledge, self._card.entry)
+            self._try(self._choose, self._card.key)
+
+    def install(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Download the chosen package; ``progress`` hears bytes done and in all."""
+        if self._may("install"):
+            card = self._card
+            self._wait(
+                f"Downloading {card.entry.title}",
+                lambda: self.offers.store.install(card.entry, progress),
+                lambda path: self._choose(card.key),
+            )
+
+    def open_study(self, paths: Sequence[str | Path]) -> None:
+        """Look for images in these files and folders and match them to the inputs."""
+        if self._may("open_study"):
+            title = ", ".join(Path(path).name or str(path) for path in paths)
+            self._wait(
+                "Looking for images",
+                lambda: find_candidates(paths),
+                lambda sources: self._opened(sources, title),
+            )
+
+    def use_scene(self) -> None:
+        """Match the volumes that are in the scene, as it is now, to the inputs."""
+        if self._may("open_study"):
+            self._try(lambda: self._opened(self._gateway.volumes(), "Volumes of the scene"))
+
+    def assign(self, input_name: str, source_id: str) -> None:
+        """Take this image for an input; "" leaves it to the matcher again."""
+        if self._may("assign"):
+            chosen = {n: i for n, i in self.settings.inputs.items() if n != input_name}
+            if source_id:
+                chosen[input_name] = source_id
+            self._set(inputs=chosen)
+            self._try(self._rematch)
+
+    def change(self, **settings) -> None:
+        """Set fields of `WorkflowSettings`: device, precision, mirror, structures, target."""
+        if self._may("choose"):
+            self._set(**settings)
+            self._tell()
+
+    def check(self) -> None:
+        """Read the inputs and say in ``state.findings`` how they fit the model."""
+        if self._may("check"):
+            self._check(lambda: None)
+
+    def run(self, anyway: bool = False) -> None:
+        """Segment. Inputs are checked first; with alerts it goes on only if ``anyway``."""
+        if not self._may("run_anyway" if anyway else "run"):
+            return
+        if self._volume is not None:
+            self._try(self._submit)
+        else:
+            self._check(lambda: self._submit() if anyway or not self._alerts() else None)
+
+    def cancel(self) -> None:
+        """Stop the running segmentation."""
+        if self._may("cancel"):
+            self._queue.cancel(self._job)
+            self._tell()
+
+    def go(self, step: Step) -> None:
+        """Show another step, back or forth, as far as there is something to show."""
+        if self._may(f"go_{step}"):
+            self._step = step
+            self._tell()
+
+    def open_result(self, id: str) -> None:
+        """Review a segmentation of the scene again, by its ID."""
+        if self._may("open_result"):
+            self._try(self._reopen, id)
+
+    def export(self, kind: Export, path: str | Path, **options) -> None:
+        """Write the reviewed result to ``path``; ``state.message`` says what was written."""
+        if self._may(f"export_{kind}"):
+            self._try(self._export, kind, Path(path), options)
+
+    def dismiss(self) -> None:
+        """The user has read the error or message."""
+        self._error, self._message = None, ""
+        self._tell()
+
+    def poll(self) -> None:
+        """Notice what has happened meanwhile; for a timer, every 50 to 100 ms."""
+        if self._waiting and self._waiting[0].done():
+            future, _, then = self._waiting
+            self._waiting = None
+            self._try(lambda: then(future.result()))
+        if self._job is not None:
+            self._queue.poll()
+            self._follow_job()
+        if self.review is not None:
+            self.review.poll()
+
+    def close(self) -> None:
+        """End everything that runs."""
+        self._queue.close()
+        if self.review is not None:
+            self.review.close()
+
+    def _choose(self, name: str) -> None:
+        self._card = card = self.offers.find(name)
+        self._package, self._volume, self._findings = None, None, ()
+        self._step = Step.CHOOSE
+        if card.needs_acknowledgment or card.path is None:
+            return
+        self._package = require_installed(card)
+        if self.settings.package != card.key:
+            self._set(package=card.key, structures=())
+        self._step = Step.CHECK
+        self._rematch()
+
+    def _opened(self, sources, title: str) -> None:
+        self._inputs.open(sources, title)
+        self._rematch()
+        if self._package is not None:
+            self._step = Step.CHECK
+
+    def _rematch(self) -> None:
+        self._volume, self._findings = None, ()
+        if self._package is not None:
+            self._inputs.require(self._package.spec.inputs, self.settings.inputs)
+
+    def _check(self, then: Callable[[], None]) -> None:
+        package, inputs = self._package, self._inputs
+
+        def read() -> tuple[list[Volume], Volume, tuple[Finding, ...]]:
+            volumes = inputs.read()
+            stacked = combine(volumes)
+            return volumes, stacked, self._checks.before(stacked, volumes, package)
+
+        def show(found) -> None:
+            volumes, self._volume, self._findings = found
+            names = [spec.name for spec in package.spec.inputs]
+            self._gateway.show_inputs(names, inputs.used(), volumes)
+            self._step = Step.CHECK
+            then()
+
+        self._wait("Reading the images", read, show)
+
+    def _submit(self) -> None:
+        wanted = self.settings.structures
+        options = InferenceOptions(
+            device=self.settings.device,
+            precision=self.settings.precision or None,
+            wanted=tuple(wanted) or None,
+            mirror=self.settings.mirror,
+        )
+        self._job = self._queue.submit(self._volume, self._package.path, options)
+        self._step = Step.RUN
+
+    def _follow_job(self) -> None:
+        if not self._job.finished:
+            return
+        job, self._job = self._job, None
+        self._step = Step.CHECK
+        if job.state is JobState.DONE:
+            self._try(self._show_result, job)
+        elif job.state is JobState.CANCELLED:
+            self._message = "The segmentation was cancelled; nothing was changed."
+            self._tell()
+        else:
+            self._error = Problem(job.error, job.error_kind or "", job.log)
+            self._tell()
+
+    def _show_result(self, job: Job) -> None:
+        package, sources = self._package, self._inputs.used()
+        findings = self._findings + self._checks.after(job.result, package)
+        uids = [str(source.header.get("SeriesInstanceUID", "")) for source in sources]
+        provenance = Provenance.of(package, uids)
+        result = Result(job.result, package.labels, package.title, provenance, findings)
+        store = self._gateway.show_result(result, sources[0], self.settings.target)
+        self._findings = findings
+        self._begin_review(store, provenance, job.result.confidence, job.result.doubtful)
+        self.log.record("segmented", device=job.device)
+
+    def _reopen(self, id: str) -> None:
+        store, facts = self._gateway.open_result(id)
+        self._findings = facts.findings
+        self._begin_review(store, facts.provenance, facts.confidence, facts.doubtful)
+
+    def _begin_review(self, store, provenance: Provenance, confidence, doubtful) -> None:
+        if self.review is not None:
+            self.review.close()
+        self.log = AuditLog(provenance, sinks=[store.log], reviewer=self._reviewer)
+        self.review = Review(store, confidence, doubtful, self._findings, self.log.record)
+        self.review.listeners.append(self._tell)
+        self._step = Step.REVIEW
+
+    def _export(self, kind: Export, path: Path, options: dict) -> None:
+        raise NotImplementedError
+
+    def _device(self) -> DeviceLine:
+        description = self._job.device if self._job else ""
+        return DeviceLine(self.settings.device, description)
+
+    def _alerts(self) -> bool:
+        return any(finding.severity is Severity.ALERT for finding in self._findings)
+
+    def _set(self, **settings) -> None:
+        self.settings = replace(self.settings, **settings)
+        self._gateway.save_settings(self.settings)
+
+    def _may(self, action: str) -> bool:
+        return bool(self.state.actions[action])
+
+    def _wait(self, what: str, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """Do ``work`` in the background, if there is one, and ``then`` go on with its result."""
+        self._error, self._message = None, ""
+        if self._executor is None:
+            self._try(lambda: then(work()))
+        else:
+            self._waiting = (self._executor.submit(work), what, then)
+            self._tell()
+
+    def _try(self, do: Callable, *arguments) -> None:
+        """Do it; what goes wrong becomes ``state.error``."""
+        self._error, self._message = None, ""
+        try:
+            do(*arguments)
+        except Exception as error:
+            self._error = explain(error)
+        self._tell()
+
+    def _tell(self) -> None:
+        for listener in list(self.listeners):
+            listener()
+
+
+def _progress(job: Job | None) -> Progress | None:
+    if job is None:
+        return None
+    cancelling = job.state is JobState.CANCELLING
+    return Progress(job.message, job.done, job.total, job.eta, cancelling)

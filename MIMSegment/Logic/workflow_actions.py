@@ -1,0 +1,96 @@
+"""Which buttons of the workflow work at the moment, and why the others do not."""
+
+from __future__ import annotations
+
+from MIMSegment.Logic.actions import ENABLED, Action, enabled_if
+from MIMSegment.Logic.workflow_state import Export, Step, WorkflowState
+
+_RUNNING = "Wait until the segmentation has ended, or cancel it."
+
+
+def actions_of(state: WorkflowState, input_problem: str, checked: bool) -> dict[str, Action]:
+    """An `Action` for every button by name; see `WorkflowState.actions`.
+
+    ``input_problem`` says why the inputs cannot be used, "" if they can; ``checked`` whether they
+    have been read and checked since they were last changed.
+    """
+    idle = _idle(state)
+    ready = _ready(state, idle, input_problem)
+    result = _first(idle, enabled_if(state.review, "Segment something first."))
+    return {
+        "choose": idle,
+        "acknowledge": _acknowledge(state, idle),
+        "install": _install(state, idle),
+        "open_study": idle,
+        "open_result": idle,
+        "assign": idle,
+        "check": ready,
+        "run": _first(ready, _no_alert(state, checked)),
+        "run_anyway": ready,
+        "cancel": _cancel(state),
+        **{f"export_{kind}": result for kind in Export},
+        **_steps(state, idle),
+    }
+
+
+def _idle(state: WorkflowState) -> Action:
+    if state.busy:
+        return Action(False, f"{state.busy}: wait a moment.")
+    return enabled_if(state.progress is None, _RUNNING)
+
+
+def _acknowledge(state: WorkflowState, idle: Action) -> Action:
+    needed = state.package is not None and state.package.needs_acknowledgment
+    return _first(idle, enabled_if(needed, "There is no license to acknowledge."))
+
+
+def _install(state: WorkflowState, idle: Action) -> Action:
+    if state.package is None:
+        return Action(False, "Choose a package first.")
+    if state.package.path is not None:
+        return Action(False, f"{state.package.entry.title} is installed.")
+    return _first(idle, _acknowledged(state))
+
+
+def _acknowledged(state: WorkflowState) -> Action:
+    if state.package is not None and state.package.needs_acknowledgment:
+        entry = state.package.entry
+        return Action(False, f"Read and acknowledge the license {entry.license} first.")
+    return ENABLED
+
+
+def _ready(state: WorkflowState, idle: Action, input_problem: str) -> Action:
+    if state.package is None:
+        return Action(False, "Choose what to segment first.")
+    installed = enabled_if(state.package.path, f"Download {state.package.entry.title} first.")
+    inputs = enabled_if(not input_problem, input_problem)
+    return _first(idle, _acknowledged(state), installed, inputs)
+
+
+def _no_alert(state: WorkflowState, checked: bool) -> Action:
+    alerts = state.alerts if checked else ()
+    return enabled_if(not alerts, " ".join(finding.message for finding in alerts))
+
+
+def _cancel(state: WorkflowState) -> Action:
+    if state.progress is None:
+        return Action(False, "Nothing is running.")
+    return enabled_if(not state.progress.cancelling, "It is being stopped.")
+
+
+def _steps(state: WorkflowState, idle: Action) -> dict[str, Action]:
+    reviewed = enabled_if(state.review, "Segment something first.")
+    return {
+        f"go_{Step.CHOOSE}": idle,
+        f"go_{Step.CHECK}": _first(
+            idle, enabled_if(state.package, "Choose what to segment first.")
+        ),
+        f"go_{Step.RUN}": enabled_if(state.progress, "Nothing is running."),
+        f"go_{Step.REVIEW}": _first(idle, reviewed),
+        f"go_{Step.EXPORT}": _first(idle, reviewed),
+    }
+
+
+def _first(*actions: Action) -> Action:
+    """The first of them that is disabled, else enabled."""
+    return next((action for action in actions if not action.enabled), ENABLED)

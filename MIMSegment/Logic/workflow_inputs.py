@@ -1,0 +1,107 @@
+"""The opened images, which of them the model's inputs are, and their voxels once read."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+
+from MIMSegment.Logic.errors import InputError
+from MIMSegment.Logic.image_source import ImageSource
+from MIMSegment.Logic.matching import InputSpec, Matching, match_inputs
+from MIMSegment.Logic.volume import Volume
+from MIMSegment.Logic.workflow_state import InputRow
+
+_NOTHING = Matching((), (), ())
+
+
+class StudyInputs:
+    """The images of one study, matched to the inputs of one model.
+
+    ``title`` names the study for display.
+    """
+
+    def __init__(self):
+        self.title = ""
+        self.sources: list[ImageSource] = []
+        self.matching = _NOTHING
+        self._specs: tuple[InputSpec, ...] = ()
+        self._chosen: dict[str, str] = {}
+        self._volumes: dict[Hashable, Volume] = {}
+
+    def open(self, sources: Sequence[ImageSource], title: str) -> None:
+        """Take these images for the study; what was read of others is dropped."""
+        self.sources, self.title = list(sources), title
+        self._volumes.clear()
+        self._match()
+
+    def require(self, specs: Sequence[InputSpec], chosen: Mapping[str, str]) -> None:
+        """Match the inputs ``specs``; ``chosen`` maps an input's name to the source ID that the
+        user chose."""
+        self._specs, self._chosen = tuple(specs), dict(chosen)
+        self._match()
+
+    @property
+    def problem(self) -> str:
+        """Why the inputs cannot be used as they are; "" when they can."""
+        if not self.sources:
+            return "Open a study first: no image is loaded."
+        return " ".join((*self.matching.problems, *self._used_twice()))
+
+    def rows(self) -> tuple[InputRow, ...]:
+        """A row for each input of the model."""
+        choices = tuple((source.id, source.name) for source in self.sources)
+        matches = {match.input.name: match for match in self.matching.matches}
+        rows = []
+        for spec in self._specs:
+            about = (spec.name, spec.modality, spec.description)
+            match = matches.get(spec.name)
+            if match is None:
+                problem = self.matching.missing.get(spec.name, "No image is open yet.")
+                rows.append(InputRow(*about, problem=problem, choices=choices))
+                continue
+            source = match.candidate
+            rows.append(
+                InputRow(
+                    *about, source.id, source.name, match.reason, match.explicit, choices=choices
+                )
+            )
+        return tuple(rows)
+
+    def used(self) -> list[ImageSource]:
+        """The images of the inputs, in the order of the inputs. Raises InputError."""
+        if self.problem:
+            raise InputError(self.problem)
+        return [match.candidate for match in self.matching.matches]
+
+    def read(self) -> list[Volume]:
+        """The voxels of `used`, each image read once. Raises InputError, GeometryError."""
+        volumes = []
+        for source in self.used():
+            if source.key not in self._volumes:
+                self._volumes[source.key] = source.read()
+            volumes.append(self._volumes[source.key])
+        return volumes
+
+    def forget_voxels(self) -> None:
+        """Drop what was read, to be read anew."""
+        self._volumes.clear()
+
+    def _match(self) -> None:
+        by_id = {source.id: source for source in self.sources}
+        chosen = {name: by_id[i] for name, i in self._chosen.items() if i in by_id}
+        known = {spec.name for spec in self._specs}
+        chosen = {name: source for name, source in chosen.items() if name in known}
+        if self._specs and self.sources:
+            self.matching = match_inputs(self._specs, self.sources, chosen, by_path=False)
+        else:
+            self.matching = _NOTHING
+
+    def _used_twice(self) -> list[str]:
+        users: dict[Hashable, list[str]] = {}
+        for match in self.matching.matches:
+            users.setdefault(match.candidate.key, []).append(match.input.name)
+        names = {match.candidate.key: match.candidate.name for match in self.matching.matches}
+        return [
+            f"{names[key]} is chosen for {' and '.join(inputs)}; choose another image for one."
+            for key, inputs in users.items()
+            if len(inputs) > 1
+        ]

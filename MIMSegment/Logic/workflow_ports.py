@@ -1,0 +1,73 @@
+"""What the workflow needs of the world around it: images, and a scene to show results in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from MIMSegment.Logic.audit import Provenance
+from MIMSegment.Logic.doubt import DoubtfulPlace
+from MIMSegment.Logic.engine import Segmentation
+from MIMSegment.Logic.finding import Finding
+from MIMSegment.Logic.image_source import ImageSource
+from MIMSegment.Logic.labels import Label
+from MIMSegment.Logic.review_items import SegmentStore
+from MIMSegment.Logic.volume import Volume
+from MIMSegment.Logic.workflow_state import WorkflowSettings
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished segmentation and all that a review of it needs, also when it is opened again."""
+
+    segmentation: Segmentation
+    labels: Sequence[Label]
+    title: str
+    provenance: Provenance
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReviewFacts:
+    """What is kept beside the segments, so that a review goes on after a reload."""
+
+    provenance: Provenance
+    confidence: Mapping[int, float]
+    doubtful: tuple[DoubtfulPlace, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+
+class SceneGateway(Protocol):
+    """The scene, as far as the workflow needs it; `scene_gateway.MrmlGateway` is the real one."""
+
+    def volumes(self) -> list[ImageSource]:
+        """The volumes that are in the scene."""
+
+    def show_inputs(
+        self, names: Sequence[str], sources: Sequence[ImageSource], volumes: Sequence[Volume]
+    ) -> None:
+        """Make the inputs visible; those that are in the scene already are not added again."""
+
+    def show_result(self, result: Result, reference: ImageSource, target: str = "") -> SegmentStore:
+        """Add the result on the grid and under the transform of ``reference``.
+
+        A new segmentation, or more segments in the existing one with ID ``target``, with an undo
+        point. Raises InputError when that segmentation is locked or lies on another grid.
+        """
+
+    def results(self) -> list[tuple[str, str]]:
+        """(ID, name) of the segmentations in the scene that can be reviewed."""
+
+    def open_result(self, id: str) -> tuple[SegmentStore, ReviewFacts]:
+        """A segmentation of the scene for review. Raises InputError."""
+
+    def load_settings(self) -> WorkflowSettings:
+        """What was saved with the scene, defaults where nothing was."""
+
+    def save_settings(self, settings: WorkflowSettings) -> None:
+        """Keep the settings with the scene."""
+
+    def save(self, path: Path) -> None:
+        """Write the whole scene to an ``.mrb`` file. Raises OutputError."""

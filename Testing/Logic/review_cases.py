@@ -1,0 +1,101 @@
+"""Segments in memory, as `SegmentStore` wants them, and a scene without MRML."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from MIMSegment.Logic.review_items import SegmentRecord
+from MIMSegment.Logic.workflow_ports import ReviewFacts
+from MIMSegment.Logic.workflow_state import WorkflowSettings
+
+
+class MemoryStore:
+    """Labels in one array: where a segment is painted, another is erased."""
+
+    def __init__(self, labels: np.ndarray, names: dict[int, str], voxel_ml: float = 0.001):
+        self.labels, self.voxel_ml, self.lines = labels.copy(), voxel_ml, []
+        self._records = {
+            f"Segment_{value}": SegmentRecord(f"Segment_{value}", value, name, (value, 0, 0))
+            for value, name in names.items()
+        }
+        self._callback = None
+
+    def paint(self, segment_id: str, where) -> None:
+        self.labels[where] = self._records[segment_id].label
+        if self._callback:
+            self._callback()
+
+    def records(self):
+        return list(self._records.values())
+
+    def write(self, record):
+        self._records[record.id] = record
+
+    def volumes_ml(self, ids=None):
+        ids = list(self._records) if ids is None else ids
+        counts = {i: int((self.labels == self._records[i].label).sum()) for i in ids}
+        return {i: count * self.voxel_ml for i, count in counts.items()}
+
+    def snapshot(self):
+        return self.labels.copy()
+
+    def changed_voxels(self, snapshot):
+        different = snapshot != self.labels
+        changed = {}
+        for record in self._records.values():
+            now, then = self.labels == record.label, snapshot == record.label
+            count = int((different & (now | then)).sum())
+            changed |= {record.id: count} if count else {}
+        return changed
+
+    def restore(self, snapshot, ids):
+        for segment_id in ids:
+            value = self._records[segment_id].label
+            self.labels[self.labels == value] = 0
+            self.labels[snapshot == value] = value
+        if self._callback:
+            self._callback()
+
+    def watch(self, callback):
+        self._callback = callback
+
+    def log(self, entry):
+        self.lines.append(dict(entry))
+
+
+class MemoryGateway:
+    """A scene that holds nothing but the last result."""
+
+    def __init__(self, volumes=()):
+        self.sources, self.shown, self.settings = list(volumes), [], WorkflowSettings()
+        self.store = self.result = None
+
+    def volumes(self):
+        return self.sources
+
+    def show_inputs(self, names, sources, volumes):
+        self.shown = list(names)
+
+    def show_result(self, result, reference, target=""):
+        self.result = result
+        names = {label.value: label.name for label in result.labels}
+        voxel = result.segmentation.geometry.voxel_volume_ml
+        self.store = MemoryStore(result.segmentation.labels, names, voxel)
+        return self.store
+
+    def results(self):
+        return [("result", self.result.title)] if self.result else []
+
+    def open_result(self, id):
+        found = self.result.segmentation
+        return self.store, ReviewFacts(self.result.provenance, found.confidence, found.doubtful)
+
+    def load_settings(self):
+        return replace(self.settings)
+
+    def save_settings(self, settings):
+        self.settings = settings
+
+    def save(self, path: Path):
+        path.write_text("scene")
