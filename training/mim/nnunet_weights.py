@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from mim.networks import ResidualEncoderUNet
 from mim.nnunet_plans import NnunetError
 from mim.plain_unet import PlainConvUNet
+from mim.weight_files import numpy_scalars
 
 _WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
 # Of the parts of a planned network only these compute what ours compute.
@@ -85,7 +85,7 @@ def find_folds(folder: Path, checkpoint: str, folds: Sequence[str] = ()) -> list
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint without running code from it. Raises NnunetError."""
     try:
-        with torch.serialization.safe_globals(_numpy_scalars()):
+        with torch.serialization.safe_globals(numpy_scalars()):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise NnunetError(
@@ -212,19 +212,6 @@ def _require_planned_parts(options: Mapping, dims: int, source: Path) -> None:
             raise NnunetError(
                 f"{source}: the network option {key} = {options[key]!r} cannot be converted."
             )
-
-
-def _numpy_scalars() -> list:
-    """What the training log in nnU-Net's checkpoints holds beside plain numbers."""
-    scalar = np.float64(0).__reduce__()[0]
-    types = (np.float16, np.float32, np.float64, np.int32, np.int64)
-    kinds = {type(np.dtype(kind)) for kind in types}
-    return [
-        (scalar, "numpy.core.multiarray.scalar"),
-        (scalar, "numpy._core.multiarray.scalar"),
-        np.dtype,
-        *kinds,
-    ]
 
 
 def _plain(name: str) -> str:

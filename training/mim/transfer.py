@@ -5,30 +5,35 @@ Loading that matches nothing and says nothing is the commonest way to lose a pre
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
-from mim.checkpoint import CheckpointError, load_checkpoint
+from mim.checkpoint import CheckpointError
+from mim.weight_files import Weights, read_weights
+from mim.weight_names import translate
+from mim.weight_shapes import fit
 
-_STEM = "encoder.stem.convs.0.conv.weight"
-_HEAD = "decoder.seg_layers."
-_ALIASES = (
-    ("decoder.encoder.", "encoder."),
-    (".all_modules.0.", ".conv."),
-    (".all_modules.1.", ".norm."),
+# The output layers of the networks used here; each belongs to its task.
+_HEAD = re.compile(r"^(decoder\.seg_layers|out\.conv|classification_head|head|fc)\.")
+# What is pre-trained as the encoder: of a residual encoder U-Net, UNETR, SwinUNETR, a bare ViT.
+_ENCODER = re.compile(
+    r"^(encoder|vit|swinViT|patch_embed(ding)?|blocks|norm|layers\d+c?)\.|^(cls_token|pos_embed)$"
 )
 
 
 @dataclass(frozen=True)
 class TransferReport:
-    """What became of each tensor, once for each, by its first name.
+    """What became of each tensor, once for each, by its name in the model.
 
     ``loaded`` as it was; ``adapted`` to another shape; ``skipped``: in the checkpoint, not used;
     ``missing``: in the model, kept its fresh weights. The values of all but the first say why.
-    ``parameters`` counts numbers, not tensors: those loaded or adapted, and all of the model.
+    ``parameters`` counts numbers, not tensors: those loaded or adapted, and all of the model;
+    ``shares`` the part of the encoder's and the decoder's that is pre-trained, 0 to 1.
     """
 
     source: str
@@ -37,17 +42,22 @@ class TransferReport:
     skipped: dict[str, str]
     missing: dict[str, str]
     parameters: tuple[int, int]
+    shares: dict[str, float]
+    notes: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """A short table to print."""
         carried, total = self.parameters
+        share = f"{carried:,} of {total:,} parameters are pre-trained ({carried / total:.1%}"
+        shares = ", ".join(f"{part} {share:.1%}" for part, share in self.shares.items())
         lines = [
             f"Weights from {self.source}",
+            *(f"  {note}" for note in self.notes),
             f"  loaded   {len(self.loaded):4d} tensors",
             *_rows("adapted", self.adapted),
             *_rows("skipped", self.skipped),
             *_rows("missing", self.missing),
-            f"  {carried:,} of {total:,} parameters are pre-trained ({carried / total:.1%})",
+            f"  {share}: {shares})",
         ]
         return "\n".join(lines)
 
@@ -55,84 +65,104 @@ class TransferReport:
 def load_pretrained(
     model: nn.Module, checkpoint: str | Path, parts: Sequence[str] = ("encoder", "decoder")
 ) -> TransferReport:
-    """Load the parts of a pre-trained U-Net into ``model``, in place.
+    """Load the ``parts`` of a pre-trained network into ``model``, in place.
 
-    A tensor is loaded where name and shape agree. The first convolution is adapted to another
-    number of input channels; the output layers belong to their task and are left alone. Raises
-    CheckpointError when a part of ``parts`` finds no tensor at all.
+    The file may come from this program, nnssl/OpenMind, nnU-Net, MONAI (ViT, UNETR, SwinUNETR and
+    its pre-trainings, VoCo), torchvision or timm; see `weight_files` and `weight_names`. A tensor
+    is loaded where name and shape agree, and adapted where `weight_shapes.fit` knows how. Output
+    layers belong to their task and are left alone. Raises CheckpointError when the encoder finds no
+    tensor, or a decoder that is in the file or is all that was asked for.
     """
-    source = _canonical(load_checkpoint(checkpoint)["model"])
-    target = dict(model.named_parameters())
+    weights = read_weights(checkpoint)
+    target = _targets(model)
+    source, dialect, notes = translate(weights.state, target)
     loaded, adapted, skipped = [], {}, {}
     for name, tensor in source.items():
-        reason = _reason_to_skip(name, tensor, target, parts)
+        reason = _reason_to_skip(name, target, parts)
+        if not reason:
+            fitted, how = fit(name, tensor, target[name].shape, _grid(model, name))
+            reason = how if fitted is None else ""
         if reason:
             skipped[name] = reason
-        elif tensor.shape == target[name].shape:
-            target[name].data.copy_(tensor)
-            loaded.append(name)
+            continue
+        with torch.no_grad():
+            target[name].copy_(fitted)
+        if how:
+            adapted[name] = how
         else:
-            adapted[name] = f"{tensor.shape[1]} to {target[name].shape[1]} input channels"
-            target[name].data.copy_(adapt_inputs(tensor, target[name].shape[1]))
-    carried = [*loaded, *adapted]
-    _require_each_part(parts, carried, skipped, checkpoint)
-    missing = {name: skipped.get(name, "not in the checkpoint") for name in target}
-    for name in carried:
-        del missing[name]
-    count = sum(target[name].numel() for name in carried)
-    total = sum(tensor.numel() for tensor in target.values())
-    return TransferReport(str(checkpoint), tuple(loaded), adapted, skipped, missing, (count, total))
+            loaded.append(name)
+    carried, known = {*loaded, *adapted}, [name for name in source if name in target]
+    for part in parts:
+        if not any(part_of(name) == part for name in carried):
+            if part == "encoder" or len(parts) == 1 or any(part_of(n) == part for n in known):
+                raise _nothing_for(part, skipped, checkpoint)
+            notes.append(f"the file holds no {part} of this model: it starts fresh")
+    missing = {
+        name: skipped.get(name, "not in the checkpoint") for name in target if name not in carried
+    }
+    counts = (_count(target, carried), _count(target, target))
+    notes = [_provenance(weights, dialect), *notes]
+    shares = {part: _share(target, carried, part) for part in ("encoder", "decoder")}
+    shares = {part: share for part, share in shares.items() if share is not None}
+    return TransferReport(
+        str(checkpoint), tuple(loaded), adapted, skipped, missing, counts, shares, tuple(notes)
+    )
 
 
-def adapt_inputs(weight: Tensor, channels: int) -> Tensor:
-    """A convolution's weight (out, in, ...) for ``channels`` inputs instead.
-
-    Inputs that are all alike give the same output as before.
-    """
-    mean = weight.sum(1, keepdim=True) / channels
-    return mean.repeat(1, channels, *(1 for _ in weight.shape[2:]))
+def part_of(name: str) -> str:
+    """``"head"``, ``"encoder"`` or ``"decoder"``: where a model's tensor belongs."""
+    if _HEAD.match(name):
+        return "head"
+    return "encoder" if _ENCODER.match(name) else "decoder"
 
 
-def _canonical(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """One name for each tensor, without the pre-training method's prefix.
-
-    What is not part of the network (a mask token) keeps its name, and is reported as such.
-    """
-    prefix = "network." if any(name.startswith("network.") for name in state) else ""
-    canonical = {}
-    for name, tensor in state.items():
-        name = name.removeprefix(prefix)
-        for alias, first in _ALIASES:
-            name = name.replace(alias, first)
-        canonical.setdefault(name, tensor)
-    return canonical
+def _targets(model: nn.Module) -> dict[str, Tensor]:
+    """The model's parameters and running statistics, each by its first name."""
+    state = model.state_dict()
+    buffers = {n: b for n, b in model.named_buffers() if n in state and b.is_floating_point()}
+    return {**dict(model.named_parameters()), **buffers}
 
 
-def _reason_to_skip(
-    name: str, tensor: Tensor, target: dict[str, nn.Parameter], parts: Sequence[str]
-) -> str:
-    if not name.startswith(tuple(f"{part}." for part in parts)):
-        return "part not asked for" if name.startswith(("encoder.", "decoder.")) else "no network"
-    if name.startswith(_HEAD):
+def _reason_to_skip(name: str, target: dict[str, Tensor], parts: Sequence[str]) -> str:
+    part = part_of(name)
+    if part == "head":
         return "output layer of another task"
     if name not in target:
         return "not in the model"
-    old, new = tuple(tensor.shape), tuple(target[name].shape)
-    if old == new or (name == _STEM and old[:1] + old[2:] == new[:1] + new[2:]):
-        return ""
-    return f"shape {old} against {new}"
+    return "" if part in parts else "part not asked for"
 
 
-def _require_each_part(
-    parts: Sequence[str], carried: Sequence[str], skipped: dict[str, str], checkpoint: str | Path
-) -> None:
-    for part in parts:
-        if not any(name.startswith(f"{part}.") for name in carried):
-            examples = "; ".join(f"{name}: {why}" for name, why in list(skipped.items())[:3])
-            raise CheckpointError(
-                f"{checkpoint} gave no tensor to the model's {part} ({examples or 'it is empty'}); "
-                f"the network must be of the kind it was pre-trained as."
-            )
+def _grid(model: nn.Module, name: str) -> tuple[int, ...] | None:
+    """The grid of tokens of the module that owns the tensor, where it says so."""
+    owner = model
+    for step in name.split(".")[:-1]:
+        owner = getattr(owner, step, None)
+    grid = getattr(owner, "grid", None) or getattr(model, "grid", None)
+    return tuple(grid) if isinstance(grid, list | tuple) else None
+
+
+def _nothing_for(part: str, skipped: dict[str, str], checkpoint: str | Path) -> CheckpointError:
+    examples = "; ".join(f"{name}: {why}" for name, why in list(skipped.items())[:3])
+    return CheckpointError(
+        f"{checkpoint} gave no tensor to the model's {part} ({examples or 'it is empty'}); the "
+        f"network must be of the kind it was pre-trained as, and parts must name what the file "
+        f"holds."
+    )
+
+
+def _provenance(weights: Weights, dialect: str) -> str:
+    trainer = f" by {weights.facts['trainer']}" if "trainer" in weights.facts else ""
+    return f"written as {weights.origin}{trainer}, read with the names of {dialect}"
+
+
+def _count(target: dict[str, Tensor], names) -> int:
+    return sum(target[n].numel() for n in names if isinstance(target[n], nn.Parameter))
+
+
+def _share(target: dict[str, Tensor], carried: set[str], part: str) -> float | None:
+    names = [name for name in target if part_of(name) == part]
+    total = _count(target, names)
+    return _count(target, [name for name in names if name in carried]) / total if total else None
 
 
 def _rows(title: str, tensors: dict[str, str]) -> list[str]:

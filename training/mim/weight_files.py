@@ -1,0 +1,114 @@
+"""Reading weights from files of this and of other programs, without running code from them.
+
+Understood: checkpoints of this program; of nnssl/OpenMind and of nnU-Net v2 (``network_weights``);
+state dicts as torchvision, timm, MONAI, VoCo and others publish them, bare or under one of the
+usual keys, with or without the prefixes that wrappers add.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mim.checkpoint import FORMAT, CheckpointError
+
+# Where programs keep the state dict; the first that is there counts.
+_HOLDERS = ("network_weights", "state_dict", "model_state_dict", "model", "net")
+# Of DistributedDataParallel, torch.compile, Lightning, and our own methods around a network.
+_WRAPPERS = ("module.", "_orig_mod.", "model.", "network.", "backbone.")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Tensors by name, who wrote them, and what the file says about them beside that."""
+
+    state: dict[str, Tensor]
+    origin: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def read_weights(path: str | Path) -> Weights:
+    """The weights in ``path``; raises CheckpointError naming the file and the way out."""
+    path = Path(path)
+    content = _load(path)
+    if not isinstance(content, Mapping):
+        raise CheckpointError(
+            f"{path} holds {type(content).__name__}, not a state dict; save model.state_dict()."
+        )
+    holder = next((k for k in _HOLDERS if isinstance(content.get(k), Mapping)), None)
+    state = content[holder] if holder else content
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    if not tensors:
+        keys = ", ".join(map(str, list(content)[:6])) or "nothing"
+        raise CheckpointError(f"{path} has no tensors by name (it has {keys}).")
+    return Weights(unwrapped(tensors), _origin(content, holder), _facts(content))
+
+
+def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors without the prefixes that wrappers put before a network's own names.
+
+    A prefix goes when any tensor has it; what lies beside the network keeps its name.
+    """
+    state = dict(state)
+    for _ in _WRAPPERS:  # wrappers nest
+        for prefix in _WRAPPERS:
+            if any(name.startswith(prefix) for name in state):
+                state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
+
+
+def numpy_scalars() -> list:
+    """What the training logs in checkpoints of nnU-Net and nnssl hold beside plain numbers."""
+    scalar = np.float64(0).__reduce__()[0]
+    types = (np.float16, np.float32, np.float64, np.int32, np.int64)
+    kinds = {type(np.dtype(kind)) for kind in types}
+    return [
+        (scalar, "numpy.core.multiarray.scalar"),
+        (scalar, "numpy._core.multiarray.scalar"),
+        np.dtype,
+        *kinds,
+    ]
+
+
+def _load(path: Path) -> Any:
+    if not path.is_file():
+        raise CheckpointError(f"There is no checkpoint {path}.")
+    try:
+        with torch.serialization.safe_globals(numpy_scalars()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} is damaged, or holds more than numbers and is not opened because it could run "
+            f"code ({_first_line(error)}). If you trust it, load it yourself and save its "
+            f"state_dict() alone."
+        ) from None
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or no PyTorch file ({_first_line(error)}); copy it again."
+        ) from None
+
+
+def _origin(content: Mapping, holder: str | None) -> str:
+    if holder == "model" and content.get("format") == FORMAT:
+        return "MIM Segment"
+    if holder == "network_weights":
+        return "nnssl" if "nnssl_adaptation_plan" in content else "nnU-Net"
+    return f"a state dict ({holder})" if holder else "a state dict"
+
+
+def _facts(content: Mapping) -> dict[str, Any]:
+    """``trainer`` and ``plan``, where the file has them."""
+    facts = {"trainer": content.get("trainer_name"), "plan": content.get("nnssl_adaptation_plan")}
+    return {key: value for key, value in facts.items() if value}
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:160] if lines else "cut short"
