@@ -131,7 +131,7 @@ def training_subjects(cache: Cache, recipe: FinetuneRecipe) -> list[str]:
 def draw(volumes: LabeledVolumes, plan: dict, recipe: FinetuneRecipe, generators: Generators):
     """A batch of augmented crops."""
     crops = draw_labeled_crops(
-        volumes, plan["patch"], recipe.loop.batch, generators.host, recipe.foreground
+        volumes, plan["patch"], recipe.loop.micro_batch, generators.host, recipe.foreground
     )
     crops = augment_spatial(crops, recipe.spatial, plan["preprocessing"]["spacing"], generators)
     return augment_intensity(crops, recipe.intensity, generators)

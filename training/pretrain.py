@@ -28,7 +28,7 @@ from mim.networks import NetworkSettings, build_network, network_config
 from mim.optim import OptimizerSettings
 from mim.recipe import RecipeError, describe, load_recipe, section, setting
 from mim.reconstruction import FixedCrops
-from mim.runs import LAST, open_run, run_metadata
+from mim.runs import BEST, LAST, open_run, run_metadata
 from MIMSegment.Logic.errors import MIMSegmentError
 
 
@@ -84,7 +84,7 @@ def pretrain(recipe: PretrainRecipe, resume: bool = False) -> None:
     fixed = FixedCrops.draw(watched, patch, recipe.mask, block, recipe.validation_crops, device)
 
     def draw() -> Crops:
-        crops = draw_crops(volumes, patch, recipe.loop.batch, generators.host).to(device)
+        crops = draw_crops(volumes, patch, recipe.loop.micro_batch, generators.host).to(device)
         return augment_spatial(crops, recipe.spatial, spacing, generators)
 
     def compute_loss(crops: Crops) -> torch.Tensor:
@@ -122,6 +122,7 @@ def pretrain(recipe: PretrainRecipe, resume: bool = False) -> None:
     print(
         f"Pre-trained to step {state.step} in {time.perf_counter() - begin:.0f} s. In {run}:\n"
         f"  {LAST}             weights and state, for finetune.py and --resume\n"
+        f"  {BEST}             the same of the step with the lowest validation loss\n"
         f"  log.jsonl           loss of every step, validation loss\n"
         f"  recipe.json         the recipe as it was run\n"
         f"  reconstruction.png  masked scans and what the network made of them"

@@ -70,8 +70,8 @@ def test_scratch_and_pretrained_use_the_same_crops_and_subjects(work):
     subjects = {}
     for run, more in runs.items():
         finetune.main(arguments(work, run, "subjects=2", "loop.steps=2", *more))
-        recipe = load_checkpoint(work / run / "last.pt")["generators"]
-        subjects[run] = recipe
+        (process,) = load_checkpoint(work / run / "last.pt")["processes"]
+        subjects[run] = process["generators"]
     assert torch.equal(subjects["a"]["host"], subjects["b"]["host"])
 
 

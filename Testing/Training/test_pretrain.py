@@ -49,8 +49,8 @@ def curve(run):
 
 
 def test_run_folder_holds_what_was_promised(finished):
-    assert {path.name for path in finished.iterdir()} == {
-        "last.pt", "log.jsonl", "recipe.json", "reconstruction.png"
+    assert {path.name for path in finished.iterdir()} - {"tensorboard"} == {
+        "best.pt", "last.pt", "log.jsonl", "recipe.json", "reconstruction.png"
     }  # fmt: skip
     assert (finished / "reconstruction.png").read_bytes().startswith(b"\x89PNG")
     lines = curve(finished)

@@ -3,8 +3,8 @@
 A checkpoint is a dictionary of plain containers and tensors::
 
     format, metadata   kind, network, plan, fingerprint, recipe, recipe_hash
-    model              the trained module's state dict
-    step, optimizer, generators, rng, log_bytes    what `loop.train` needs to go on
+    model, average     the trained module's state dict; the one of its averaged weights, if any
+    step, optimizer, processes, log_bytes, best, flops    what `loop.train` needs to go on
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from MIMSegment.Logic.errors import MIMSegmentError
+from MIMSegment.Logic.errors import MIMSegmentError, OutputError
 from MIMSegment.Logic.files import replacing
 
 FORMAT = 1
@@ -31,10 +31,14 @@ def save_checkpoint(path: str | Path, content: dict) -> None:
     Raises OutputError (disk full, no permission).
     """
     path = Path(path)
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        torch.save({"format": FORMAT, **content}, file)
-        file.flush()
-        os.fsync(file.fileno())  # the name must not move to data still on its way to the disk
+    try:
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            torch.save({"format": FORMAT, **content}, file)
+            file.flush()
+            os.fsync(file.fileno())  # the name must not move to data still on its way to the disk
+    except OutputError as error:
+        before = "The checkpoint before it is intact: make room" if path.exists() else "Make room"
+        raise OutputError(f"{error}. {before} and go on with --resume.") from error
     if os.name == "posix":  # elsewhere folders cannot be opened
         folder = os.open(path.parent, os.O_RDONLY)
         os.fsync(folder)
@@ -56,3 +60,8 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path} is no checkpoint of this program (format {FORMAT}).")
     return content
+
+
+def trained_weights(content: dict) -> dict[str, torch.Tensor]:
+    """The state dict to use of a checkpoint: the averaged weights where the run had them."""
+    return content.get("average", content["model"])

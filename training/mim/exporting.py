@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mim.checkpoint import CheckpointError, load_checkpoint
+from mim.checkpoint import CheckpointError, load_checkpoint, trained_weights
 from mim.evaluation import model_spec
 from mim.networks import NetworkConfig, build_network
 from mim.onnx_export import Agreement, export_onnx, verify_onnx
@@ -57,7 +57,7 @@ def export_checkpoint(checkpoint: str | Path, folder: str | Path, options: Expor
             f"{checkpoint} is a {metadata['kind']} checkpoint; fine-tune it with finetune.py first."
         )
     network = build_network(NetworkConfig.from_dict(metadata["network"]))
-    network.load_state_dict(content["model"])
+    network.load_state_dict(trained_weights(content))
     plan, results = metadata["plan"], _results(checkpoint)
     spec = _spec_with_provenance(plan, metadata)
     with tempfile.TemporaryDirectory() as scratch:

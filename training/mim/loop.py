@@ -6,29 +6,29 @@ rest: learning rate, mixed precision, clipping, log, progress, guard, checkpoint
 
 from __future__ import annotations
 
-import json
-import math
-import os
+import contextlib
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from mim.averaging import WeightAverage
 from mim.checkpoint import save_checkpoint
 from mim.device import Generators, global_rng_state, set_global_rng_state
-from mim.optim import OptimizerSettings, build_optimizer, learning_rate
+from mim.optim import OptimizerSettings, build_optimizer
+from mim.parallel import gather, load_whole_state, rank, whole_state, world_size
 from mim.recipe import RecipeError, setting
-from MIMSegment.Logic.errors import MIMSegmentError, OutputError
+from mim.run_log import RunLog, TrainingError
+from mim.runs import BEST, LAST, STOPPED
+from mim.schedule import TransferSettings
+from mim.step import Batch, Stepper
+from mim.throughput import Meter, flop_counter, peak_flops
 
-
-class TrainingError(MIMSegmentError):
-    """Training that cannot go on, such as a loss that is no number."""
+MONITORED = "validation_loss"
 
 
 @dataclass(frozen=True)
@@ -36,22 +36,45 @@ class LoopSettings:
     """How long a run is and how often it reports."""
 
     steps: int = setting(1000, "updates of the weights")
-    batch: int = setting(2, "crops in each update")
+    batch: int = setting(2, "crops in each update, over all processes and accumulated batches")
+    accumulate: int = setting(
+        1, "parts of a batch that are computed one after the other, where memory is short"
+    )
+    ema: float = setting(
+        0.0, "decay of the moving average of the weights that is evaluated, such as 0.999; 0: none"
+    )
+    compile: bool = setting(False, "compile the network (torch.compile); the first steps are slow")
+    shard: bool = setting(
+        False, "with several processes: split a large transformer over them (FSDP2)"
+    )
     validate_every: int = setting(100, "steps between validations; there is one at the end too")
     save_every: int = setting(100, "steps between checkpoints", affects_result=False)
     log_every: int = setting(
         10, "steps between writes to the log (each step has its line)", affects_result=False
     )
+    tensorboard: bool = setting(
+        True, "write TensorBoard's files too, where it is installed", affects_result=False
+    )
 
     def __post_init__(self):
-        if min(self.steps, self.batch, self.validate_every, self.save_every, self.log_every) < 1:
-            raise RecipeError("loop.steps, batch and the intervals must be at least 1.")
+        intervals = (self.validate_every, self.save_every, self.log_every)
+        if min(self.steps, self.batch, self.accumulate, *intervals) < 1:
+            raise RecipeError("loop.steps, batch, accumulate and the intervals must be at least 1.")
+        if not 0 <= self.ema < 1:
+            raise RecipeError(f"loop.ema is a decay below 1, such as 0.999, not {self.ema}.")
+        if self.ema and self.shard:
+            raise RecipeError("loop.ema cannot be had with loop.shard; leave out one of them.")
 
-
-class Batch(Protocol):
-    """What the loop knows of a batch: a name for each sample."""
-
-    cases: tuple[str, ...]
+    @property
+    def micro_batch(self) -> int:
+        """Crops that this process draws at a time."""
+        parts = self.accumulate * world_size()
+        if self.batch % parts:
+            raise RecipeError(
+                f"loop.batch={self.batch} cannot be shared by {world_size()} process(es) with "
+                f"loop.accumulate={self.accumulate}; choose a multiple of {parts}."
+            )
+        return self.batch // parts
 
 
 @dataclass
@@ -61,35 +84,67 @@ class TrainState:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     generators: Generators
+    average: WeightAverage | None = None
     step: int = 0
     log_bytes: int = 0
+    best: float = float("inf")
+    flops: int = 0
 
     @staticmethod
-    def fresh(model: nn.Module, optimizer: OptimizerSettings, generators: Generators) -> TrainState:
-        return TrainState(model, build_optimizer(model, optimizer), generators)
+    def fresh(
+        model: nn.Module,
+        optimizer: OptimizerSettings,
+        generators: Generators,
+        *,
+        ema: float = 0.0,
+        scales: Mapping[str, float] | None = None,
+        encoder: str | None = None,
+    ) -> TrainState:
+        """The state before the first step; ``scales`` and ``encoder`` as in `build_optimizer`."""
+        average = WeightAverage(model, ema) if ema else None
+        return TrainState(
+            model, build_optimizer(model, optimizer, scales, encoder), generators, average
+        )
 
     def save(self, path: Path, metadata: dict) -> None:
-        """Write the state and ``metadata`` to ``path``."""
-        save_checkpoint(
-            path,
-            {
-                "metadata": {**metadata, "step": self.step},
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "generators": self.generators.state_dict(),
-                "rng": global_rng_state(),
-                "step": self.step,
-                "log_bytes": self.log_bytes,
-            },
-        )
+        """Write the state and ``metadata`` to ``path``; every process must call it."""
+        weights, optimizer = whole_state(self.model, self.optimizer)
+        own = {"generators": self.generators.state_dict(), "rng": global_rng_state()}
+        content = {
+            "metadata": {**metadata, "step": self.step},
+            "model": weights,
+            "optimizer": optimizer,
+            "processes": gather(own),
+            "step": self.step,
+            "log_bytes": self.log_bytes,
+            "best": self.best,
+            "flops": self.flops,
+        }
+        if self.average is not None:
+            with self.average.in_place():
+                content["average"], _ = whole_state(self.model, self.optimizer)
+        if rank() == 0:
+            save_checkpoint(path, content)
 
     def restore(self, content: dict) -> None:
         """Continue as the run that saved the checkpoint ``content`` would have."""
-        self.model.load_state_dict(content["model"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.generators.load_state_dict(content["generators"])
-        set_global_rng_state(content["rng"])
+        if len(content["processes"]) != world_size():
+            raise TrainingError(
+                f"The run was trained by {len(content['processes'])} process(es), this is "
+                f"{world_size()}; resume it with as many, or start another run from its weights."
+            )
+        load_whole_state(self.model, self.optimizer, content["model"], content["optimizer"])
+        if self.average is not None:
+            self.average.load(content["average"])
+        own = content["processes"][rank()]
+        self.generators.load_state_dict(own["generators"])
+        set_global_rng_state(own["rng"])
         self.step, self.log_bytes = content["step"], content["log_bytes"]
+        self.best, self.flops = content["best"], content["flops"]
+
+    def averaged(self) -> contextlib.AbstractContextManager:
+        """Within it the model has the weights that are to be evaluated."""
+        return contextlib.nullcontext() if self.average is None else self.average.in_place()
 
 
 def train(
@@ -101,144 +156,122 @@ def train(
     run: Path,
     *,
     bf16: bool = False,
+    transfer: TransferSettings | None = None,
     validate: Callable[[], dict[str, float]] | None = None,
     metadata: dict | None = None,
-) -> None:
-    """Take ``state`` from its step to ``loop.steps``, writing ``log.jsonl`` and ``last.pt``.
+) -> Meter:
+    """Take ``state`` from its step to ``loop.steps``; ``draw`` gives ``loop.micro_batch`` samples.
 
-    Each step's line in ``RUN/log.jsonl`` has step, loss, lr, grad_norm, seconds, data_seconds (the
-    part spent in ``draw``) and samples_per_second; each validation's line has step and what
-    ``validate`` returned. ``validate`` must not draw from the state's generators. Raises
-    TrainingError naming step and cases when loss or gradient is not finite; ``last.pt`` then holds
-    the last sound state.
+    ``RUN/log.jsonl`` gets a line for each step: step, loss, lr, grad_norm, seconds, data_seconds
+    (the part spent in ``draw``) and samples_per_second; and one for each validation: step and what
+    ``validate`` returned, which must not draw from the state's generators. ``last.pt`` is written
+    before the first step, every ``loop.save_every`` steps and at the end; ``best.pt`` whenever
+    ``validation_loss`` is lower than before.
+
+    Raises TrainingError naming step and cases when loss or gradient is not finite; ``last.pt`` then
+    holds the last sound state, ``stopped.pt`` the one at the stop. Returns what was measured of the
+    speed.
     """
-    log = _Log(run / "log.jsonl", state)
-    device_type = next(state.model.parameters()).device.type
-    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
-    state.model.train()
-    # In a file each refresh is a line of its own.
-    interval = 0.2 if sys.stderr.isatty() else 10
-    with tqdm(total=loop.steps, initial=state.step, unit="step", mininterval=interval) as bar:
-        while state.step < loop.steps:
-            step = _Step(learning_rate(optimizer, state.step, loop.steps))
-            batch = draw()
-            step.drawn(batch.cases)
-            with torch.autocast(device_type, torch.bfloat16, enabled=bf16):
-                loss = compute_loss(batch)
-            norm = _update(state.optimizer, parameters, loss, step.lr, optimizer.clip)
-            state.step += 1
-            log.add(step.done(state.step, loss.detach(), norm))
-
-            last = state.step == loop.steps
-            validates = validate is not None and (last or state.step % loop.validate_every == 0)
-            saves = last or state.step % loop.save_every == 0
-            if validates or saves or state.step % loop.log_every == 0:
-                bar.set_postfix(loss=f"{log.flush():.4f}", refresh=False)
-            if validates:
-                state.model.eval()
-                with torch.no_grad(), torch.autocast(device_type, torch.bfloat16, enabled=bf16):
-                    log.write({"step": state.step, **validate()})
-                state.model.train()
-            if saves:
-                log.sync()
-                state.save(run / "last.pt", metadata or {})
-            bar.update()
+    return _Run(
+        state, draw, compute_loss, loop, optimizer, run, bf16, transfer, validate, metadata
+    ).train()
 
 
-def _update(
-    optimizer: torch.optim.Optimizer,
-    parameters: list[nn.Parameter],
-    loss: Tensor,
-    lr: float,
-    clip: float,
-) -> Tensor:
-    """One step down the gradient of ``loss``; returns the gradient's norm before clipping."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_(parameters, clip or math.inf)
-    optimizer.step()
-    return norm
+class _Run:
+    """`train`'s arguments, and what lives as long as it."""
 
+    def __init__(
+        self, state, draw, compute_loss, loop, optimizer, run, bf16, transfer, validate, metadata
+    ):
+        self.state, self.draw, self.loop, self.run, self.bf16 = state, draw, loop, run, bf16
+        self.validate, self.metadata = validate, metadata or {}
+        self.log = RunLog(run / "log.jsonl", state.log_bytes, state.step, loop.tensorboard)
+        self.stepper = Stepper(
+            state.model,
+            state.optimizer,
+            compute_loss,
+            optimizer,
+            transfer or TransferSettings(),
+            loop.accumulate,
+            bf16,
+        )
+        self.meter = Meter(peak_flops(self.stepper.device, bf16), state.flops)
 
-class _Step:
-    """What is logged of one step; tensors stay on the device until the log is flushed."""
+    def train(self) -> Meter:
+        state, steps = self.state, self.loop.steps
+        state.model.train()
+        if state.step == 0:
+            self._save(self.run / LAST)  # a disk that cannot be written is better known now
+        # In a file each refresh is a line of its own.
+        interval = 0.2 if sys.stderr.isatty() else 10
+        progress = {"initial": state.step, "unit": "step", "mininterval": interval}
+        with tqdm(total=steps, disable=rank() > 0, **progress) as bar:
+            while state.step < steps:
+                self._step()
+                self._report(bar)
+                bar.update()
+        self.log.close()
+        return self.meter
 
-    number: int
-    loss: Tensor
-    norm: Tensor
-    cases: tuple[str, ...]
-    data_seconds: float
+    def _step(self) -> None:
+        """One update; the very first also counts its operations, before anything is compiled."""
+        counts = self.state.flops == 0
+        with flop_counter() if counts else contextlib.nullcontext() as counter:
+            record = self.stepper.step(self.draw, self.state.step + 1, self.loop.steps)
+        self.state.step += 1
+        self.log.add(record)
+        if counts:
+            self.state.flops = self.meter.flops = counter.get_total_flops()
+        if self.loop.compile and self.state.model._compiled_call_impl is None:
+            self.state.model.compile(dynamic=False)
+        if self.state.average is not None:
+            self.state.average.update(self.state.step)
 
-    def __init__(self, lr: float):
-        self.lr = lr
-        self.begin = time.perf_counter()
+    def _report(self, bar: tqdm) -> None:
+        """After a step: log, validation and checkpoints, when it is time."""
+        step, loop = self.state.step, self.loop
+        last = step == loop.steps
+        validates = self.validate is not None and (last or step % loop.validate_every == 0)
+        saves = last or step % loop.save_every == 0
+        if validates or saves or step % loop.log_every == 0:
+            self._flush(bar)
+        if validates:
+            self._validate()
+        if saves:
+            self._save(self.run / LAST)
 
-    def drawn(self, cases: tuple[str, ...]) -> None:
-        self.cases = cases
-        self.data_seconds = time.perf_counter() - self.begin
+    def _flush(self, bar: tqdm) -> None:
+        lines = self.log.flush(lambda: self._save(self.run / STOPPED))
+        seconds = sum(line["seconds"] for line in lines)
+        data_seconds = sum(line["data_seconds"] for line in lines)
+        if lines[0]["step"] > 1:  # the first step also counts operations and warms up
+            self.meter.add(len(lines), len(lines) * self.loop.batch, seconds, data_seconds)
+        bar.set_postfix(
+            {
+                "loss": f"{sum(line['loss'] for line in lines) / len(lines):.4f}",
+                "samples/s": f"{len(lines) * self.loop.batch / max(seconds, 1e-9):.1f}",
+                "of peak": f"{self.meter.utilization:.0%}",
+                "data": f"{data_seconds / max(seconds, 1e-9):.0%}",
+            },
+            refresh=False,
+        )
 
-    def done(self, number: int, loss: Tensor, norm: Tensor) -> _Step:
-        self.number, self.loss, self.norm = number, loss, norm
-        return self
+    def _validate(self) -> None:
+        state, device = self.state, self.stepper.device.type
+        state.model.eval()
+        with (
+            state.averaged(),
+            torch.no_grad(),
+            torch.autocast(device, torch.bfloat16, enabled=self.bf16),
+        ):
+            found = self.validate()
+        state.model.train()
+        self.log.write({"step": state.step, **found})
+        if found.get(MONITORED, float("inf")) < state.best:
+            state.best = found[MONITORED]
+            self._save(self.run / BEST)
 
-    def line(self, loss: float, norm: float, end: float) -> dict:
-        seconds = end - self.begin
-        return {
-            "step": self.number,
-            "loss": loss,
-            "lr": self.lr,
-            "grad_norm": norm,
-            "seconds": round(seconds, 4),
-            "data_seconds": round(self.data_seconds, 4),
-            "samples_per_second": round(len(self.cases) / seconds, 2),
-        }
-
-
-class _Log:
-    """JSON lines. Values are fetched from the device only when flushed: a read waits for it."""
-
-    def __init__(self, path: Path, state: TrainState):
-        self.path, self.state = path, state
-        self.pending: list[_Step] = []
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-        # Lines after the checkpoint belong to steps that are about to be done again.
-        os.truncate(path, min(state.log_bytes, path.stat().st_size))
-
-    def add(self, step: _Step) -> None:
-        self.pending.append(step)
-
-    def flush(self) -> float:
-        """Write the pending steps and return their mean loss; raises TrainingError."""
-        steps, self.pending = self.pending, []
-        values = torch.stack([torch.stack((s.loss.float(), s.norm.float())) for s in steps])
-        ends = [step.begin for step in steps[1:]] + [time.perf_counter()]
-        lines = []
-        for step, (loss, norm), end in zip(steps, values.tolist(), ends, strict=True):
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                self.write(*lines)
-                raise TrainingError(
-                    f"Step {step.number}: the loss is {loss} and the gradient's norm {norm}, from "
-                    f"the cases {', '.join(step.cases)}. Look at these images, or lower "
-                    f"optimizer.lr; the last sound state is in {self.path.parent}."
-                )
-            lines.append(step.line(loss, norm, end))
-        self.write(*lines)
-        return sum(line["loss"] for line in lines) / len(lines)
-
-    def write(self, *lines: dict) -> None:
-        try:
-            with open(self.path, "a") as file:
-                file.writelines(json.dumps(line) + "\n" for line in lines)
-        except OSError as error:
-            raise OutputError(
-                f"{self.path} could not be written ({error}); the last checkpoint is intact."
-            ) from error
-        self.state.log_bytes = self.path.stat().st_size
-
-    def sync(self) -> None:
-        """Make sure that the log reaches the disk before a checkpoint that counts on it."""
-        with open(self.path, "rb+") as file:
-            os.fsync(file.fileno())
+    def _save(self, path: Path) -> None:
+        self.log.sync()
+        self.state.log_bytes = self.log.bytes
+        self.state.save(path, self.metadata)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +11,8 @@ import torch
 from torch import nn
 
 from mim.recipe import RecipeError, setting
+
+Fall = Literal["cosine", "poly", "constant"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class OptimizerSettings:
     weight_decay: float = setting(0.01, "pull of weights to 0; biases and norms are left out")
     betas: tuple[float, float] = setting((0.9, 0.95), "AdamW's moments")
     momentum: float = setting(0.99, "SGD's momentum")
-    schedule: Literal["cosine", "poly", "constant"] = setting(
+    schedule: Fall = setting(
         "cosine", "fall after the warm-up: half a cosine to 0, (1 - t) ** 0.9, or none"
     )
     warmup: int = setting(50, "steps in which the learning rate rises linearly")
@@ -34,16 +37,33 @@ class OptimizerSettings:
             )
 
 
-def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """The optimizer of ``settings`` over the trainable parameters of ``model``."""
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+def build_optimizer(
+    model: nn.Module,
+    settings: OptimizerSettings,
+    scales: Mapping[str, float] | None = None,
+    encoder: str | None = None,
+) -> torch.optim.Optimizer:
+    """The optimizer of ``settings`` over the trainable parameters of ``model``.
+
+    Each of its groups says its ``scale`` of the learning rate, from ``scales`` by name (1 where
+    that is None), and whether it belongs to the ``encoder`` (names that start so).
+    """
+    groups: dict[tuple, dict] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        # Vectors are biases, norms and tokens; decay would only pull them away from their task.
+        decay = settings.weight_decay if parameter.ndim > 1 else 0.0
+        scale = scales[name] if scales else 1.0
+        inside = encoder is not None and name.startswith(encoder)
+        group = {"params": [], "weight_decay": decay, "scale": scale, "encoder": inside}
+        groups.setdefault((inside, scale, decay), group)["params"].append(parameter)
+    chosen = list(groups.values())
+    # Fused: one kernel, and no number is read back from the device.
     if settings.name == "sgd":
-        return torch.optim.SGD(groups, settings.lr, momentum=settings.momentum, nesterov=True)
-    return torch.optim.AdamW(groups, settings.lr, betas=settings.betas)
+        momentum = {"momentum": settings.momentum, "nesterov": True}
+        return torch.optim.SGD(chosen, settings.lr, **momentum, fused=True)
+    return torch.optim.AdamW(chosen, settings.lr, betas=settings.betas, fused=True)
 
 
 def learning_rate(settings: OptimizerSettings, step: int, steps: int) -> float:
@@ -51,8 +71,13 @@ def learning_rate(settings: OptimizerSettings, step: int, steps: int) -> float:
     if step < settings.warmup:
         return settings.lr * (step + 1) / settings.warmup
     done = (step - settings.warmup) / max(1, steps - settings.warmup)
-    if settings.schedule == "cosine":
-        return settings.lr * 0.5 * (1 + math.cos(math.pi * done))
-    if settings.schedule == "poly":
-        return settings.lr * (1 - done) ** 0.9
-    return settings.lr
+    return settings.lr * fall(settings.schedule, done)
+
+
+def fall(schedule: Fall, done: float) -> float:
+    """The share of the highest rate when the fraction ``done`` of its fall is over."""
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * done))
+    if schedule == "poly":
+        return (1 - done) ** 0.9
+    return 1.0

@@ -8,9 +8,12 @@ from typing import Any
 from mim.checkpoint import load_checkpoint
 from mim.data import Cache
 from mim.networks import NetworkConfig
+from mim.parallel import rank
 from mim.recipe import RecipeError, differences, recipe_hash, save_recipe, to_dict
 
 LAST = "last.pt"
+BEST = "best.pt"
+STOPPED = "stopped.pt"
 
 
 def run_metadata(kind: str, recipe: Any, cache: Cache, network: NetworkConfig) -> dict:
@@ -34,16 +37,20 @@ def open_run(recipe: Any, metadata: dict, resume: bool) -> dict | None:
     run = Path(recipe.run)
     checkpoint = None
     if (run / LAST).exists():
-        if not resume:
+        checkpoint = load_checkpoint(run / LAST)
+        if resume:
+            _check_same(run, recipe, metadata, checkpoint["metadata"])
+        elif checkpoint["step"] > 0:
             raise RecipeError(
                 f"{run} holds a run already; add --resume to continue it, or write run=OTHER."
             )
-        checkpoint = load_checkpoint(run / LAST)
-        _check_same(run, recipe, metadata, checkpoint["metadata"])
+        else:  # it ended before its first checkpoint that is worth anything
+            checkpoint = None
     run.mkdir(parents=True, exist_ok=True)
-    for half_written in run.glob(f".*.{LAST}"):  # a process that was killed could not remove it
-        half_written.unlink()
-    save_recipe(recipe, run / "recipe.json")
+    if rank() == 0:
+        for half_written in run.glob(".*.pt"):  # a process that was killed could not remove it
+            half_written.unlink()
+        save_recipe(recipe, run / "recipe.json")
     return checkpoint
 
 

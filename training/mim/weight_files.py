@@ -19,8 +19,9 @@ from torch import Tensor
 
 from mim.checkpoint import FORMAT, CheckpointError
 
-# Where programs keep the state dict; the first that is there counts.
-_HOLDERS = ("network_weights", "state_dict", "model_state_dict", "model", "net")
+# Where programs keep the state dict; the first that is there counts. "average" is ours: the
+# averaged weights of a run are the better ones.
+_HOLDERS = ("network_weights", "state_dict", "model_state_dict", "average", "model", "net")
 # Of DistributedDataParallel, torch.compile, Lightning, and our own methods around a network.
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "network.", "backbone.")
 
@@ -96,7 +97,7 @@ def _load(path: Path) -> Any:
 
 
 def _origin(content: Mapping, holder: str | None) -> str:
-    if holder == "model" and content.get("format") == FORMAT:
+    if holder in ("average", "model") and content.get("format") == FORMAT:
         return "MIM Segment"
     if holder == "network_weights":
         return "nnssl" if "nnssl_adaptation_plan" in content else "nnU-Net"

@@ -1,0 +1,112 @@
+"""evaluate.py on a package whose answers are known."""
+
+import json
+
+import numpy as np
+import pytest
+
+import evaluate
+from mim.case_table import read_cases
+from mim.protocols import PROTOCOLS
+from MIMSegment.Logic.volume import Geometry, Volume, write_volume
+from tiny_package import BRIGHT, write_threshold_package
+
+GEOMETRY = Geometry.from_parts((12, 20, 24), (2.0, 1.0, 1.0), (0, 0, 0), np.eye(3))
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """Three cases of two subjects: bright boxes that the package finds exactly."""
+    root = tmp_path_factory.mktemp("evaluate")
+    write_threshold_package(root / "package")
+    data = root / "data"
+    entries = []
+    for number in (35, 36, 40):
+        image = np.zeros((1, *GEOMETRY.shape), np.float32)
+        image[0, 3:9, 4:12, number - 30 : number - 22] = 1
+        name = f"img{number:04d}.nii.gz"
+        for folder, array in (("imagesTr", image), ("labelsTr", (image > 0) * np.uint8(3))):
+            (data / folder).mkdir(parents=True, exist_ok=True)
+            write_volume(Volume(array, GEOMETRY), data / folder / name)
+        entries.append({"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"})
+    description = {
+        "modality": {"0": "CT"},
+        "labels": {"0": "background", "3": BRIGHT.name},
+        "training": entries,
+        "subjects": {"img0035": "a", "img0036": "a", "img0040": "b"},
+    }
+    (data / "dataset.json").write_text(json.dumps(description))
+    return root
+
+
+def run(work, *more):
+    return evaluate.main(["segment", str(work / "package"), str(work / "data"), *more])
+
+
+def test_a_perfect_package_scores_one_everywhere(work, tmp_path, capsys):
+    assert run(work, "-o", str(tmp_path), "--lesions", BRIGHT.name) == 0
+    rows = read_cases(tmp_path / "cases.csv")
+    assert [(row["case"], row["subject"], row["dice"], row["hd95"]) for row in rows] == [
+        ("img0035", "a", 1, 0),
+        ("img0036", "a", 1, 0),
+        ("img0040", "b", 1, 0),
+    ]
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["mean"]["dice"] == {"mean": 1, "ci95": [1, 1]}
+    assert summary["detection"]["average_precision"] == 1
+    assert BRIGHT.name in capsys.readouterr().out
+
+
+def test_a_protocol_chooses_cases_and_structures(work, tmp_path, monkeypatch):
+    protocol = type(PROTOCOLS["btcv-13"])("test", {"box": 3}, (36, 40), background=True)
+    monkeypatch.setitem(PROTOCOLS, "mine", protocol)
+    assert run(work, "-o", str(tmp_path), "--protocol", "mine") == 0
+    rows = read_cases(tmp_path / "cases.csv")
+    assert [(row["case"], row["structure"]) for row in rows] == [
+        ("img0036", "background"),
+        ("img0036", "box"),
+        ("img0040", "background"),
+        ("img0040", "box"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["--protocol", "btcv"], "There is no protocol 'btcv'"),
+        (["--cases", "img9"], "No labelled case is left"),
+        (["--lesions", "nodule"], "has no 'nodule'"),
+    ],
+)
+def test_what_cannot_be_measured_is_said(work, tmp_path, capsys, more, sentence):
+    assert run(work, "-o", str(tmp_path / "out"), *more) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_results_are_compared_and_ranked(work, tmp_path, capsys):
+    for method in ("a", "b"):
+        assert run(work, "-o", str(tmp_path / "set" / method)) == 0
+    table = tmp_path / "set" / "b" / "cases.csv"
+    table.write_text(table.read_text().replace(",1,1,0,", ",0.8,0.9,4,"))
+    tables = [str(tmp_path / "set" / method / "cases.csv") for method in ("a", "b")]
+    assert evaluate.main(["compare", *tables]) == 0
+    output = capsys.readouterr().out
+    assert "dice: B - A = -0.2000 (95 % interval -0.2000 to -0.2000), 3 cases of 2" in output
+    assert "hd95: B - A = +4.0000" in output
+    assert output.count("B is worse") == 3
+    assert evaluate.main(["rank", f"boxes={tmp_path / 'set'}"]) == 0
+    assert "1.00 (1.00 to 1.00)  a" in capsys.readouterr().out
+
+
+def test_a_file_that_is_no_table_is_named(tmp_path, capsys):
+    (tmp_path / "x.csv").write_text("case,dice\n1,2\n")
+    assert evaluate.main(["compare", str(tmp_path / "x.csv"), str(tmp_path / "x.csv")]) == 2
+    assert "x.csv is no table" in capsys.readouterr().err
+
+
+def test_the_published_splits_keep_test_cases_apart_and_count_their_structures():
+    assert len(PROTOCOLS["btcv-13"].structures) == 13
+    assert len(PROTOCOLS["btcv-13-background"].measured) == 14
+    assert len(PROTOCOLS["btcv-8-transunet"].structures) == 8
+    assert len(set(PROTOCOLS["btcv-8-transunet"].cases)) == 12

@@ -1,0 +1,228 @@
+"""Measure a model package on labelled scans, and compare measured models.
+
+    python training/evaluate.py segment PACKAGE DATA -o OUT [--protocol btcv-13]
+    python training/evaluate.py compare A/cases.csv B/cases.csv
+    python training/evaluate.py rank SET1=DIR1 SET2=DIR2 ...
+
+`segment` runs the package as the module does, on each image's own grid, and writes OUT/cases.csv
+(Dice, surface Dice, HD95, volume error of every case and structure) and OUT/summary.json with 95 %
+intervals over subjects; `--lesions NAME` adds detection of that structure's lesions as objects.
+`compare` bootstraps the paired difference B - A over subjects. `rank` takes a folder for each data
+set, with METHOD/cases.csv inside, and averages the methods' ranks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from mim.case_table import (
+    METRICS,
+    case_means,
+    format_summary,
+    read_cases,
+    summarize_cases,
+    write_cases,
+)
+from mim.cases import Case, find_dataset
+from mim.comparison import mean_ranks, paired_difference
+from mim.lesion_metrics import CaseDetections, average_precision, froc, match_by_size
+from mim.protocols import PROTOCOLS, Protocol, find_protocol
+from mim.segmentation_metrics import structure_metrics
+from MIMSegment.Logic.errors import GeometryError, InputError, MIMSegmentError
+from MIMSegment.Logic.files import replacing
+from MIMSegment.Logic.inference import InferenceOptions, run_package
+from MIMSegment.Logic.package import ModelPackage, load_package
+from MIMSegment.Logic.store import PackageStore
+from MIMSegment.Logic.volume import read_volume
+
+NO_HARM = 0.01  # one Dice point
+_HIGHER_IS_BETTER = {"dice": True, "nsd": True, "hd95": False}
+
+
+@dataclass
+class Measured:
+    """(case, subject, metrics by structure) of every case, and the lesions if asked for."""
+
+    cases: list[tuple[str, str, dict]] = field(default_factory=list)
+    detections: list[CaseDetections] = field(default_factory=list)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0, or 2 after one line about what went wrong."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except MIMSegmentError as error:
+        print(f"evaluate: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def evaluate_package(
+    package: ModelPackage,
+    data: str | Path,
+    protocol: Protocol | None = None,
+    cases: Sequence[str] = (),
+    tolerance: float = 2.0,
+    options: InferenceOptions | None = None,
+    lesions: str | None = None,
+) -> Measured:
+    """Segment the labelled cases of ``data`` and measure them.
+
+    ``cases`` keeps those with these names, a protocol those with its numbers; ``lesions`` names the
+    structure whose connected parts are measured as objects. Raises InputError when no case is left
+    or there is no such structure, GeometryError when a label lies on another grid than its image.
+    """
+    values = {label.name: label.value for label in package.labels}
+    if lesions and lesions not in values:
+        raise InputError(f"{package.title} has no {lesions!r}, it has {', '.join(values)}.")
+    structures = protocol.measured if protocol else values
+    measured = Measured()
+    for case in tqdm(_chosen(find_dataset(data).cases, protocol, cases), "evaluate"):
+        volume, label = read_volume(case.image), read_volume(case.label)
+        if not volume.geometry.is_close(label.geometry):
+            raise GeometryError(f"{case.label} does not lie on the grid of {case.image}.")
+        found = run_package(volume, package, options)
+        metrics = structure_metrics(
+            found.labels, label.array[0], structures, volume.geometry.spacing, tolerance
+        )
+        measured.cases.append((case.id, case.subject or case.id, metrics))
+        if lesions:
+            pair = found.labels == values[lesions], label.array[0] == values[lesions]
+            measured.detections.append(match_by_size(*pair))
+    return measured
+
+
+def _chosen(cases: Sequence[Case], protocol: Protocol | None, names: Sequence[str]) -> list[Case]:
+    labelled = [case for case in cases if case.label is not None]
+    chosen = [case for case in labelled if not names or case.id in names]
+    if protocol and protocol.cases:
+        chosen = [case for case in chosen if _number(case.id) in protocol.cases]
+    if not chosen:
+        known = ", ".join(case.id for case in labelled[:8]) or "none"
+        raise InputError(f"No labelled case is left to evaluate; the data set has {known} ...")
+    return chosen
+
+
+def _number(name: str) -> int | None:
+    numbers = re.findall(r"\d+", name)
+    return int(numbers[-1]) if numbers else None
+
+
+def _segment(arguments: argparse.Namespace) -> None:
+    package = load_package(PackageStore().find(arguments.package))
+    protocol = find_protocol(arguments.protocol) if arguments.protocol else None
+    options = InferenceOptions(arguments.device, arguments.precision)
+    measured = evaluate_package(
+        package,
+        arguments.data,
+        protocol,
+        arguments.cases,
+        arguments.tolerance,
+        options,
+        arguments.lesions,
+    )
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    table = arguments.output / "cases.csv"
+    write_cases(table, measured.cases)
+    summary = {
+        "package": f"{package.id} {package.version}",
+        "data": str(arguments.data),
+        "protocol": arguments.protocol or "every labelled case, every structure of the package",
+        "surface_tolerance_mm": arguments.tolerance,
+        **summarize_cases(read_cases(table)),
+    }
+    if arguments.lesions:
+        summary["detection"] = _detection(measured.detections)
+    with replacing(arguments.output / "summary.json") as temporary:
+        temporary.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    print(format_summary(summary))
+    for name, value in summary.get("detection", {}).items():
+        print(f"{name}: {value}")
+    print(f"Wrote {table} and summary.json")
+
+
+def _detection(cases: Sequence[CaseDetections]) -> dict:
+    """PI-CAI's figures. A segmentation has no confidence of its own; the larger is the surer."""
+    return {
+        "lesions": sum(case.reference_lesions for case in cases),
+        "average_precision": round(average_precision(cases), 4),
+        "sensitivity_at_false_lesions_per_case": {
+            str(rate): round(share, 4) for rate, share in froc(cases).items()
+        },
+        "confidence": "size in voxels",
+    }
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    a, b = read_cases(arguments.a), read_cases(arguments.b)
+    for metric in METRICS[:3]:
+        means_a, subjects = case_means(a, metric)
+        means_b, _ = case_means(b, metric)
+        sign = 1 if _HIGHER_IS_BETTER[metric] else -1
+        gain = paired_difference(
+            {case: sign * value for case, value in means_a.items()},
+            {case: sign * value for case, value in means_b.items()},
+            subjects,
+        )
+        margin = NO_HARM if metric == "dice" else 0.0
+        low, high = sorted((sign * gain.low, sign * gain.high))
+        print(
+            f"{metric}: B - A = {sign * gain.mean:+.4f} (95 % interval {low:+.4f} to {high:+.4f}), "
+            f"{gain.cases} cases of {gain.subjects} subjects: B is {gain.verdict(margin)}"
+        )
+
+
+def _rank(arguments: argparse.Namespace) -> None:
+    scores = {}
+    for text in arguments.sets:
+        name, equals, folder = text.partition("=")
+        tables = sorted(Path(folder or name).glob("*/cases.csv"))
+        if not tables:
+            raise InputError(f"{folder or name} has no METHOD/cases.csv.")
+        key = name if equals else Path(name).name
+        scores[key] = {t.parent.name: case_means(read_cases(t), "dice")[0] for t in tables}
+    ranks = mean_ranks(scores)
+    print(f"Mean rank by Dice over {len(scores)} data sets (95 % interval), 1 is best:")
+    for method, rank in sorted(ranks.items(), key=lambda item: item[1].mean):
+        print(f"  {rank.mean:.2f} ({rank.low:.2f} to {rank.high:.2f})  {method}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    segment = commands.add_parser("segment", help="measure a package on labelled scans")
+    segment.add_argument("package", help="package folder, zip or id")
+    segment.add_argument("data", type=Path, help="labelled data set, as for prepare.py")
+    segment.add_argument("-o", "--output", type=Path, required=True, metavar="OUT")
+    segment.add_argument("--protocol", help=f"one of {', '.join(PROTOCOLS)}")
+    segment.add_argument("--cases", nargs="+", default=(), help="names of the cases to measure")
+    segment.add_argument(
+        "--tolerance", type=float, default=2.0, help="of the surface Dice in mm (default: 2)"
+    )
+    segment.add_argument("--lesions", metavar="NAME", help="structure to measure as objects")
+    segment.add_argument("--device", default="auto", help="as for mimsegment")
+    segment.add_argument("--precision", help="as for mimsegment")
+    segment.set_defaults(run=_segment)
+    compare = commands.add_parser("compare", help="paired difference of two models")
+    compare.add_argument("a", type=Path, help="cases.csv of the first")
+    compare.add_argument("b", type=Path, help="cases.csv of the second")
+    compare.set_defaults(run=_compare)
+    rank = commands.add_parser("rank", help="mean rank over data sets")
+    rank.add_argument("sets", nargs="+", metavar="NAME=FOLDER", help="a folder for each data set")
+    rank.set_defaults(run=_rank)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""Per-case results as a CSV table that other programs can read: a row for a case and structure."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mim.segmentation_metrics import StructureMetrics
+from mim.statistics import bootstrap_mean_ci
+from MIMSegment.Logic.errors import InputError
+from MIMSegment.Logic.files import replacing
+
+METRICS = ("dice", "nsd", "hd95", "volume_error")
+_COLUMNS = ("case", "subject", "structure", *METRICS, "volume", "reference_volume")
+
+
+def write_cases(
+    path: str | Path, cases: Sequence[tuple[str, str, Mapping[str, StructureMetrics]]]
+) -> None:
+    """Write (case, subject, metrics by structure) rows; hd95 in mm, volumes in mL."""
+    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(_COLUMNS)
+        for case, subject, metrics in cases:
+            for structure, values in metrics.items():
+                numbers = [f"{getattr(values, name):.6g}" for name in _COLUMNS[3:]]
+                writer.writerow([case, subject, structure, *numbers])
+
+
+def read_cases(path: str | Path) -> list[dict]:
+    """The rows of such a table, numbers as floats. Raises InputError naming the file."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        for row in rows:
+            for name in _COLUMNS[3:]:
+                row[name] = float(row[name])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is no table written by evaluate.py ({error}).") from None
+    if not rows:
+        raise InputError(f"{path} has no row.")
+    return rows
+
+
+def case_means(rows: Sequence[dict], metric: str) -> tuple[dict[str, float], dict[str, str]]:
+    """Mean of ``metric`` over the structures of each case, NaN left out, and the case's subject."""
+    by_case: dict[str, list[float]] = {}
+    for row in rows:
+        by_case.setdefault(row["case"], []).append(row[metric])
+    means = {
+        case: float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+        for case, values in by_case.items()
+    }
+    return means, {row["case"]: row["subject"] for row in rows}
+
+
+def summarize_cases(rows: Sequence[dict]) -> dict:
+    """Mean of each metric with its 95 % interval over subjects: overall and for each structure."""
+    summary: dict = {"cases": len({row["case"] for row in rows}), "mean": {}, "structures": {}}
+    for metric in METRICS:
+        means, subjects = case_means(rows, metric)
+        summary["mean"][metric] = _interval(list(means.values()), [subjects[c] for c in means])
+    for structure in dict.fromkeys(row["structure"] for row in rows):
+        own = [row for row in rows if row["structure"] == structure]
+        owners = [row["subject"] for row in own]
+        summary["structures"][structure] = {
+            metric: _interval([row[metric] for row in own], owners) for metric in METRICS
+        }
+    return summary
+
+
+def _interval(values: Sequence[float], subjects: Sequence[str]) -> dict:
+    mean, low, high = bootstrap_mean_ci(values, subjects)
+    return {"mean": mean, "ci95": [low, high]}
+
+
+def format_summary(summary: dict) -> str:
+    """The summary as lines of text."""
+    rows = [("mean", summary["mean"]), *summary["structures"].items()]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{'':{width}}  Dice (95 % interval)     NSD    HD95 mm  volume error mL"]
+    for name, metrics in rows:
+        dice, (low, high) = metrics["dice"]["mean"], metrics["dice"]["ci95"]
+        lines.append(
+            f"{name:{width}}  {dice:.3f} ({low:.3f} to {high:.3f})   {metrics['nsd']['mean']:.3f}  "
+            f"{metrics['hd95']['mean']:7.2f}  {metrics['volume_error']['mean']:+.2f}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,103 @@
+"""Detection of lesions as objects: average precision and FROC, by the rules of PI-CAI.
+
+A predicted lesion hits a reference lesion when they overlap by at least a tenth (intersection over
+union); the assignment is one to one and as large as possible. Saha et al., "Artificial intelligence
+and radiologists in prostate cancer detection on MRI (PI-CAI)", Lancet Oncology 2024.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+MINIMUM_OVERLAP = 0.1
+
+
+@dataclass(frozen=True)
+class CaseDetections:
+    """What was found in one case.
+
+    ``confidences`` of the predicted lesions, ``hits`` whether each of them is a reference lesion,
+    and the number of ``reference_lesions``, hit or missed.
+    """
+
+    confidences: tuple[float, ...]
+    hits: tuple[bool, ...]
+    reference_lesions: int
+
+    @property
+    def confidence(self) -> float:
+        """Of the case as a whole: its most suspicious lesion's, 0 without any."""
+        return max(self.confidences, default=0.0)
+
+
+def match_lesions(
+    predicted: np.ndarray, confidences: Sequence[float], reference: np.ndarray
+) -> CaseDetections:
+    """Match the lesions of one case.
+
+    ``predicted`` (z, y, x) holds 0 and the lesion numbers 1..n, with ``confidences`` in that order;
+    ``reference`` is a mask whose connected components are the lesions. Raises ValueError when the
+    shapes or the number of confidences do not fit.
+    """
+    from scipy.ndimage import generate_binary_structure, label
+    from scipy.optimize import linear_sum_assignment
+
+    count = int(predicted.max(initial=0))
+    if predicted.shape != reference.shape or count != len(confidences):
+        raise ValueError(f"{count} lesions, {len(confidences)} confidences, or shapes differ")
+    lesions, number = label(reference != 0, generate_binary_structure(3, 3))
+    both = np.zeros((count + 1, number + 1), np.int64)
+    np.add.at(both, (predicted.ravel(), lesions.ravel()), 1)
+    shared = both[1:, 1:]
+    union = both[1:].sum(1)[:, None] + both[:, 1:].sum(0)[None, :] - shared
+    overlap = shared / np.maximum(union, 1)
+    rows, columns = linear_sum_assignment(
+        np.where(overlap >= MINIMUM_OVERLAP, overlap, 0), maximize=True
+    )
+    hits = np.zeros(count, bool)
+    hits[rows] = overlap[rows, columns] >= MINIMUM_OVERLAP
+    return CaseDetections(tuple(map(float, confidences)), tuple(map(bool, hits)), number)
+
+
+def match_by_size(predicted: np.ndarray, reference: np.ndarray) -> CaseDetections:
+    """`match_lesions` of two masks (z, y, x): connected parts are lesions, larger are surer."""
+    from scipy.ndimage import generate_binary_structure, label
+
+    lesions, count = label(predicted, generate_binary_structure(3, 3))
+    return match_lesions(lesions, np.bincount(lesions.ravel(), minlength=count + 1)[1:], reference)
+
+
+def average_precision(cases: Sequence[CaseDetections]) -> float:
+    """Area under precision against recall over all lesions; NaN when no case has a lesion."""
+    _, hits, misses = _thresholds(cases)
+    lesions = sum(case.reference_lesions for case in cases)
+    if not lesions:
+        return float("nan")
+    recall = np.concatenate([[0.0], hits / lesions])
+    precision = hits / np.maximum(hits + misses, 1)
+    return float(np.sum(np.diff(recall) * precision))
+
+
+def froc(
+    cases: Sequence[CaseDetections], rates: Sequence[float] = (0.125, 0.25, 0.5, 1, 2, 4, 8)
+) -> dict[float, float]:
+    """Share of lesions found at each mean number of false lesions per case (``rates``)."""
+    _, hits, misses = _thresholds(cases)
+    lesions = sum(case.reference_lesions for case in cases)
+    if not lesions:
+        return {rate: float("nan") for rate in rates}
+    per_case = misses / len(cases)
+    return {rate: float(np.max(hits[per_case <= rate], initial=0)) / lesions for rate in rates}
+
+
+def _thresholds(cases: Sequence[CaseDetections]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Confidences in falling order, each once, with hits and false lesions at or above each."""
+    confidences = np.array([c for case in cases for c in case.confidences], float)
+    hit = np.array([h for case in cases for h in case.hits], bool)
+    levels, where = np.unique(-confidences, return_inverse=True)
+    hits = np.bincount(where, hit, len(levels)).cumsum()
+    misses = np.bincount(where, ~hit, len(levels)).cumsum()
+    return -levels, hits, misses

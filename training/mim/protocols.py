@@ -1,0 +1,90 @@
+"""Published evaluation protocols by name: which cases, which structures, what enters the mean.
+
+Two papers' "BTCV Dice" are not comparable when their protocols differ; a result names its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from MIMSegment.Logic.errors import InputError
+
+BTCV = {
+    "spleen": 1,
+    "right kidney": 2,
+    "left kidney": 3,
+    "gallbladder": 4,
+    "esophagus": 5,
+    "liver": 6,
+    "stomach": 7,
+    "aorta": 8,
+    "inferior vena cava": 9,
+    "portal and splenic veins": 10,
+    "pancreas": 11,
+    "right adrenal gland": 12,
+    "left adrenal gland": 13,
+}
+_EIGHT = (
+    "aorta",
+    "gallbladder",
+    "left kidney",
+    "right kidney",
+    "liver",
+    "pancreas",
+    "spleen",
+    "stomach",
+)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """``cases`` are the numbers of the test cases in the data set's file names; ``structures`` map
+    a name to a label value or, for a region, to several; with ``background`` label 0 enters the
+    mean as one more structure."""
+
+    description: str
+    structures: Mapping[str, int | tuple[int, ...]]
+    cases: tuple[int, ...] = ()
+    background: bool = False
+
+    @property
+    def measured(self) -> dict[str, int | tuple[int, ...]]:
+        """Everything that enters the mean, by name."""
+        return {**({"background": 0} if self.background else {}), **self.structures}
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    "btcv-13": Protocol(
+        "BTCV, 24 training and 6 test cases, mean Dice of 13 organs",
+        BTCV,
+        (35, 36, 37, 38, 39, 40),
+    ),
+    "btcv-13-background": Protocol(
+        "The same with background as a 14th structure, as MIM-Med3D (arXiv 2204.11716) reports it",
+        BTCV,
+        (35, 36, 37, 38, 39, 40),
+        background=True,
+    ),
+    "btcv-8-transunet": Protocol(
+        "BTCV, 18 training and 12 test cases, mean Dice and HD95 of 8 organs: TransUNet's split, "
+        "which SelfMedMAE (arXiv 2203.05573) uses",
+        {name: BTCV[name] for name in _EIGHT},
+        (1, 2, 3, 4, 8, 22, 25, 29, 32, 35, 36, 38),
+    ),
+    "brats-regions": Protocol(
+        "BraTS with labels 1 necrosis, 2 edema, 3 enhancing: whole tumor, core, enhancing tumor",
+        {"whole tumor": (1, 2, 3), "tumor core": (1, 3), "enhancing tumor": (3,)},
+    ),
+    "brats-regions-4": Protocol(
+        "The same for data sets that code the enhancing tumor as 4",
+        {"whole tumor": (1, 2, 4), "tumor core": (1, 4), "enhancing tumor": (4,)},
+    ),
+}
+
+
+def find_protocol(name: str) -> Protocol:
+    """The protocol called ``name``; InputError lists those that there are."""
+    if name not in PROTOCOLS:
+        raise InputError(f"There is no protocol {name!r}; there are {', '.join(PROTOCOLS)}.")
+    return PROTOCOLS[name]

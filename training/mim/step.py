@@ -1,0 +1,84 @@
+"""One update of the weights. Nothing in it reads a number back from the device."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from mim.optim import OptimizerSettings
+from mim.parallel import LossModule, data_parallel, whole
+from mim.run_log import StepRecord
+from mim.schedule import TransferSettings, pace
+
+
+class Batch(Protocol):
+    """What the loop knows of a batch: a name for each sample."""
+
+    cases: tuple[str, ...]
+
+
+class Stepper:
+    """Takes steps: draw, loss, gradient, clip, update; ``accumulate`` batches make one update."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        compute_loss: Callable[[Any], Tensor],
+        settings: OptimizerSettings,
+        transfer: TransferSettings,
+        accumulate: int,
+        bf16: bool,
+    ):
+        self.optimizer, self.settings, self.transfer = optimizer, settings, transfer
+        self.accumulate, self.bf16 = accumulate, bf16
+        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.device = self.parameters[0].device
+        self.loss = LossModule(model, compute_loss)
+        self.forward: nn.Module | None = None
+        self.encoder_learns: bool | None = None
+
+    def step(self, draw: Callable[[], Batch], number: int, steps: int) -> StepRecord:
+        """Take update ``number`` (1 is the first) of ``steps``."""
+        begin, data_seconds = time.perf_counter(), 0.0
+        now = pace(self.transfer, self.settings, number - 1, steps)
+        self._set_encoder(now.encoder)
+        for group in self.optimizer.param_groups:
+            group["lr"] = now.lr * group["scale"]
+        self.optimizer.zero_grad(set_to_none=True)
+        losses, cases = [], []
+        for micro in range(self.accumulate):
+            before = time.perf_counter()
+            batch = draw()
+            data_seconds += time.perf_counter() - before
+            cases += batch.cases
+            losses.append(self._backward(batch, last=micro == self.accumulate - 1))
+        norm = whole(nn.utils.clip_grad_norm_(self.parameters, self.settings.clip or math.inf))
+        self.optimizer.step()
+        loss = torch.stack(losses).mean()
+        return StepRecord(number, now.lr, loss, norm, tuple(cases), begin, data_seconds)
+
+    def _backward(self, batch: Batch, last: bool) -> Tensor:
+        """Add the gradient of the batch's loss; between processes only once for each update."""
+        apart = hasattr(self.forward, "no_sync") and not last
+        with self.forward.no_sync() if apart else contextlib.nullcontext():
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                loss = self.forward(batch)
+            (loss / self.accumulate).backward()
+        return loss.detach()
+
+    def _set_encoder(self, learns: bool) -> None:
+        if learns == self.encoder_learns:
+            return
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.requires_grad_(learns or not group["encoder"])
+                parameter.grad = None
+        self.encoder_learns = learns
+        self.forward = data_parallel(self.loss)
