@@ -59,10 +59,9 @@ def build_optimizer(
         group = {"params": [], "weight_decay": decay, "scale": scale, "encoder": inside}
         groups.setdefault((inside, scale, decay), group)["params"].append(parameter)
     chosen = list(groups.values())
-    # Fused: one kernel, and no number is read back from the device.
     if settings.name == "sgd":
-        momentum = {"momentum": settings.momentum, "nesterov": True}
-        return torch.optim.SGD(chosen, settings.lr, **momentum, fused=True)
+        return torch.optim.SGD(chosen, settings.lr, momentum=settings.momentum, nesterov=True)
+    # Fused: one kernel, and no step count is read back from the device.
     return torch.optim.AdamW(chosen, settings.lr, betas=settings.betas, fused=True)
 
 

@@ -129,10 +129,12 @@ def whole_state(
     """State dicts of model and optimizer, gathered where they are sharded."""
     if not is_sharded(model):
         return model.state_dict(), optimizer.state_dict()
-    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
+    from torch.distributed.checkpoint import state_dict
 
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    return get_state_dict(model, optimizer, options=options)
+    options = state_dict.StateDictOptions(full_state_dict=True, cpu_offload=True)
+    if not optimizer.state:  # to ask for its state would make it take an empty step
+        return state_dict.get_model_state_dict(model, options=options), {}
+    return state_dict.get_state_dict(model, optimizer, options=options)
 
 
 def load_whole_state(
@@ -143,9 +145,9 @@ def load_whole_state(
         model.load_state_dict(weights)
         optimizer.load_state_dict(state)
         return
-    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_state_dict
+    from torch.distributed.checkpoint import state_dict
 
-    options = StateDictOptions(full_state_dict=True)
-    set_state_dict(
-        model, optimizer, model_state_dict=weights, optim_state_dict=state, options=options
-    )
+    options = state_dict.StateDictOptions(full_state_dict=True)
+    state_dict.set_model_state_dict(model, weights, options=options)
+    if state:
+        state_dict.set_optimizer_state_dict(model, optimizer, state, options=options)
