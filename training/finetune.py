@@ -20,10 +20,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mim.augment import IntensitySettings, SpatialSettings, augment_intensity, augment_spatial
+from mim.augment import SpatialSettings, augment_spatial
 from mim.data import Cache, LabeledVolumes, draw_labeled_crops, read_cache
 from mim.device import Generators, Precision, resolve_device, seed_everything, uses_bf16
 from mim.evaluation import evaluate_cases, summarize, table, torch_predictor
+from mim.intensity import IntensitySettings, augment_intensity
 from mim.loop import LoopSettings, TrainState, train
 from mim.networks import NetworkSettings, build_network, network_config
 from mim.optim import OptimizerSettings
@@ -133,8 +134,9 @@ def draw(volumes: LabeledVolumes, plan: dict, recipe: FinetuneRecipe, generators
     crops = draw_labeled_crops(
         volumes, plan["patch"], recipe.loop.micro_batch, generators.host, recipe.foreground
     )
-    crops = augment_spatial(crops, recipe.spatial, plan["preprocessing"]["spacing"], generators)
-    return augment_intensity(crops, recipe.intensity, generators)
+    spacing = plan["preprocessing"]["spacing"]
+    crops = augment_spatial(crops, recipe.spatial, spacing, generators)
+    return augment_intensity(crops, recipe.intensity, spacing, generators)
 
 
 def segmentation_loss(network: torch.nn.Module) -> Callable[..., Tensor]:

@@ -5,14 +5,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mim.augment import IntensitySettings, SpatialSettings, augment_intensity, augment_spatial
+from mim.augment import SpatialSettings, augment_spatial
 from mim.data import Crops, LabeledCrops
 from mim.device import Generators
+from mim.intensity import IntensitySettings, augment_intensity
 from mim.recipe import RecipeError
 
 STILL = SpatialSettings((False, False, False), affine=0.0)
 TURN = replace(STILL, affine=1.0, scale=(1.0, 1.0), stretch=0.0)
-QUIET = IntensitySettings(noise=0, blur=0, brightness=0, contrast=0, gamma=0)
+KINDS = ("noise", "blur", "low_resolution", "brightness", "contrast", "gamma")
+CUBES = (1.0, 1.0, 1.0)
+QUIET = IntensitySettings(noise=0, blur=0, low_resolution=0, brightness=0, contrast=0, gamma=0)
 
 
 def crops(shape=(16, 20, 12), batch=6) -> LabeledCrops:
@@ -27,7 +30,7 @@ def crops(shape=(16, 20, 12), batch=6) -> LabeledCrops:
 def test_nothing_asked_for_changes_nothing():
     before = crops()
     after = augment_spatial(before, STILL, (1, 1, 1), Generators.seeded(0))
-    after = augment_intensity(after, QUIET, Generators.seeded(0))
+    after = augment_intensity(after, QUIET, CUBES, Generators.seeded(0))
     assert torch.equal(before.images, after.images) and torch.equal(before.labels, after.labels)
 
 
@@ -105,13 +108,13 @@ def test_scale_above_one_enlarges(factor):
     assert ratio > 1.3 if factor > 1 else ratio < 0.5
 
 
-@pytest.mark.parametrize("name", ["noise", "blur", "brightness", "contrast", "gamma"])
+@pytest.mark.parametrize("name", KINDS)
 def test_each_intensity_change_changes_images_but_neither_padding_nor_labels(name):
     before = crops()
     before.valid[:, :, :4] = False
     before = replace(before, images=before.images * before.valid)
     settings = replace(QUIET, **{name: 1.0})
-    after = augment_intensity(before, settings, Generators.seeded(0))
+    after = augment_intensity(before, settings, CUBES, Generators.seeded(0))
     assert not torch.equal(after.images, before.images)
     assert not after.images[~after.valid].any()
     assert torch.equal(after.labels, before.labels)
@@ -125,9 +128,78 @@ def test_same_seed_gives_the_same_batch_and_leaves_its_input_alone():
     for seed in (0, 0, 1):
         generators = Generators.seeded(seed)
         after = augment_spatial(before, SpatialSettings(affine=1.0), (1, 1, 1), generators)
-        results.append(augment_intensity(after, IntensitySettings(noise=1.0), generators).images)
+        after = augment_intensity(after, IntensitySettings(noise=1.0), CUBES, generators)
+        results.append(after.images)
     assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])
     assert torch.equal(before.images, copy)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_sample_that_is_not_chosen_stays_as_it_is(name):
+    before = crops(batch=30)
+    settings = replace(QUIET, **{name: 0.5})
+    after = augment_intensity(before, settings, CUBES, Generators.seeded(0))
+    changed = (after.images - before.images).abs().flatten(1).amax(1) > 1e-5
+    assert 5 < changed.sum() < 25
+
+
+def test_blur_is_a_gaussian_and_keeps_the_mean():
+    point = torch.zeros(1, 1, 21, 21, 21)
+    point[0, 0, 10, 10, 10] = 1.0
+    before = Crops(point, torch.ones_like(point, dtype=torch.bool), ("case",))
+    settings = replace(QUIET, blur=1.0, blur_sigma=(1.5, 1.5))
+    after = augment_intensity(before, settings, CUBES, Generators.seeded(0)).images
+    assert after.sum() == pytest.approx(1.0, abs=1e-4)
+    profile = after[0, 0, 10, 10] / after[0, 0, 10, 10, 10]
+    expected = torch.exp(-0.5 * ((torch.arange(21) - 10) / 1.5) ** 2)
+    assert torch.allclose(profile, expected, atol=1e-4)
+
+
+def test_half_the_resolution_is_what_scaling_down_and_up_gives():
+    image = torch.randn(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    before = Crops(image, torch.ones_like(image, dtype=torch.bool), ("case",))
+    settings = replace(QUIET, low_resolution=1.0, low_resolution_zoom=(0.5, 0.5))
+    after = augment_intensity(before, settings, CUBES, Generators.seeded(0)).images
+    small = image[..., 1::2, 1::2, 1::2]
+    expected = torch.nn.functional.interpolate(small, scale_factor=2, mode="trilinear")
+    assert torch.allclose(after, expected, atol=1e-5)
+
+
+def test_thick_slices_and_single_slices_are_not_blurred_into_each_other():
+    image = torch.randn(1, 1, 6, 12, 12, generator=torch.Generator().manual_seed(0))
+    image[:, :, 3] = 0.0
+    settings = replace(QUIET, blur=1.0, low_resolution=1.0)
+    for crop, spacing in ((image, (5.0, 1.0, 1.0)), (image[:, :, :1], CUBES)):
+        before = Crops(crop, torch.ones_like(crop, dtype=torch.bool), ("case",))
+        after = augment_intensity(before, settings, spacing, Generators.seeded(0)).images
+        assert not torch.equal(after, crop)
+        if crop.shape[2] > 1:
+            assert not after[:, :, 3].any()
+
+
+def test_a_picture_is_turned_in_its_plane():
+    before = crops((1, 24, 24))
+    after = augment_spatial(before, replace(TURN, scale=(0.8, 1.2)), CUBES, Generators.seeded(0))
+    assert after.images.shape == before.images.shape and after.valid[..., 10:14, 10:14].all()
+    assert (after.images.round().long() == after.labels).float().mean() > 0.95
+
+
+def test_augmentation_reads_nothing_from_the_device():
+    from test_loop_options import NoReading
+
+    batch, everything = crops(), dict.fromkeys(KINDS, 1.0)
+    spatial = SpatialSettings(affine=1.0)
+
+    class OnlyTheCrops(NoReading):  # what is drawn on the host may be read there
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            big = any(isinstance(a, torch.Tensor) and a.numel() > 300 for a in args)
+            if big:
+                return super().__torch_dispatch__(function, types, args, kwargs)
+            return function(*args, **(kwargs or {}))
+
+    with OnlyTheCrops():
+        after = augment_spatial(batch, spatial, CUBES, Generators.seeded(0))
+        augment_intensity(after, IntensitySettings(**everything), CUBES, Generators.seeded(0))
 
 
 @pytest.mark.parametrize(
@@ -136,6 +208,7 @@ def test_same_seed_gives_the_same_batch_and_leaves_its_input_alone():
         lambda: SpatialSettings(affine=1.5),
         lambda: SpatialSettings(scale=(0.0, 1.0)),
         lambda: IntensitySettings(gamma=-0.1),
+        lambda: IntensitySettings(low_resolution_zoom=(0.5, 2.0)),
     ],
 )
 def test_impossible_settings_are_refused(make):

@@ -1,7 +1,7 @@
-"""Random changes of batches of crops, as tensor operations on the device the crops are on.
+"""Random changes of place and form of batches of crops, on the device the crops are on.
 
-Decisions (whether, by how much) are drawn on the host, so that an operation that no sample needs is
-not run and nothing is read back from the device.
+Decisions (whether, by how much) are drawn on the host, so that nothing is read back from the device
+and an operation that no sample needs is not run.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mim.data import PAD_VALUE, Crops
+from mim.data import Crops
 from mim.device import Generators
 from mim.recipe import RecipeError, setting
 
@@ -36,34 +36,9 @@ class SpatialSettings:
     stretch: float = setting(0.1, "largest further change of size along each axis, a fraction")
 
     def __post_init__(self):
-        _check_probabilities(affine=self.affine)
+        check_probabilities(affine=self.affine)
         if not 0 < self.scale[0] <= self.scale[1] or not 0 <= self.stretch < 1:
             raise RecipeError("scale must rise from above 0, and stretch lie between 0 and 1.")
-
-
-@dataclass(frozen=True)
-class IntensitySettings:
-    """Changes of brightness; each is a probability, followed by its extent."""
-
-    noise: float = setting(0.15, "probability of Gaussian noise")
-    noise_deviation: float = setting(0.15, "largest standard deviation of the noise")
-    blur: float = setting(0.1, "probability of Gaussian blur")
-    blur_sigma: tuple[float, float] = setting((0.5, 1.0), "its width in voxels")
-    brightness: float = setting(0.2, "probability of adding a constant")
-    brightness_shift: float = setting(0.3, "largest constant, in either direction")
-    contrast: float = setting(0.2, "probability of spreading intensities about their mean")
-    contrast_factor: tuple[float, float] = setting((0.75, 1.33), "by this factor")
-    gamma: float = setting(0.2, "probability of raising intensities, scaled to 0...1, to a power")
-    gamma_power: tuple[float, float] = setting((0.7, 1.5), "this power")
-
-    def __post_init__(self):
-        _check_probabilities(
-            noise=self.noise,
-            blur=self.blur,
-            brightness=self.brightness,
-            contrast=self.contrast,
-            gamma=self.gamma,
-        )
 
 
 def augment_spatial(
@@ -75,46 +50,26 @@ def augment_spatial(
     is padding: `PAD_VALUE`, not valid, label 0.
     """
     crops = _flip(crops, settings.flip, generators.host)
-    chosen = _chosen(len(crops.images), settings.affine, generators.host)
-    if not chosen:
-        return crops
-    matrices = _affines(len(chosen), settings, crops.images.shape[2:], spacing, generators.host)
-    return _warp(crops, chosen, matrices)
+    count = len(crops.images)
+    chosen = torch.rand(count, generator=generators.host) < settings.affine
+    matrices = _affines(count, settings, crops.images.shape[2:], spacing, generators.host)
+    return _warp(crops, chosen, matrices) if chosen.any() else crops
 
 
-def augment_intensity(crops: Crops, settings: IntensitySettings, generators: Generators) -> Crops:
-    """Noise, blur, brightness, contrast and gamma, each on some samples; the padding stays."""
-    images = crops.images.clone()
-    host = generators.host
-    for i in _chosen(len(images), settings.noise, host):
-        noise = torch.randn(
-            images[i].shape, generator=generators.device, device=images.device, dtype=images.dtype
-        )
-        images[i] += noise * _uniform(0, settings.noise_deviation, host)
-    for i in _chosen(len(images), settings.blur, host):
-        images[i] = _blur(images[i], _uniform(*settings.blur_sigma, host))
-    for i in _chosen(len(images), settings.brightness, host):
-        images[i] += _uniform(-settings.brightness_shift, settings.brightness_shift, host)
-    for i in _chosen(len(images), settings.contrast, host):
-        images[i] = _contrast(images[i], _uniform(*settings.contrast_factor, host))
-    for i in _chosen(len(images), settings.gamma, host):
-        images[i] = _gamma(images[i], _uniform(*settings.gamma_power, host))
-    return replace(crops, images=torch.where(crops.valid, images, PAD_VALUE))
+def thick_axis(shape: Sequence[int], spacing: Sequence[float]) -> int | None:
+    """The axis of (z, y, x) that is no direction to turn or blur into: thick slices, one slice."""
+    if min(shape) == 1:
+        return min(range(3), key=lambda axis: shape[axis])
+    if max(spacing) > _ANISOTROPIC * min(spacing):
+        return max(range(3), key=lambda axis: spacing[axis])
+    return None
 
 
-def _check_probabilities(**values: float) -> None:
+def check_probabilities(**values: float) -> None:
+    """Raise RecipeError naming the first value that is no probability."""
     for name, value in values.items():
         if not 0 <= value <= 1:
             raise RecipeError(f"{name} is a probability, from 0 to 1, not {value}.")
-
-
-def _chosen(count: int, probability: float, generator: torch.Generator) -> list[int]:
-    drawn = torch.rand(count, generator=generator).tolist()
-    return [i for i, value in enumerate(drawn) if value < probability]
-
-
-def _uniform(low: float, high: float, generator: torch.Generator) -> float:
-    return low + (high - low) * float(torch.rand((), generator=generator))
 
 
 def _tensors(crops: Crops) -> dict[str, Tensor]:
@@ -141,8 +96,9 @@ def _affines(
     """Matrices (count, 3, 3) over (x, y, z) in -1...1, as ``affine_grid`` takes them."""
     drawn = torch.rand(count, 7, generator=generator, dtype=torch.float64)
     angles = (drawn[:, :3] * 2 - 1) * math.radians(settings.rotation)
-    if max(spacing) > _ANISOTROPIC * min(spacing):
-        through = 2 - max(range(3), key=lambda axis: spacing[axis])  # in (x, y, z) order
+    flat = thick_axis(shape, spacing)
+    if flat is not None:
+        through = 2 - flat  # in (x, y, z) order
         angles[:, [axis for axis in range(3) if axis != through]] = 0.0
     low, high = math.log(settings.scale[0]), math.log(settings.scale[1])
     size = (low + (high - low) * drawn[:, 3:4]).exp()
@@ -166,41 +122,16 @@ def _rotations(angles: Tensor) -> Tensor:
     return result
 
 
-def _warp(crops: Crops, chosen: list[int], matrices: Tensor) -> Crops:
+def _warp(crops: Crops, chosen: Tensor, matrices: Tensor) -> Crops:
+    """Move the ``chosen`` samples (bool (b,), on the host); shapes never depend on how many."""
     images = crops.images
-    theta = torch.cat((matrices, torch.zeros(len(chosen), 3, 1)), 2)
-    shape = (len(chosen), images.shape[1], *images.shape[2:])
-    grid = functional.affine_grid(theta.to(images.device), shape, align_corners=False)
-    tensors = {name: tensor.clone() for name, tensor in _tensors(crops).items()}
+    theta = torch.cat((matrices, torch.zeros(len(images), 3, 1)), 2)
+    theta = theta.to(images.device, non_blocking=True)
+    moves = chosen.view(-1, 1, 1, 1, 1).to(images.device, non_blocking=True)
+    grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
+    tensors = _tensors(crops)
     for name, tensor in tensors.items():  # zeros are padding for all of them
         mode = "bilinear" if name == "images" else "nearest"
-        moved = functional.grid_sample(
-            tensor[chosen].float(), grid, mode, "zeros", align_corners=False
-        )
-        tensor[chosen] = moved.to(tensor.dtype)
+        moved = functional.grid_sample(tensor.float(), grid, mode, "zeros", align_corners=False)
+        tensors[name] = torch.where(moves, moved.to(tensor.dtype), tensor)
     return replace(crops, **tensors)
-
-
-def _blur(image: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of (c, z, y, x) as shifted sums: faster here than a depthwise convolution."""
-    weights = [math.exp(-0.5 * (shift / sigma) ** 2) for shift in (-2, -1, 0, 1, 2)]
-    for axis in (1, 2, 3):
-        size = image.shape[axis]
-        padding = [2 if axis == 3 - i // 2 else 0 for i in range(6)]
-        padded = functional.pad(image[None], padding, "replicate")[0]
-        image = sum(
-            padded.narrow(axis, i, size) * (weight / sum(weights))
-            for i, weight in enumerate(weights)
-        )
-    return image
-
-
-def _contrast(image: Tensor, factor: float) -> Tensor:
-    mean = image.mean((1, 2, 3), keepdim=True)
-    return (image - mean) * factor + mean
-
-
-def _gamma(image: Tensor, power: float) -> Tensor:
-    low = image.amin((1, 2, 3), keepdim=True)
-    width = (image.amax((1, 2, 3), keepdim=True) - low).clamp(min=1e-6)
-    return ((image - low) / width) ** power * width + low
