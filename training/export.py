@@ -2,9 +2,11 @@
 
     python training/export.py CHECKPOINT PACKAGE
     python training/export.py --from-nnunet MODEL_FOLDER PACKAGE
+    python training/export.py --to-nnssl CHECKPOINT FOLDER
 
 The second form converts a trained model of nnU-Net v2 (2d, 3d_fullres or 3d_lowres, one fold or an
-ensemble) with its preprocessing, so that the result is nnU-Net's.
+ensemble) with its preprocessing, so that the result is nnU-Net's. The third writes no package but a
+pre-trained residual encoder U-Net as nnssl does, for nnU-Net to fine-tune.
 
 The package is a MONAI Bundle with models/model.onnx. It is checked before this command says that
 it is done: the ONNX file against the network in PyTorch, the metadata by MONAI's verify_metadata.
@@ -16,6 +18,7 @@ import argparse
 import sys
 
 from mim.exporting import ExportOptions, export_checkpoint
+from mim.nnssl_export import export_nnssl
 from mim.nnunet_import import CHECKPOINT, export_nnunet
 from MIMSegment.Logic.errors import MIMSegmentError
 
@@ -29,6 +32,11 @@ def main(argv: list[str] | None = None) -> int:
         "source", nargs="?", metavar="CHECKPOINT", help="last.pt of a run of finetune.py"
     )
     parser.add_argument("package", metavar="PACKAGE", help="folder to write")
+    parser.add_argument(
+        "--to-nnssl",
+        action="store_true",
+        help="CHECKPOINT is of pretrain.py: write it as nnssl's checkpoint_final.pth",
+    )
     nnunet = parser.add_argument_group("models of nnU-Net v2")
     nnunet.add_argument(
         "--from-nnunet",
@@ -71,13 +79,18 @@ def main(argv: list[str] | None = None) -> int:
     )
     arguments = vars(parser.parse_intermixed_args(argv))
     source, package = arguments.pop("source"), arguments.pop("package")
+    to_nnssl = arguments.pop("to_nnssl")
     folds, checkpoint = arguments.pop("folds"), arguments.pop("checkpoint")
     model_folder = arguments.pop("from_nnunet")
     if (source is None) == (model_folder is None):
         parser.error("give either a CHECKPOINT or --from-nnunet MODEL_FOLDER")
+    if to_nnssl and model_folder is not None:
+        parser.error("--to-nnssl takes a CHECKPOINT of pretrain.py")
     options = ExportOptions(**arguments)
     try:
-        if model_folder is None:
+        if to_nnssl:
+            summary = export_nnssl(source, package)
+        elif model_folder is None:
             summary = export_checkpoint(source, package, options)
         else:
             summary = export_nnunet(model_folder, package, options, folds, checkpoint)

@@ -30,15 +30,21 @@ def save_checkpoint(path: str | Path, content: dict) -> None:
 
     Raises OutputError (disk full, no permission).
     """
-    path = Path(path)
     try:
-        with replacing(path) as temporary, open(temporary, "wb") as file:
-            torch.save({"format": FORMAT, **content}, file)
-            file.flush()
-            os.fsync(file.fileno())  # the name must not move to data still on its way to the disk
+        save_plain(path, {"format": FORMAT, **content})
     except OutputError as error:
-        before = "The checkpoint before it is intact: make room" if path.exists() else "Make room"
+        existed = Path(path).exists()
+        before = "The checkpoint before it is intact: make room" if existed else "Make room"
         raise OutputError(f"{error}. {before} and go on with --resume.") from error
+
+
+def save_plain(path: str | Path, content: dict) -> None:
+    """Write ``content`` as it is, whole or not at all. Raises OutputError."""
+    path = Path(path)
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())  # the name must not move to data still on its way to the disk
     if os.name == "posix":  # elsewhere folders cannot be opened
         folder = os.open(path.parent, os.O_RDONLY)
         os.fsync(folder)
