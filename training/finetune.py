@@ -16,17 +16,19 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from mim import architectures
+from mim.architectures import network_choice
 from mim.augment import SpatialSettings, augment_spatial
 from mim.data import Cache, LabeledVolumes, draw_labeled_crops, read_cache
 from mim.device import Generators, Precision, resolve_device, seed_everything, uses_bf16
 from mim.evaluation import evaluate_cases, summarize, table, torch_predictor
 from mim.intensity import IntensitySettings, augment_intensity
 from mim.loop import LoopSettings, TrainState, train
-from mim.networks import NetworkSettings, build_network, network_config
 from mim.optim import OptimizerSettings
 from mim.recipe import RecipeError, describe, load_recipe, section, setting
 from mim.runs import LAST, open_run, run_metadata
@@ -50,7 +52,7 @@ class FinetuneRecipe:
     device: str = setting("auto", "auto, cpu, cuda or cuda:1", affects_result=False)
     precision: Precision = setting("auto", "bf16 where the hardware multiplies in it, or fp32")
     foreground: float = setting(0.5, "share of crops centered on a structure, classes in turn")
-    network: NetworkSettings = section(NetworkSettings)
+    network: Any = network_choice("resenc_unet")
     spatial: SpatialSettings = section(SpatialSettings)
     intensity: IntensitySettings = section(IntensitySettings)
     optimizer: OptimizerSettings = section(OptimizerSettings)
@@ -87,11 +89,10 @@ def finetune(recipe: FinetuneRecipe, resume: bool = False) -> dict:
     device = resolve_device(recipe.device)
     bf16 = uses_bf16(recipe.precision, device)
     seed_everything(recipe.seed)
-    config = network_config(
-        recipe.network, cache.plan, cache.channels, len(cache.plan["labels"]) + 1
-    )
-    network = build_network(config).to(device)
-    network.check_patch(cache.plan["patch"])
+    patch, classes = cache.plan["patch"], len(cache.plan["labels"]) + 1
+    config = architectures.configure(recipe.network, cache.plan, patch, cache.channels, classes)
+    network = architectures.build(config).to(device)
+    network.check_patch(patch)
     metadata = run_metadata("segmentation", recipe, cache, config)
     checkpoint = open_run(recipe, metadata, resume)
     state = TrainState.fresh(network, recipe.optimizer, Generators.seeded(recipe.seed, device))

@@ -1,4 +1,4 @@
-"""Pre-train a Residual Encoder U-Net on unlabelled scans, by restoring what a mask hides.
+"""Pre-train a network on unlabelled scans, by masked image modelling or a method it is compared to.
 
     python training/pretrain.py training/recipes/pretrain_cpu.toml cache=CACHE run=runs/first
 
@@ -15,19 +15,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from mim.architectures import network_choice
 from mim.augment import SpatialSettings, augment_spatial
 from mim.data import Crops, UnlabeledVolumes, draw_crops, read_cache
 from mim.device import Generators, Precision, resolve_device, seed_everything, uses_bf16
 from mim.loop import LoopSettings, TrainState, train
-from mim.masked_unet import MaskedAutoencoderUNet, MethodSettings
-from mim.masking import MaskSettings, draw_mask
-from mim.networks import NetworkSettings, build_network, network_config
+from mim.masking import MaskSettings
+from mim.methods import build_method, method_choice
 from mim.optim import OptimizerSettings
 from mim.recipe import RecipeError, describe, load_recipe, section, setting
-from mim.reconstruction import FixedCrops
 from mim.runs import BEST, LAST, open_run, run_metadata
 from MIMSegment.Logic.errors import MIMSegmentError
 
@@ -49,9 +49,9 @@ class PretrainRecipe:
     memory_gib: float = setting(
         8.0, "images stay in the device's memory up to this size", affects_result=False
     )
-    network: NetworkSettings = section(NetworkSettings)
+    network: Any = network_choice("resenc_unet")
     mask: MaskSettings = section(MaskSettings)
-    method: MethodSettings = section(MethodSettings)
+    method: Any = method_choice()
     spatial: SpatialSettings = section(SpatialSettings)
     optimizer: OptimizerSettings = section(OptimizerSettings)
     loop: LoopSettings = section(LoopSettings)
@@ -71,40 +71,34 @@ def pretrain(recipe: PretrainRecipe, resume: bool = False) -> None:
     spacing = cache.plan["preprocessing"]["spacing"]
 
     seed_everything(recipe.seed)
-    config = network_config(recipe.network, cache.plan, cache.channels, cache.channels)
-    network = build_network(config)
-    network.check_patch(patch)
-    block = recipe.mask.block or network.divisor
-    model = MaskedAutoencoderUNet(network, cache.channels, recipe.method).to(device)
+    method = build_method(recipe, cache, patch)
+    model = method.model.to(device)
 
     generators = Generators.seeded(recipe.seed, device)
-    learn, watch = split_off_validation(cache.train, recipe.validation_subjects, recipe.seed)
+    learn, spared = split_off_validation(cache.train, recipe.validation_subjects, recipe.seed)
     volumes = UnlabeledVolumes(cache, learn, device, recipe.memory_gib)
-    watched = UnlabeledVolumes(cache, watch, limit_gib=0)
-    fixed = FixedCrops.draw(watched, patch, recipe.mask, block, recipe.validation_crops, device)
+    watched = UnlabeledVolumes(cache, spared, limit_gib=0)
+    watch = method.watch(watched, patch, recipe.validation_crops, device)
 
     def draw() -> Crops:
         crops = draw_crops(volumes, patch, recipe.loop.micro_batch, generators.host).to(device)
         return augment_spatial(crops, recipe.spatial, spacing, generators)
 
     def compute_loss(crops: Crops) -> torch.Tensor:
-        mask = draw_mask(
-            crops.images, block, recipe.mask.ratio, generators.device, recipe.mask.strategy
-        )
-        return model(crops.images, mask, crops.valid).loss
+        return method.loss(crops, generators)
 
     def validate() -> dict[str, float]:
-        return {"validation_loss": fixed.loss(model)}
+        return {"validation_loss": watch.loss(model)}
 
     run = Path(recipe.run)
-    metadata = run_metadata("masked_unet", recipe, cache, config)
+    metadata = run_metadata(recipe.method.name, recipe, cache, method.network)
     state = TrainState.fresh(model, recipe.optimizer, generators)
     checkpoint = open_run(recipe, metadata, resume)
     if checkpoint:
         state.restore(checkpoint)
     print(
-        f"Pre-training on {len(volumes)} images of {len(learn)} subjects, patch {patch}, masked "
-        f"blocks of {block} voxels, {'bfloat16' if bf16 else 'float32'} on {device}, "
+        f"Pre-training on {len(volumes)} images of {len(learn)} subjects, patch {patch}, {method}, "
+        f"{'bfloat16' if bf16 else 'float32'} on {device}, "
         f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters."
     )
     train(
@@ -118,7 +112,7 @@ def pretrain(recipe: PretrainRecipe, resume: bool = False) -> None:
         validate=validate,
         metadata=metadata,
     )
-    fixed.save_picture(model.eval(), run / "reconstruction.png", spacing)
+    watch.save_picture(model.eval(), run / "reconstruction.png", spacing)
     print(
         f"Pre-trained to step {state.step} in {time.perf_counter() - begin:.0f} s. In {run}:\n"
         f"  {LAST}             weights and state, for finetune.py and --resume\n"

@@ -4,12 +4,13 @@ import json
 import tomllib
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
 from mim.recipe import (
     RecipeError,
+    choice,
     describe,
     differences,
     load_recipe,
@@ -162,3 +163,47 @@ def test_shipped_recipe_loads_and_states_every_key(path):
     for name, values in expected.items():
         if isinstance(values, dict):
             assert set(written[name]) == set(values), name
+
+
+@dataclass(frozen=True)
+class Round:
+    radius: float = setting(1.0, "of the round one")
+    name: str = setting("round", "kind")
+
+
+@dataclass(frozen=True)
+class Square:
+    edge: float = setting(2.0, "of the square one")
+    name: str = setting("square", "kind")
+
+
+@dataclass(frozen=True)
+class Shaped:
+    shape: Any = choice({"round": Round, "square": Square}, "round")
+    count: int = setting(1, "how many")
+
+
+def shaped(tmp_path, text, *overrides):
+    path = tmp_path / "shaped.toml"
+    path.write_text(text)
+    return load_recipe(Shaped, path, overrides)
+
+
+def test_a_section_is_of_the_kind_that_its_name_says(tmp_path):
+    assert shaped(tmp_path, "count = 2").shape == Round()
+    assert shaped(tmp_path, "[shape]\nname = 'square'\nedge = 3.0").shape == Square(3.0)
+    recipe = shaped(tmp_path, "", "shape.edge=4.0", "shape.name=square")
+    assert isinstance(recipe, Shaped)
+    assert to_dict(recipe) == {"shape": {"edge": 4.0, "name": "square"}, "count": 1}
+
+
+def test_keys_of_another_kind_and_unknown_kinds_are_errors(tmp_path):
+    with pytest.raises(RecipeError, match=r"unknown key shape\.edge"):
+        shaped(tmp_path, "[shape]\nedge = 3.0")
+    with pytest.raises(RecipeError, match=r"shape\.name must be one of round, square, not 'oval'"):
+        shaped(tmp_path, "[shape]\nname = 'oval'")
+
+
+def test_the_help_names_the_keys_of_every_kind():
+    text = describe(Shaped)
+    assert "shape.radius" in text and "shape.edge" in text

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mim import architectures
 from mim.checkpoint import CheckpointError, load_checkpoint, trained_weights
 from mim.evaluation import model_spec
-from mim.networks import NetworkConfig, build_network
 from mim.onnx_export import Agreement, export_onnx, verify_onnx
 from mim.onnx_half import round_to_half, store_half
 from MIMSegment.Logic.labels import Label, default_color, labels_from_csv
@@ -56,7 +56,7 @@ def export_checkpoint(checkpoint: str | Path, folder: str | Path, options: Expor
         raise CheckpointError(
             f"{checkpoint} is a {metadata['kind']} checkpoint; fine-tune it with finetune.py first."
         )
-    network = build_network(NetworkConfig.from_dict(metadata["network"]))
+    network = architectures.build(metadata["network"])
     network.load_state_dict(trained_weights(content))
     plan, results = metadata["plan"], _results(checkpoint)
     spec = _spec_with_provenance(plan, metadata)

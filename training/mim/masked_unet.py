@@ -24,6 +24,7 @@ class MethodSettings:
     fill: Literal["zero", "token"] = setting(
         "zero", "hidden voxels become 0 (the normalized mean) or a learnt value for each channel"
     )
+    name: Literal["masked_unet"] = setting("masked_unet", "dense masked auto-encoding of a U-Net")
 
 
 class Reconstruction(NamedTuple):

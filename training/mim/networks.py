@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,8 @@ class NetworkSettings:
         (), "convolution size (z, y, x) of each stage; empty: as planned for the data"
     )
 
+    name: Literal["resenc_unet"] = setting("resenc_unet", "Residual Encoder U-Net")
+
     def __post_init__(self):
         if not self.features or len(self.blocks) != len(self.features):
             raise RecipeError(
@@ -70,7 +73,8 @@ class NetworkConfig:
     @staticmethod
     def from_dict(values: dict) -> NetworkConfig:
         """Read what `to_dict` wrote, also after a way through JSON, where tuples are lists."""
-        return NetworkConfig(**{key: _tuples(value) for key, value in values.items()})
+        known = {key: _tuples(value) for key, value in values.items() if key != "name"}
+        return NetworkConfig(**known)
 
 
 def network_config(

@@ -16,7 +16,7 @@ import math
 import re
 import tomllib
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,6 +41,15 @@ def section(cls: type) -> Any:
     return dataclasses.field(default_factory=cls)
 
 
+def choice(variants: Mapping[str, type], default: str) -> Any:
+    """Declare a section that is one of several kinds, by its key ``name``.
+
+    ``variants`` maps a name to a dataclass of settings, which has that name as its field ``name``.
+    """
+    metadata = {"variants": variants, "default": default}
+    return dataclasses.field(default_factory=variants[default], metadata=metadata)
+
+
 def load_recipe(cls: type[R], path: str | Path, overrides: Sequence[str] = ()) -> R:
     """Read a ``.toml`` (or a run's ``recipe.json``) into ``cls`` and apply ``key=value`` overrides.
 
@@ -48,6 +57,7 @@ def load_recipe(cls: type[R], path: str | Path, overrides: Sequence[str] = ()) -
     """
     path = Path(path)
     values = _read(path)
+    cls = _narrow(cls, values, overrides)
     _check_keys(cls, values, f"{path}: ")
     for text in overrides:
         _override(cls, values, text)
@@ -92,7 +102,10 @@ def describe(cls: type, prefix: str = "") -> str:
     lines = []
     for field, kind in _fields(cls):
         key = prefix + field.name
-        if dataclasses.is_dataclass(kind):
+        if "variants" in field.metadata:
+            for variant in field.metadata["variants"].values():
+                lines.append(describe(variant, key + "."))
+        elif dataclasses.is_dataclass(kind):
             lines.append(describe(kind, key + "."))
         else:
             default = json.dumps(_plain(field.default))
@@ -108,6 +121,29 @@ def _read(path: Path) -> dict:
         raise RecipeError(f"There is no recipe {path}; training/recipes holds some.") from error
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise RecipeError(f"{path} is not a readable recipe: {error}") from error
+
+
+def _narrow(cls: type[R], values: dict, overrides: Sequence[str]) -> type[R]:
+    """``cls`` with every `choice` made: a subclass whose sections are of the kinds named."""
+    named = dict(text.split("=", 1) for text in overrides if "=" in text)
+    chosen = []
+    for field, _ in _fields(cls):
+        if "variants" not in field.metadata:
+            continue
+        variants, inside = field.metadata["variants"], values.get(field.name, {})
+        name = inside.get("name") if isinstance(inside, dict) else None
+        name = named.get(f"{field.name}.name", name or field.metadata["default"])
+        if name not in variants:
+            raise RecipeError(
+                f"{field.name}.name must be one of {', '.join(variants)}, not {name!r}."
+            )
+        chosen.append((field.name, variants[name], section(variants[name])))
+    if not chosen:
+        return cls
+    names = {"__module__": cls.__module__, "__doc__": cls.__doc__}
+    return dataclasses.make_dataclass(
+        cls.__name__, chosen, bases=(cls,), frozen=True, namespace=names
+    )
 
 
 def _kinds(cls: type) -> dict[str, Any]:

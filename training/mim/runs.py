@@ -7,7 +7,6 @@ from typing import Any
 
 from mim.checkpoint import load_checkpoint
 from mim.data import Cache
-from mim.networks import NetworkConfig
 from mim.parallel import rank
 from mim.recipe import RecipeError, differences, recipe_hash, save_recipe, to_dict
 
@@ -16,11 +15,15 @@ BEST = "best.pt"
 STOPPED = "stopped.pt"
 
 
-def run_metadata(kind: str, recipe: Any, cache: Cache, network: NetworkConfig) -> dict:
-    """What a checkpoint says about itself. ``kind`` is the trained thing, such as "mae_unet"."""
+def run_metadata(kind: str, recipe: Any, cache: Cache, network: dict) -> dict:
+    """What a checkpoint says about itself.
+
+    ``kind`` is the method of pre-training, or "segmentation"; ``network`` is a configuration of
+    `architectures`.
+    """
     return {
         "kind": kind,
-        "network": network.to_dict(),
+        "network": network,
         "plan": cache.plan,
         "fingerprint": cache.fingerprint,
         "recipe": to_dict(recipe),

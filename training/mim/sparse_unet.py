@@ -33,6 +33,7 @@ class SparseSettings(MethodSettings):
         "dense; sparse convolutions and norms; and a mask token in each skip; and a norm and "
         "convolution that make the skips dense. Each rung includes those before it",
     )
+    name: Literal["s3d"] = setting("s3d", "masked auto-encoding that computes on visible voxels")
 
 
 class SparseMaskedUNet(MaskedAutoencoderUNet):

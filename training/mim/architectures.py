@@ -1,0 +1,69 @@
+"""Networks by name: from a recipe's settings to a configuration, from a configuration to a network.
+
+A configuration is a plain dictionary with the key ``name`` and everything else that the network
+needs; it is kept in every checkpoint, so that a checkpoint alone can be built and exported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from mim import networks
+from mim.recipe import RecipeError, choice
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A kind of network.
+
+    ``configure(settings, plan, patch, in_channels, out_channels)`` returns the configuration
+    without its name, ``build(configuration)`` the network with fresh weights. A network has
+    ``divisor`` (patch sizes must be multiples of it, z y x) and ``check_patch(patch)``, which
+    raises RecipeError for a patch that it cannot take.
+    """
+
+    settings: type
+    configure: Callable[[Any, dict, Sequence[int], int, int], dict]
+    build: Callable[[dict], nn.Module]
+
+
+def _configure_resenc(settings, plan, patch, in_channels, out_channels) -> dict:
+    return networks.network_config(settings, plan, in_channels, out_channels).to_dict()
+
+
+def _build_resenc(config: dict) -> nn.Module:
+    return networks.build_network(networks.NetworkConfig.from_dict(config))
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "resenc_unet": Architecture(networks.NetworkSettings, _configure_resenc, _build_resenc),
+}
+
+
+def network_choice(*names: str) -> Any:
+    """Declare a recipe's section ``network``: one of ``names``, the first by default."""
+    return choice({name: ARCHITECTURES[name].settings for name in names}, names[0])
+
+
+def configure(
+    settings: Any, plan: dict, patch: Sequence[int], in_channels: int, out_channels: int
+) -> dict:
+    """The configuration that a recipe's ``network`` section and the data's plan lead to."""
+    architecture = ARCHITECTURES[settings.name]
+    config = architecture.configure(settings, plan, patch, in_channels, out_channels)
+    return {"name": settings.name, **config}
+
+
+def build(config: dict) -> nn.Module:
+    """The network of a configuration, with fresh weights from torch's global generator.
+
+    Raises RecipeError for a name that this version does not know.
+    """
+    name = config.get("name", "resenc_unet")
+    if name not in ARCHITECTURES:
+        raise RecipeError(f"The network {name!r} is unknown; update MIM Segment to use it.")
+    return ARCHITECTURES[name].build(config)

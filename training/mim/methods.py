@@ -1,0 +1,125 @@
+"""Pre-training methods by name, and what `pretrain.py` asks of each of them.
+
+A method is a model, the configuration of the network inside it that fine-tuning rebuilds, a loss on
+a batch of unlabelled crops, and something to watch: a validation loss that means the same at every
+step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from mim import architectures
+from mim.data import Cache, Crops, UnlabeledVolumes
+from mim.device import Generators
+from mim.masked_unet import MaskedAutoencoderUNet, MethodSettings
+from mim.masking import MaskSettings, draw_mask
+from mim.networks import NetworkConfig
+from mim.recipe import choice
+from mim.reconstruction import FixedCrops
+from mim.sparse_unet import SparseMaskedUNet, SparseSettings
+
+
+class Watch(Protocol):
+    """Fixed crops on which a method is measured."""
+
+    def loss(self, model: nn.Module) -> float:
+        """Mean loss of the crops; the same numbers for the same weights."""
+
+    def save_picture(self, model: nn.Module, path: Path, spacing: Sequence[float]) -> None:
+        """Show what the model makes of a few crops as a PNG at ``path``."""
+
+
+class Method(Protocol):
+    """One way to pre-train. ``str(method)`` says in a few words what it does."""
+
+    model: nn.Module
+    network: dict
+
+    def loss(self, crops: Crops, generators: Generators) -> Tensor:
+        """The loss to descend, a scalar; all chance comes from ``generators``."""
+
+    def watch(
+        self, volumes: UnlabeledVolumes, patch: Sequence[int], count: int, device: torch.device
+    ) -> Watch:
+        """Draw ``count`` fixed crops to validate on."""
+
+
+@dataclass
+class MaskedModelling:
+    """Restoring what a mask hides.
+
+    ``model(images, mask, valid)`` returns a Reconstruction; masks (b, 1, z, y, x), True = visible,
+    are drawn once for each batch in blocks of ``block`` voxels (z, y, x).
+    """
+
+    model: nn.Module
+    network: dict
+    block: tuple[int, ...]
+    mask: MaskSettings
+
+    def __str__(self) -> str:
+        return f"masked blocks of {self.block} voxels"
+
+    def loss(self, crops: Crops, generators: Generators) -> Tensor:
+        mask = draw_mask(
+            crops.images, self.block, self.mask.ratio, generators.device, self.mask.strategy
+        )
+        return self.model(crops.images, mask, crops.valid).loss
+
+    def watch(
+        self, volumes: UnlabeledVolumes, patch: Sequence[int], count: int, device: torch.device
+    ) -> Watch:
+        return FixedCrops.draw(volumes, patch, self.mask, self.block, count, device)
+
+
+def _masked_unet(recipe: Any, cache: Cache, patch: Sequence[int]) -> Method:
+    network, config = _network(recipe, cache, patch)
+    model = MaskedAutoencoderUNet(network, cache.channels, recipe.method)
+    return MaskedModelling(model, config, recipe.mask.block or network.divisor, recipe.mask)
+
+
+def _s3d(recipe: Any, cache: Cache, patch: Sequence[int]) -> Method:
+    network, config = _network(recipe, cache, patch)
+    model = SparseMaskedUNet(network, NetworkConfig.from_dict(config), recipe.method)
+    return MaskedModelling(model, config, recipe.mask.block or network.divisor, recipe.mask)
+
+
+def _network(recipe: Any, cache: Cache, patch: Sequence[int]) -> tuple[nn.Module, dict]:
+    """The network that returns an image of the input's channels, and its configuration."""
+    channels = cache.channels
+    config = architectures.configure(recipe.network, cache.plan, patch, channels, channels)
+    network = architectures.build(config)
+    network.check_patch(patch)
+    return network, config
+
+
+@dataclass(frozen=True)
+class MethodKind:
+    """``build(recipe, cache, patch)`` makes the method of a recipe whose section ``method`` is of
+    the type ``settings``; raises RecipeError when recipe and network do not go together."""
+
+    settings: type
+    build: Callable[[Any, Cache, Sequence[int]], Method]
+
+
+METHODS: dict[str, MethodKind] = {
+    "masked_unet": MethodKind(MethodSettings, _masked_unet),
+    "s3d": MethodKind(SparseSettings, _s3d),
+}
+
+
+def method_choice() -> Any:
+    """Declare a recipe's section ``method``: any of METHODS."""
+    return choice({name: kind.settings for name, kind in METHODS.items()}, "masked_unet")
+
+
+def build_method(recipe: Any, cache: Cache, patch: Sequence[int]) -> Method:
+    """The method that ``recipe`` names, with fresh weights, on the CPU."""
+    return METHODS[recipe.method.name].build(recipe, cache, patch)
