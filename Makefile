@@ -12,7 +12,7 @@ OUT ?= demo
 # Phantoms: short, to show the path. Real data: the recipes' own lengths, larger crops.
 DEMO_OPTIONS ?= $(if $(DATA),--patch-voxels 150000,--pretrain loop.steps=300 --finetune loop.steps=600)
 
-.PHONY: demo test test-all lint setup clean
+.PHONY: demo test test-all phantom-packages lint setup clean
 
 demo: $(READY)
 	$(RUN) training/demo.py $(DATA) -o $(OUT) $(DEMO_OPTIONS)
@@ -22,6 +22,10 @@ test: $(READY) lint
 
 test-all: $(READY) lint
 	$(RUN) -m pytest -q -m "slow or not slow"
+
+# The packages that come with the module, trained on phantoms (about an hour).
+phantom-packages: $(READY)
+	$(RUN) training/phantom_packages.py runs/phantom_packages
 
 lint: $(READY)
 	$(RUN) -m ruff check .

@@ -100,10 +100,13 @@ def make_package(task: str, work: Path) -> None:
 
 
 def write_catalog(path: Path = BUNDLED_CATALOG) -> None:
-    """List the package folders beside ``path`` in it."""
+    """List the package folders that are there beside ``path`` in it."""
     packages = []
     for task, card in CARDS.items():
-        package = load_package(path.parent / f"phantom-{task}")
+        folder = path.parent / f"phantom-{task}"
+        if not folder.is_dir():
+            continue
+        package = load_package(folder)
         files = [file for file in package.path.rglob("*") if file.is_file()]
         packages.append(
             {
