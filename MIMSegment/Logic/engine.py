@@ -16,6 +16,7 @@ from MIMSegment.Logic.accumulator import SlabAccumulator
 from MIMSegment.Logic.batching import BatchSize
 from MIMSegment.Logic.doubt import DoubtCollector, DoubtfulPlace
 from MIMSegment.Logic.errors import Cancelled, PackageError
+from MIMSegment.Logic.finding import Finding
 from MIMSegment.Logic.preprocess import WorkingGrid, prepare
 from MIMSegment.Logic.resample import linear_taps, resize_planes, source_coordinates
 from MIMSegment.Logic.spec import ModelSpec
@@ -36,13 +37,14 @@ class Segmentation:
     """Labels (z, y, x), uint8 or uint16, on ``geometry``: the grid of the input.
 
     ``confidence`` maps a label value to the mean certainty of its voxels, ``doubtful`` are places
-    to look at, worst first; see `doubt`.
+    to look at, worst first; see `doubt`. ``findings`` are what `plausibility` says of it.
     """
 
     labels: np.ndarray
     geometry: Geometry
     confidence: dict[int, float] = field(default_factory=dict)
     doubtful: tuple[DoubtfulPlace, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     def volumes_ml(self) -> dict[int, float]:
         """Milliliters of every label value that occurs, background left out."""
@@ -62,15 +64,18 @@ def segment(
     cancelled: Callable[[], bool] | None = None,
     wanted: Collection[int] | None = None,
     batch: BatchSize | None = None,
+    inspect: Callable[[np.ndarray], None] = lambda array: None,
 ) -> Segmentation:
     """Segment ``volume`` (c, z, y, x; channels in the order of ``spec.inputs``) on its own grid.
 
     Several predictors are an ensemble: their logits are averaged. ``wanted`` keeps only these
-    label values. Raises PackageError when the network's channels are not those of the spec,
+    label values. ``inspect`` gets the image as the network sees it (c, z, y, x) before the first
+    window. Raises PackageError when the network's channels are not those of the spec,
     Cancelled when ``cancelled()`` turned true between two windows, OutOfMemory when a single
     window is too much.
     """
     array, grid = prepare(volume, spec.preprocessing)
+    inspect(array)
     predictors = [predict] if callable(predict) else list(predict)
     collector = DoubtCollector(spec, grid.geometry)
     planes = predict_planes(array, spec, predictors, progress, cancelled, batch)

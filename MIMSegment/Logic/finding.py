@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -40,3 +41,15 @@ class Finding:
 
     def __str__(self) -> str:
         return self.message
+
+    @staticmethod
+    def from_dict(data: Mapping) -> Finding:
+        """A finding from what `dataclasses.asdict` made of it, or its JSON."""
+        position = data["position"]
+        return Finding(
+            data["code"],
+            Severity(data["severity"]),
+            data["message"],
+            data["label"],
+            None if position is None else tuple(position),
+        )

@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 from MIMSegment.Logic.batching import BatchSize
 from MIMSegment.Logic.engine import Progress, Segmentation, segment
 from MIMSegment.Logic.errors import DeviceError, OutOfMemory, PackageError
+from MIMSegment.Logic.familiarity import FamiliarityCheck
 from MIMSegment.Logic.package import ModelPackage
+from MIMSegment.Logic.plausibility import check_result, gravest_first
 from MIMSegment.Logic.session import Session
 from MIMSegment.Logic.spec import ModelSpec
 from MIMSegment.Logic.volume import Volume
@@ -50,7 +52,8 @@ def run_package(
     cancelled: Callable[[], bool] | None = None,
     opened: Callable[[Sequence[Session]], None] = lambda sessions: None,
 ) -> Segmentation:
-    """Segment ``volume`` (c, z, y, x) with ``package``, stepping down when memory runs out.
+    """Segment ``volume`` (c, z, y, x) with ``package``, stepping down when memory runs out, and
+    check the result.
 
     ``report`` gets sentences for the user, the first of which says what it runs on; ``opened`` gets
     the sessions, for `terminate`. Raises PackageError, DeviceError, OutOfMemory, Cancelled.
@@ -59,8 +62,9 @@ def run_package(
     spec = package.spec if options.mirror else replace(package.spec, mirror_axes=())
     _check_wanted(options, package)
     failure: DeviceError = DeviceError("No device can run this model.")
+    familiarity = FamiliarityCheck(package, options.threads, report)
     for sessions in _sessions(package, options, report):
-        opened(sessions)
+        opened([*sessions, *familiarity.open(sessions[0].device)])
         report(f"Runs on {sessions[0].description}.")
         limit = 1 if sessions[0].device in ("cpu", "openvino") else _GPU_BATCH
         for smaller in _with_smaller_windows(spec, sessions[0]):
@@ -68,13 +72,27 @@ def run_package(
                 report(f"Out of memory: now with windows of {smaller.patch} voxels.")
             try:
                 batch = BatchSize(limit, report)
-                return segment(
-                    volume, smaller, sessions, progress, cancelled, options.wanted, batch
+                result = segment(
+                    volume,
+                    smaller,
+                    sessions,
+                    progress,
+                    cancelled,
+                    options.wanted,
+                    batch,
+                    familiarity.look,
                 )
+                return _checked(result, package, options, familiarity, report)
             except OutOfMemory as error:
                 failure = error
         report(f"Out of memory on {sessions[0].device}.")
     raise failure
+
+
+def _checked(result, package, options, familiarity, report: Report) -> Segmentation:
+    report("Checking the result")
+    found = (*familiarity.findings, *check_result(result, package, options.wanted))
+    return replace(result, findings=gravest_first(found))
 
 
 def _sessions(package: ModelPackage, options: InferenceOptions, report: Report):

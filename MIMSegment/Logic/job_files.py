@@ -4,7 +4,7 @@
     geometry.json   grid and name of the input
     input.npy       voxels (c, z, y, x); the worker maps it into memory
     labels.npy      result (z, y, x)
-    summary.json    confidence and doubtful places of the result
+    summary.json    confidence, doubtful places and findings of the result
     cancel          exists when the job shall stop
     events.jsonl    the worker's stdout: one JSON object per line
     stderr.txt      everything else that the worker and its libraries print
@@ -27,6 +27,7 @@ from MIMSegment.Logic.doubt import DoubtfulPlace
 from MIMSegment.Logic.engine import Segmentation
 from MIMSegment.Logic.errors import OutputError
 from MIMSegment.Logic.files import replacing
+from MIMSegment.Logic.finding import Finding
 from MIMSegment.Logic.inference import InferenceOptions
 from MIMSegment.Logic.job_folder import JOB
 from MIMSegment.Logic.processes import start_time
@@ -76,6 +77,7 @@ def write_result(folder: Path, segmentation: Segmentation) -> None:
     summary = {
         "confidence": list(segmentation.confidence.items()),
         "doubtful": [asdict(place) for place in segmentation.doubtful],
+        "findings": [asdict(finding) for finding in segmentation.findings],
     }
     try:
         (folder / _SUMMARY).write_text(json.dumps(summary), encoding="ascii")
@@ -94,7 +96,9 @@ def read_result(folder: Path, geometry: Geometry) -> Segmentation:
         DoubtfulPlace(tuple(place["position"]), place["label"], place["doubtful_ml"])
         for place in summary["doubtful"]
     )
-    return Segmentation(labels, geometry, dict(map(tuple, summary["confidence"])), tuple(doubtful))
+    confidence = dict(map(tuple, summary["confidence"]))
+    findings = tuple(map(Finding.from_dict, summary["findings"]))
+    return Segmentation(labels, geometry, confidence, tuple(doubtful), findings)
 
 
 def _write_array(path: Path, array: np.ndarray, what: str, reserve: int = 0) -> None:

@@ -2,6 +2,7 @@
 
 configs/metadata.json   MONAI's bundle metadata; our part under the key "mimsegment"
 models/model.onnx       the network (opset <= 20, no external data)
+models/...              further networks: of an ensemble, for masked reconstruction
 labels.csv              structures with SNOMED codes and colors
 docs/README.md          model card
 LICENSE                 licence of the weights
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from MIMSegment.Logic.catalog_rules import ID, VERSION
 from MIMSegment.Logic.errors import OutputError, PackageError
+from MIMSegment.Logic.expectations import Expectations
 from MIMSegment.Logic.labels import Label, labels_from_csv, labels_to_csv
 from MIMSegment.Logic.spec import ModelSpec
 
@@ -30,7 +32,8 @@ LABELS = "labels.csv"
 @dataclass(frozen=True)
 class ModelPackage:
     """A checked package. ``id`` and ``version`` name it; ``phantom`` says that it was trained on
-    digital phantoms and must not be trusted on people."""
+    digital phantoms and must not be trusted on people; ``expectations`` are the ranges of its
+    training data, empty where it carries none."""
 
     path: Path
     id: str
@@ -41,6 +44,7 @@ class ModelPackage:
     phantom: bool = False
     checksums: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping = field(default_factory=dict)
+    expectations: Expectations = Expectations()
 
     @property
     def model_paths(self) -> list[Path]:
@@ -78,7 +82,8 @@ def load_package(path: str | Path) -> ModelPackage:
     checksums = ours.get("checksums", {})
     if not isinstance(checksums, dict):
         raise PackageError(f"{path / METADATA}: 'checksums' is not a table; get the package again.")
-    for name in (*spec.models, LABELS):
+    expectations = Expectations.from_dict(ours.get("plausibility", {}), str(path / METADATA))
+    for name in (*spec.models, *_further_models(expectations), LABELS):
         verify_checksum(path / name, checksums.get(name))
     labels = labels_from_csv(_read_text(path / LABELS), str(path / LABELS))
     _check_labels(spec, labels, path)
@@ -97,6 +102,7 @@ def load_package(path: str | Path) -> ModelPackage:
         bool(ours.get("phantom")),
         checksums,
         metadata,
+        expectations,
     )
 
 
@@ -111,11 +117,13 @@ def write_package(
     license_text: str,
     monai: Mapping,
     phantom: bool = False,
+    expectations: Expectations | None = None,
 ) -> ModelPackage:
     """Write a package folder, whole or not at all; an existing package at ``path`` is replaced.
 
-    ``models`` maps the names of ``spec.models`` to files to copy; ``monai`` holds the fields that
-    MONAI's schema asks for (version, task, description, authors, network_data_format ...).
+    ``models`` maps the names of ``spec.models``, and of the reconstruction network if there is one,
+    to files to copy; ``monai`` holds the fields that MONAI's schema asks for (version, task,
+    description, authors, network_data_format ...).
     """
     path = Path(path).resolve()
     if path.exists() and not (path / METADATA).is_file():
@@ -136,8 +144,10 @@ def write_package(
             "title": title,
             "phantom": phantom,
             "model": spec.to_dict(),
-            "checksums": {name: sha256(folder / name) for name in (*spec.models, LABELS)},
+            "checksums": {name: sha256(folder / name) for name in (*models, LABELS)},
         }
+        if expectations is not None:
+            ours["plausibility"] = expectations.to_dict()
         (folder / METADATA).parent.mkdir()
         (folder / METADATA).write_text(
             json.dumps({**monai, "mimsegment": ours}, indent=2, ensure_ascii=False) + "\n",
@@ -167,6 +177,11 @@ def verify_checksum(path: Path, expected: str | None) -> None:
             f"{path} does not match its checksum: it is damaged or was changed; get the package "
             "again."
         )
+
+
+def _further_models(expectations: Expectations) -> tuple[str, ...]:
+    network = expectations.reconstruction
+    return () if network is None else (network.model,)
 
 
 def _read_text(path: Path) -> str:

@@ -7,11 +7,12 @@ engine reads it. Sizes and spacings are (z, y, x) after reorientation and transp
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from MIMSegment.Logic.errors import PackageError
 from MIMSegment.Logic.matching import InputSpec
+from MIMSegment.Logic.tables import build, known_fields, require_inside
 
 NORMALIZATION_SCHEMES = ("zscore", "ct", "rescale_to_01", "rgb_to_01", "none")
 HEADS = ("softmax", "regions")
@@ -99,43 +100,16 @@ class ModelSpec:
 
     @staticmethod
     def _from_dict(data: Mapping, source: str) -> ModelSpec:
-        data = _known(ModelSpec, data, source)
-        preprocessing = _known(Preprocessing, data.get("preprocessing", {}), source)
+        data = known_fields(ModelSpec, data, source)
+        preprocessing = known_fields(Preprocessing, data.get("preprocessing", {}), source)
         preprocessing["normalization"] = tuple(
-            _build(Normalization, item, source) for item in preprocessing.get("normalization", ())
+            build(Normalization, item, source) for item in preprocessing.get("normalization", ())
         )
-        data["preprocessing"] = _build(Preprocessing, preprocessing, source)
-        data["inputs"] = tuple(_build(InputSpec, i, source) for i in data.get("inputs", ()))
-        spec = _build(ModelSpec, data, source)
+        data["preprocessing"] = build(Preprocessing, preprocessing, source)
+        data["inputs"] = tuple(build(InputSpec, i, source) for i in data.get("inputs", ()))
+        spec = build(ModelSpec, data, source)
         _check(spec, source)
         return spec
-
-
-def _known(cls: type, data: Any, source: str) -> dict:
-    if not isinstance(data, Mapping):
-        raise PackageError(f"{source}: {cls.__name__} must be a table, not {data!r}.")
-    unknown = sorted(set(data) - {f.name for f in fields(cls)})
-    if unknown:
-        raise PackageError(
-            f"{source}: {cls.__name__} has the unknown field {unknown[0]!r}; "
-            "the package may need a newer MIM Segment."
-        )
-    return dict(data)
-
-
-def _build(cls: type, data: Any, source: str):
-    if is_dataclass(data):
-        return data
-    data = {k: _tuples(v) for k, v in _known(cls, data, source).items()}
-    try:
-        return cls(**data)
-    except TypeError as error:
-        reason = str(error).replace("__init__() ", "")
-        raise PackageError(f"{source}: {reason}.") from None
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
 def _check(spec: ModelSpec, source: str) -> None:
@@ -171,15 +145,5 @@ def _check(spec: ModelSpec, source: str) -> None:
     require(0 <= spec.overlap < 1, f"overlap {spec.overlap!r} is not in 0..1")
     require(len(spec.models) > 0, "no model file is named")
     for name in spec.models:
-        _require_inside(name, source)
+        require_inside(name, source)
     require(len(spec.channel_labels) > 0, "channel_labels is empty")
-
-
-def _require_inside(name: str, source: str) -> None:
-    """A package must not make anyone read files beside it."""
-    from MIMSegment.Logic.archive import portable_path
-
-    try:
-        portable_path(name)
-    except ValueError as error:
-        raise PackageError(f"{source}: model file {name!r} is not allowed: {error}.") from None

@@ -1,0 +1,185 @@
+"""Checks of what an input shows: is it the modality and the sequence that the model asks for?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from MIMSegment.Logic.finding import Finding, Severity
+from MIMSegment.Logic.gray_values import describe, profile_distance
+from MIMSegment.Logic.matching import InputSpec
+from MIMSegment.Logic.package import ModelPackage
+from MIMSegment.Logic.sequences import (
+    evidence,
+    sequence_by_timing,
+    sequence_in_text,
+    sequence_of,
+)
+from MIMSegment.Logic.volume import Volume
+
+_AGAINST = -15.0  # score of `sequences.evidence` from which an image is something else
+_AIR = -500.0  # HU; no other modality has values as low as air
+_TOLERANCE = 0.25  # of the width of the training data's gray values
+_UNLIKE = 0.3  # distance of profiles from which an image may be another input
+_MUCH_NEARER = 0.5  # times that distance, to the other input
+_TWINS = 0.9999  # correlation of two images that are one
+
+
+def check_contents(images: Sequence[Volume], package: ModelPackage) -> list[Finding]:
+    """Empty images, and one image taken for two inputs."""
+    found, names = [], [item.name for item in package.spec.inputs]
+    for name, image in zip(names, images, strict=False):
+        values = describe(image.array[0])
+        if values.constant:
+            found.append(
+                Finding(
+                    "input-empty",
+                    Severity.ALERT,
+                    f"{name} is empty: every voxel is {values.low:g}; choose another image.",
+                )
+            )
+    for second in range(1, len(images)):
+        for first in range(second):
+            if _same(images[first], images[second]):
+                found.append(
+                    Finding(
+                        "inputs-equal",
+                        Severity.ALERT,
+                        f"{names[first]} and {names[second]} are the same image; choose the right "
+                        f"one for each.",
+                    )
+                )
+    return found
+
+
+def check_sequences(images: Sequence[Volume], package: ModelPackage) -> list[Finding]:
+    """Wrong modality, and sequences that say what they are: by DICOM tags, else file names."""
+    found = []
+    for item, image in zip(package.spec.inputs, images, strict=False):
+        modality = str(image.header.get("Modality", "")).replace("PT", "PET")
+        if modality and modality != item.modality.replace("PT", "PET"):
+            found.append(
+                Finding(
+                    "wrong-modality",
+                    Severity.ALERT,
+                    f"The image taken for {item.name} is of modality {modality}, the model needs "
+                    f"{item.modality}; choose another image or another model.",
+                )
+            )
+        elif finding := _other_sequence(item, image):
+            found.append(finding)
+    return found
+
+
+def check_gray_values(
+    images: Sequence[Volume], package: ModelPackage, suspected: bool
+) -> list[Finding]:
+    """Gray values of another modality or sequence. ``suspected``: names or tags told already."""
+    found = []
+    for index, (item, image) in enumerate(zip(package.spec.inputs, images, strict=False)):
+        values = describe(image.array[0])
+        if values.constant:
+            continue
+        finding = _impossible(item, image, values.low) or _out_of_range(index, package, values)
+        if finding is None and not suspected:
+            finding = _like_another(index, package, values)
+        found += [finding] if finding else []
+    return found
+
+
+def _same(one: Volume, other: Volume) -> bool:
+    if not one.geometry.is_close(other.geometry):
+        return False
+    a, b = (v.array[0, ::2, ::3, ::3].astype(np.float64).ravel() for v in (one, other))
+    if a.std() == 0 or b.std() == 0:
+        return False
+    return bool(np.corrcoef(a, b)[0, 1] > _TWINS)
+
+
+def _other_sequence(item: InputSpec, image: Volume) -> Finding | None:
+    header = image.header
+    label = "" if header else Path(image.source).name
+    judged = evidence(item.name, item.modality, header, label)
+    if judged.score > _AGAINST:
+        return None
+    seen = _sequence(header, label)
+    if seen is None or seen == sequence_of(item.name):
+        return None
+    reasons = evidence(seen, item.modality, header, label).reasons
+    why = f" ({'; '.join(reasons)})" if reasons else ""
+    return Finding(
+        "wrong-sequence",
+        Severity.ALERT,
+        f"The image taken for {item.name} is {seen}{why}; choose the right image for each input.",
+    )
+
+
+def _sequence(header, label: str) -> str | None:
+    """What the image says that it is, the most trustworthy source first."""
+    if "ADC" in header.get("ImageType", ()):
+        return "ADC"
+    texts = [str(header.get(k, "")) for k in ("SeriesDescription", "ProtocolName")]
+    named = next(filter(None, map(sequence_in_text, [*texts, label])), None)
+    return named or sequence_by_timing(header)
+
+
+def _impossible(item: InputSpec, image: Volume, low: float) -> Finding | None:
+    if item.modality == "MR" and low < _AIR:
+        return Finding(
+            "gray-values-of-ct",
+            Severity.ALERT,
+            f"{item.name} has gray values down to {low:.0f}, as only a CT has them; the model "
+            "needs MR.",
+        )
+    return None
+
+
+def _out_of_range(index: int, package: ModelPackage, values) -> Finding | None:
+    """For inputs whose numbers mean something: Hounsfield units, ADC."""
+    ranges = package.expectations.inputs
+    if index >= len(ranges) or not ranges[index].quantitative:
+        return None
+    expected, name = ranges[index], package.spec.inputs[index].name
+    slack = _TOLERANCE * (expected.high[1] - expected.low[0])
+    checks = (
+        # Padding outside the scanned circle may be far below air, and metal far above bone.
+        ("0.5 % of its voxels are below", values.low, (-np.inf, expected.low[1]), expected.low),
+        ("its median is", values.median, expected.median, expected.median),
+        ("0.5 % of its voxels are above", values.high, expected.high, expected.high),
+    )
+    for what, value, (low, high), shown in checks:
+        if not low - slack <= value <= high + slack:
+            unit = "Hounsfield units" if package.spec.inputs[index].modality == "CT" else "units"
+            return Finding(
+                "gray-values-outside-range",
+                Severity.WARNING,
+                f"The gray values of {name} are not those of the training data: {what} "
+                f"{value:.0f}, there {shown[0]:.0f} to {shown[1]:.0f}; check that it is stored in "
+                f"{unit} and shows the right region.",
+            )
+    return None
+
+
+def _like_another(index: int, package: ModelPackage, values) -> Finding | None:
+    """A swap of sequences that neither tags nor names tell."""
+    ranges, inputs = package.expectations.inputs, package.spec.inputs
+    if index >= len(ranges) or not ranges[index].profile:
+        return None
+    distances = {
+        other.name: profile_distance(values.profile, expected.profile)
+        for other, expected in zip(inputs, ranges, strict=True)
+        if expected.profile and other.modality == inputs[index].modality
+    }
+    own = distances.pop(inputs[index].name)
+    nearest = min(distances, key=distances.get, default=None)
+    if nearest is None or own < _UNLIKE or distances[nearest] > _MUCH_NEARER * own:
+        return None
+    return Finding(
+        "gray-values-of-another-input",
+        Severity.WARNING,
+        f"The gray values of {inputs[index].name} are distributed like those of {nearest}: "
+        f"{100 * distances[nearest]:.0f} % of the voxels differ from the training data's {nearest},"
+        f" {100 * own:.0f} % from its {inputs[index].name}; check that they are not swapped.",
+    )
