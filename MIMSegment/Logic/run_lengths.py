@@ -1,0 +1,150 @@
+"""Label images as runs of equal voxels along x: small to keep, quick to compare and to count.
+
+A review keeps the voxels of every step that can be undone. As runs, 104 organs on 512×512×300 take
+a fraction of the image's 78 MB, and what two moments differ in is found without decoding the planes
+that are equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+_BITS = 21  # for each of z, y, x in a run's position; indices may be negative
+_BIAS = 1 << (_BITS - 1)
+_MASK = (1 << _BITS) - 1
+_PLANES = 16  # encoded at once, so that temporary arrays stay small
+
+
+@dataclass(frozen=True, eq=False)
+class RunLengths:
+    """The non-zero voxels of a label image, in scan order.
+
+    ``position`` (int64) packs the index z, y, x of each run's first voxel, ``length`` (int32)
+    counts its voxels, ``value`` (uint16) is their label. Indices are those of the grid, not of the
+    array: an image cut to another box has the same runs.
+    """
+
+    position: np.ndarray
+    length: np.ndarray
+    value: np.ndarray
+
+    @staticmethod
+    def encode(labels: np.ndarray, first: tuple[int, int, int] = (0, 0, 0)) -> RunLengths:
+        """The runs of ``labels`` (z, y, x), whose first voxel has the grid index ``first``."""
+        parts = [
+            _encode(labels[z : z + _PLANES], (first[0] + z, *first[1:]))
+            for z in range(0, labels.shape[0], _PLANES)
+        ]
+        if not parts:
+            return RunLengths(*(np.zeros(0, t) for t in (np.int64, np.int32, np.uint16)))
+        return RunLengths(*map(np.concatenate, zip(*parts, strict=True)))
+
+    def counts(self) -> dict[int, int]:
+        """Voxels of each value that occurs."""
+        total = np.bincount(self.value, self.length)
+        return {int(value): int(total[value]) for value in np.flatnonzero(total)}
+
+    def only(self, values: Mapping[int, int]) -> RunLengths:
+        """The runs of these values, each under its new value."""
+        if not len(self.value):
+            return self
+        lookup = np.zeros(int(self.value.max()) + 1, np.uint16)
+        for old, new in values.items():
+            if old < len(lookup):
+                lookup[old] = new
+        new = lookup[self.value]
+        kept = new > 0
+        return RunLengths(self.position[kept], self.length[kept], new[kept])
+
+    def box(self) -> tuple[slice, slice, slice] | None:
+        """The grid's indices (z, y, x) that hold all runs; None without a run."""
+        if not len(self.position):
+            return None
+        z, y, x = _unpack(self.position)
+        stops = int(z[-1]) + 1, int(y.max()) + 1, int((x + self.length).max())
+        return tuple(map(slice, (int(z[0]), int(y.min()), int(x.min())), stops))
+
+    def decode(self, box: tuple[slice, slice, slice]) -> np.ndarray:
+        """The labels (z, y, x) inside ``box``, uint16; no run may reach beyond it."""
+        labels = np.zeros(tuple(s.stop - s.start for s in box), np.uint16)
+        z, y, x = _unpack(self.position)
+        start = np.ravel_multi_index(
+            (z - box[0].start, y - box[1].start, x - box[2].start), labels.shape
+        )
+        # The voxel numbers of all runs: 0, 1, 2 ... within each run, added to its start.
+        total = int(self.length.sum())
+        ends = np.cumsum(self.length)
+        within = np.arange(total) - np.repeat(ends - self.length, self.length)
+        labels.ravel()[np.repeat(start, self.length) + within] = np.repeat(self.value, self.length)
+        return labels
+
+    def changed(self, other: RunLengths) -> dict[int, int]:
+        """For each value the number of voxels that have it in one of the two only."""
+        counts: dict[int, int] = {}
+        for mine, theirs in _planes_that_differ(self, other):
+            boxes = [part.box() for part in (mine, theirs) if len(part.position)]
+            union = tuple(
+                slice(min(b[a].start for b in boxes), max(b[a].stop for b in boxes))
+                for a in range(3)
+            )
+            old, new = mine.decode(union), theirs.decode(union)
+            differs = old != new
+            for values in (old[differs], new[differs]):
+                for value, count in zip(*np.unique(values, return_counts=True), strict=True):
+                    counts[int(value)] = counts.get(int(value), 0) + int(count)
+        counts.pop(0, None)
+        return counts
+
+    def _between(self, start: int, stop: int) -> RunLengths:
+        return RunLengths(self.position[start:stop], self.length[start:stop], self.value[start:stop])
+
+
+def _encode(labels: np.ndarray, first: tuple[int, int, int]):
+    depth, height, width = labels.shape
+    # A column of 0 between the rows: no run goes over the end of one.
+    padded = np.zeros((depth * height, width + 1), labels.dtype)
+    padded[:, :width] = labels.reshape(-1, width)
+    flat = padded.ravel()
+    starts = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    if flat[0]:
+        starts = np.concatenate([[0], starts])
+    ends = np.append(starts[1:], flat.size)
+    value = flat[starts]
+    kept = value > 0
+    starts, length = starts[kept], (ends - starts)[kept]
+    row, x = np.divmod(starts, width + 1)
+    z, y = np.divmod(row, height)
+    packed = (z + (first[0] + _BIAS)) << _BITS | (y + (first[1] + _BIAS))
+    return (
+        packed << _BITS | (x + (first[2] + _BIAS)),
+        length.astype(np.int32),
+        value[kept].astype(np.uint16),
+    )
+
+
+def _unpack(position: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return (
+        (position >> (2 * _BITS)) - _BIAS,
+        ((position >> _BITS) & _MASK) - _BIAS,
+        (position & _MASK) - _BIAS,
+    )
+
+
+def _planes_that_differ(a: RunLengths, b: RunLengths) -> Iterator[tuple[RunLengths, RunLengths]]:
+    """The runs of both in each plane where they are not the same."""
+    planes = [runs.position >> (2 * _BITS) for runs in (a, b)]
+    present = np.union1d(*(np.unique(p) for p in planes))
+    starts, stops = (
+        [np.searchsorted(p, present, side) for p in planes] for side in ("left", "right")
+    )
+    for a0, a1, b0, b1 in zip(starts[0], stops[0], starts[1], stops[1], strict=True):
+        mine, theirs = a._between(a0, a1), b._between(b0, b1)
+        same = a1 - a0 == b1 - b0 and all(
+            np.array_equal(getattr(mine, f), getattr(theirs, f))
+            for f in ("position", "length", "value")
+        )
+        if not same:
+            yield mine, theirs

@@ -1,0 +1,158 @@
+"""The voxels of a segmentation node at one moment: taken, counted, compared and given back.
+
+Works on the labelmaps that segments share, and never copies one: what is kept are runs of equal
+labels (`run_lengths`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import slicer
+
+from MIMSegment.Logic.run_lengths import RunLengths
+from MIMSegment.Logic.scene_layers import image_matrix, labelmap_of, layers, segments_of, voxels
+
+
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """One labelmap with the values of its segments in it, and its voxels when it was read."""
+
+    labelmap: object
+    modified: int
+    voxel_ml: float
+    members: dict[str, int]
+    runs: RunLengths
+
+    def mask(self, segment_id: str) -> RunLengths:
+        """The voxels of one segment, with value 1."""
+        return self.runs.only({self.members[segment_id]: 1})
+
+
+@dataclass(frozen=True, eq=False)
+class VoxelSnapshot:
+    """All layers of a node; see `take_snapshot`."""
+
+    layers: tuple[_Layer, ...]
+
+    def layer(self, segment_id: str) -> _Layer | None:
+        """The layer that held the segment; None for a segment that was not there."""
+        return next((layer for layer in self.layers if segment_id in layer.members), None)
+
+    def volumes_ml(self) -> dict[str, float]:
+        """Milliliters of every segment."""
+        found = {}
+        for layer in self.layers:
+            counts = layer.runs.counts()
+            for segment_id, value in layer.members.items():
+                found[segment_id] = counts.get(value, 0) * layer.voxel_ml
+        return found
+
+
+def take_snapshot(node, last: VoxelSnapshot | None = None) -> VoxelSnapshot:
+    """The node's voxels as they are now; layers that are as in ``last`` are not read again."""
+    known = {layer.labelmap: layer for layer in (last.layers if last else ())}
+    found = []
+    for labelmap, members in layers(node):
+        old = known.get(labelmap)
+        if old is not None and old.modified == labelmap.GetMTime():
+            runs = old.runs
+        else:
+            runs = RunLengths.encode(voxels(labelmap), _first_index(labelmap))
+        voxel_ml = abs(np.linalg.det(image_matrix(labelmap))) / 1000
+        found.append(_Layer(labelmap, labelmap.GetMTime(), voxel_ml, dict(members), runs))
+    return VoxelSnapshot(tuple(found))
+
+
+def changed_voxels(then: VoxelSnapshot, now: VoxelSnapshot) -> dict[str, int]:
+    """For each segment whose voxels differ, how many of them do."""
+    counts: dict[str, int] = {}
+    compared = set()
+    old_layers = {layer.labelmap: layer for layer in then.layers}
+    for new in now.layers:
+        old = old_layers.get(new.labelmap)
+        if old is None:
+            continue
+        stayed = {i: v for i, v in new.members.items() if old.members.get(i) == v}
+        compared |= set(stayed)
+        if old.runs is new.runs:
+            continue
+        changed = old.runs.changed(new.runs)
+        counts |= {i: changed[value] for i, value in stayed.items() if value in changed}
+    for segment_id in _segment_ids(now) - compared:
+        before, after = then.layer(segment_id), now.layer(segment_id).mask(segment_id)
+        if before is not None:
+            count = before.mask(segment_id).changed(after).get(1, 0)
+        else:
+            count = after.counts().get(1, 0)
+        counts |= {segment_id: count} if count else {}
+    return counts
+
+
+def restore_voxels(node, then: VoxelSnapshot, segment_ids: Iterable[str]) -> None:
+    """Give these segments the voxels that they had then.
+
+    Other segments in the same layer lose what is theirs again; those in other layers, which may
+    overlap, keep everything.
+    """
+    segments, touched = segments_of(node), {}
+    for segment_id in segment_ids:
+        segment, layer = segments[segment_id], then.layer(segment_id)
+        if layer is None:
+            continue
+        labelmap = labelmap_of(node, segment)
+        _write_segment(labelmap, segment.GetLabelValue(), layer.mask(segment_id))
+        touched[labelmap] = segment_id
+    for labelmap in touched:
+        labelmap.Modified()  # what shows and counts the segments listens to this
+
+
+def _write_segment(labelmap, value: int, mask: RunLengths) -> None:
+    box = mask.box()
+    if box is not None:
+        _make_room(labelmap, box)
+    array = voxels(labelmap)
+    array[array == value] = 0
+    if box is None:
+        return
+    first = _first_index(labelmap)
+    inside = tuple(slice(s.start - f, s.stop - f) for s, f in zip(box, first, strict=True))
+    array[inside][mask.decode(box) > 0] = value
+
+
+def _make_room(labelmap, box: tuple[slice, slice, slice]) -> None:
+    """Let the labelmap, which Slicer may have cut to what was drawn, hold the voxels of ``box``."""
+    extent = labelmap.GetExtent()
+    needed = [bound for s in reversed(box) for bound in (s.start, s.stop - 1)]
+    if labelmap.IsEmpty():
+        union = needed
+    else:
+        union = [
+            (min, max)[i % 2](have, want)
+            for i, (have, want) in enumerate(zip(extent, needed, strict=True))
+        ]
+        if list(extent) == union:
+            return
+    larger = slicer.vtkOrientedImageData()
+    larger.CopyDirections(labelmap)
+    larger.SetOrigin(labelmap.GetOrigin())
+    larger.SetSpacing(labelmap.GetSpacing())
+    larger.SetExtent(union)
+    larger.AllocateScalars(labelmap.GetScalarType(), 1)
+    array, old = voxels(larger), voxels(labelmap)
+    array[...] = 0
+    if old.size:
+        start = [a - b for a, b in zip(_first_index(labelmap), union[4::-2], strict=True)]
+        array[tuple(slice(s, s + n) for s, n in zip(start, old.shape, strict=True))] = old
+    labelmap.DeepCopy(larger)
+
+
+def _first_index(labelmap) -> tuple[int, int, int]:
+    """The grid index (z, y, x) of the array's first voxel."""
+    return tuple(labelmap.GetExtent()[4::-2])
+
+
+def _segment_ids(snapshot: VoxelSnapshot) -> set[str]:
+    return {segment_id for layer in snapshot.layers for segment_id in layer.members}
