@@ -25,7 +25,8 @@ LOG_SUFFIX = ".audit.jsonl"
 
 COLUMNS = (
     "time", "event", "package", "version", "weights", "software", "series", "structure", "label",
-    "verdict", "volume_before_ml", "volume_after_ml", "voxels_changed", "file", "reviewer",
+    "verdict", "volume_before_ml", "volume_after_ml", "voxels_changed", "export", "device",
+    "reviewer",
 )  # fmt: skip
 """The keys of an entry, in the order in which a table shows them; a line has those that apply."""
 
@@ -63,6 +64,7 @@ class AuditLog:
 
     Without a ``path`` the entries wait in memory until `move_to` gives them a file. ``reviewer`` is
     the name that the user has set for that purpose (Slicer's user information), never guessed.
+    ``entries`` are those of earlier sittings, which the sinks hold already.
     """
 
     def __init__(
@@ -71,16 +73,17 @@ class AuditLog:
         path: Path | None = None,
         sinks: Sequence[Sink] = (),
         reviewer: str = "",
+        entries: Sequence[Mapping[str, Any]] = (),
         now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
     ):
         self.path = path
-        self.entries: list[Entry] = []
-        self._provenance, self._reviewer, self._now = provenance, reviewer, now
+        self.entries: list[Entry] = [dict(entry) for entry in entries]
+        self.provenance, self._reviewer, self._now = provenance, reviewer, now
         self._sinks = list(sinks)
 
     def record(self, event: str, **values) -> Entry:
         """Append one entry; ``values`` are further columns. Raises OutputError."""
-        made = self._provenance
+        made = self.provenance
         entry = {
             "time": self._now().isoformat(timespec="seconds").replace("+00:00", "Z"),
             "event": event,

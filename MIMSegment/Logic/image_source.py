@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from pathlib import Path
 from typing import Protocol
 
 from MIMSegment.Logic.volume import Volume
@@ -38,6 +39,11 @@ class ImageSource(Protocol):
     @property
     def plane(self) -> str:
         """ "axial", "coronal" or "sagittal"; "" where unknown."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The DICOM files of the image in slice order; empty when it does not come from DICOM or
+        they are not known."""
 
     def read(self) -> Volume:
         """The voxels in world LPS, parent transforms applied. Raises InputError, GeometryError."""

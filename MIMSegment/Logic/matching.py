@@ -69,6 +69,11 @@ class Candidate:
         return "" if self.series is None else self.series.orientation
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """The DICOM files of a series in slice order; none for another file."""
+        return () if self.series is None else self.series.files
+
+    @property
     def key(self) -> tuple[Path, int]:
         """What two candidates share only if they are the same image."""
         if self.series is None:

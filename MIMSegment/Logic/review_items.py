@@ -135,14 +135,17 @@ class SegmentStore(Protocol):
     def snapshot(self) -> Snapshot:
         """The voxels as they are now; cheap when nothing has changed since the last one."""
 
-    def changed_voxels(self, snapshot: Snapshot, ids: Sequence[str]) -> dict[str, int]:
-        """How many voxels of each of these segments differ from the snapshot."""
+    def changed_voxels(self, snapshot: Snapshot) -> dict[str, int]:
+        """For each segment that differs from the snapshot, the number of voxels that do."""
 
     def restore(self, snapshot: Snapshot, ids: Sequence[str]) -> None:
         """Give these segments the voxels that they had, and take those from the others."""
 
     def watch(self, callback: Callable[[], None] | None) -> None:
-        """Call ``callback`` whenever voxels may have changed from outside the review."""
+        """Call ``callback`` whenever a segment may have changed in any way; None ends that."""
 
     def log(self, entry: Mapping[str, Any]) -> None:
         """Append one line to the audit log that is kept with the segments."""
+
+    def logged(self) -> list[dict[str, Any]]:
+        """The lines of that log, oldest first."""

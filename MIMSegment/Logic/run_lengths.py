@@ -99,7 +99,9 @@ class RunLengths:
         return counts
 
     def _between(self, start: int, stop: int) -> RunLengths:
-        return RunLengths(self.position[start:stop], self.length[start:stop], self.value[start:stop])
+        return RunLengths(
+            self.position[start:stop], self.length[start:stop], self.value[start:stop]
+        )
 
 
 def _encode(labels: np.ndarray, first: tuple[int, int, int]):

@@ -51,7 +51,7 @@ def read_rows(segmentation_node) -> list[Entry]:
 def _new_table(scene, segmentation_node):
     name = unique_name(scene, f"{segmentation_node.GetName()} audit log")
     table = scene.AddNewNodeByClass("vtkMRMLTableNode", name)
-    table.SetUseColumnNameAsColumnHeader(True)
+    table.SetUseColumnTitleAsColumnHeader(True)
     for key in COLUMNS:
         table.AddColumn().SetName(key)
     table.SetLocked(True)  # a log is read, not edited

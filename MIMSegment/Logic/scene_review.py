@@ -10,7 +10,7 @@ import slicer
 from MIMSegment.Logic.review_items import SegmentRecord, Verdict
 from MIMSegment.Logic.scene_labels import label_table
 from MIMSegment.Logic.scene_layers import segments_of, tag
-from MIMSegment.Logic.scene_log import append_row
+from MIMSegment.Logic.scene_log import append_row, read_rows
 from MIMSegment.Logic.scene_segments import Status, get_status, set_status
 from MIMSegment.Logic.scene_snapshot import (
     VoxelSnapshot,
@@ -43,7 +43,7 @@ class NodeSegments:
     def __init__(self, node):
         self.node = node
         self._snapshot: VoxelSnapshot | None = None
-        self._observer: int | None = None
+        self._observers: list[int] = []
 
     def records(self) -> list[SegmentRecord]:
         table = label_table(self.node)
@@ -82,17 +82,27 @@ class NodeSegments:
         restore_voxels(self.node, snapshot, ids)
 
     def watch(self, callback: Callable[[], None] | None) -> None:
-        segmentation = self.node.GetSegmentation()
-        if self._observer is not None:
-            segmentation.RemoveObserver(self._observer)
-            self._observer = None
-        if callback is not None:
-            self._observer = segmentation.AddObserver(
-                slicer.vtkSegmentation.SourceRepresentationModified, lambda *event: callback()
+        segmentation, events = self.node.GetSegmentation(), slicer.vtkSegmentation
+        for observer in self._observers:
+            segmentation.RemoveObserver(observer)
+        self._observers = []
+        if callback is None:
+            return
+        self._observers = [
+            segmentation.AddObserver(event, lambda *ignored: callback())
+            for event in (
+                events.SourceRepresentationModified,
+                events.SegmentModified,
+                events.SegmentAdded,
+                events.SegmentRemoved,
             )
+        ]
 
     def log(self, entry: Mapping[str, Any]) -> None:
         append_row(self.node.GetScene(), self.node, entry)
+
+    def logged(self) -> list[dict[str, Any]]:
+        return read_rows(self.node)
 
     def _record(self, segment_id: str, segment, label) -> SegmentRecord:
         display = self.node.GetDisplayNode()

@@ -72,12 +72,9 @@ def add_segmentation(
     if labels.shape != tuple(geometry.shape):
         raise ValueError(f"labels {labels.shape} do not fit grid {geometry.shape}")
     matrix = _local_matrix(geometry, reference_node)
-    labelmap = _shared_labelmap(labels, matrix, [label.value for label in label_table])
-    segments = [_segment(label, labelmap, algorithm) for label in label_table]
-    attributes = {
-        ATTRIBUTE_PREFIX + key: value if isinstance(value, str) else json.dumps(value)
-        for key, value in (provenance or {}).items()
-    }
+    labelmap = shared_labelmap(labels, matrix, [label.value for label in label_table])
+    segments = [new_segment(label, labelmap, algorithm) for label in label_table]
+    attributes = _attributes(provenance or {})
     node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", unique_name(scene, name))
     modifying = node.StartModify()
     segmentation = node.GetSegmentation()
@@ -86,13 +83,19 @@ def add_segmentation(
         segmentation.SetConversionParameter(key, value)
     for segment in segments:
         segmentation.AddSegment(segment, f"Segment_{segment.GetLabelValue()}")
-    for key, value in attributes.items():
-        node.SetAttribute(key, value)
+    for key, text in attributes.items():
+        node.SetAttribute(key, text)
     node.CreateDefaultDisplayNodes()
     node.GetDisplayNode().SetOpacity2DFill(_FILL_OPACITY)
     node.EndModify(modifying)
     _place_beside(scene, node, reference_node)
     return node
+
+
+def set_provenance(node, values: dict) -> None:
+    """Keep ``values`` as attributes of the node; those that are no text as JSON."""
+    for key, text in _attributes(values).items():
+        node.SetAttribute(key, text)
 
 
 def provenance(node) -> dict[str, str]:
@@ -113,6 +116,13 @@ def get_status(node, segment_id: str) -> Status:
     return Status(slicer.vtkSlicerSegmentationsModuleLogic.GetSegmentStatus(segment))
 
 
+def _attributes(values: dict) -> dict[str, str]:
+    return {
+        ATTRIBUTE_PREFIX + key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in values.items()
+    }
+
+
 def _local_matrix(geometry: Geometry, reference_node) -> np.ndarray:
     """The index-to-RAS matrix of ``geometry`` under the reference's parent transform."""
     if reference_node is None:
@@ -126,7 +136,7 @@ def _local_matrix(geometry: Geometry, reference_node) -> np.ndarray:
     return matrix  # exactly the reference's, so that Slicer never resamples
 
 
-def _shared_labelmap(labels: np.ndarray, matrix: np.ndarray, values: list[int]):
+def shared_labelmap(labels: np.ndarray, matrix: np.ndarray, values: list[int]):
     """A vtkOrientedImageData with a copy of ``labels``, all but ``values`` set to 0."""
     largest = max(values, default=0)
     wide = largest > 255
@@ -140,7 +150,7 @@ def _shared_labelmap(labels: np.ndarray, matrix: np.ndarray, values: list[int]):
     return image
 
 
-def _segment(label: Label, labelmap, algorithm: str):
+def new_segment(label: Label, labelmap, algorithm: str):
     segment = slicer.vtkSegment()
     segment.SetName(label.name)
     segment.SetColor(*(c / 255 for c in label.color))

@@ -61,7 +61,7 @@ def take_snapshot(node, last: VoxelSnapshot | None = None) -> VoxelSnapshot:
             runs = old.runs
         else:
             runs = RunLengths.encode(voxels(labelmap), _first_index(labelmap))
-        voxel_ml = abs(np.linalg.det(image_matrix(labelmap))) / 1000
+        voxel_ml = float(abs(np.linalg.det(image_matrix(labelmap)))) / 1000
         found.append(_Layer(labelmap, labelmap.GetMTime(), voxel_ml, dict(members), runs))
     return VoxelSnapshot(tuple(found))
 

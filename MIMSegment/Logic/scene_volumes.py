@@ -68,7 +68,7 @@ def volume_from_node(node) -> Volume:
     geometry = world_geometry(matrix, shape, node)
     channels = np.ascontiguousarray(np.moveaxis(array, -1, 0))
     channels = channels.copy() if np.shares_memory(channels, array) else channels
-    return Volume(channels, geometry, node.GetName(), header=_dicom_header(node))
+    return Volume(channels, geometry, node.GetName(), header=dicom_header(node))
 
 
 def volume_grid(node) -> tuple[np.ndarray, tuple[int, int, int]]:
@@ -122,7 +122,8 @@ def _storable(array: np.ndarray) -> np.ndarray:
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
-def _dicom_header(node) -> dict[str, str]:
+def dicom_header(node) -> dict[str, str]:
+    """Modality and SeriesInstanceUID, where the subject hierarchy knows them."""
     scene = node.GetScene()
     hierarchy = scene and slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     item = hierarchy and hierarchy.GetItemByDataNode(node)

@@ -292,6 +292,11 @@ class Workflow:
         store = self._gateway.show_result(result, sources[0], self.settings.target)
         self._findings = findings
         self._begin_review(store, provenance, job.result.confidence, job.result.doubtful)
+        names = [spec.name for spec in package.spec.inputs]
+        self._case_inputs = tuple(
+            CaseInput(name, volume, source.files)
+            for name, volume, source in zip(names, self._inputs.read(), sources, strict=True)
+        )
         self.log.record("segmented", device=job.device)
 
     def _reopen(self, id: str) -> None:
@@ -302,13 +307,36 @@ class Workflow:
     def _begin_review(self, store, provenance: Provenance, confidence, doubtful) -> None:
         if self.review is not None:
             self.review.close()
-        self.log = AuditLog(provenance, sinks=[store.log], reviewer=self._reviewer)
+        self._store, self._case_inputs = store, ()
+        self.log = AuditLog(
+            provenance, sinks=[store.log], reviewer=self._reviewer, entries=store.logged()
+        )
         self.review = Review(store, confidence, doubtful, self._findings, self.log.record)
         self.review.listeners.append(self._tell)
         self._step = Step.REVIEW
 
     def _export(self, kind: Export, path: Path, options: dict) -> None:
-        raise NotImplementedError
+        self.review.finish_edit()
+        make_case = partial(self._reviewed_case, options)
+        written = write_export(kind, path, make_case, self._gateway, self._store, self.log)
+        self._step = Step.EXPORT
+        self._message = f"Wrote {written}."
+
+    def _reviewed_case(self, options: dict) -> ReviewedCase:
+        state = self.review.state
+        labels, table = without_rejected(*self._gateway.labels(self._store), state.items)
+        package = self._package
+        return ReviewedCase(
+            self._title,
+            labels,
+            table,
+            state.items,
+            self.log.provenance,
+            self._findings,
+            self._case_inputs,
+            bool(package and package.phantom),
+            options,
+        )
 
     def _device(self) -> DeviceLine:
         description = self._job.device if self._job else ""

@@ -57,6 +57,9 @@ class SceneGateway(Protocol):
         point. Raises InputError when that segmentation is locked or lies on another grid.
         """
 
+    def undo_result(self) -> None:
+        """Take the last `show_result` back: remove it, or restore what it was added to."""
+
     def results(self) -> list[tuple[str, str]]:
         """(ID, name) of the segmentations in the scene that can be reviewed."""
 
@@ -71,3 +74,9 @@ class SceneGateway(Protocol):
 
     def save(self, path: Path) -> None:
         """Write the whole scene to an ``.mrb`` file. Raises OutputError."""
+
+    def save_segmentation(self, store: SegmentStore, path: Path) -> None:
+        """Write one segmentation to a ``.seg.nrrd`` file. Raises OutputError."""
+
+    def labels(self, store: SegmentStore) -> tuple[Volume, list[Label]]:
+        """All segments as a label image (1, z, y, x) on the reference grid, and their labels."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from MIMSegment.Logic.review_items import SegmentRecord
+from MIMSegment.Logic.volume import Volume
 from MIMSegment.Logic.workflow_ports import ReviewFacts
 from MIMSegment.Logic.workflow_state import WorkflowSettings
 
@@ -63,6 +64,9 @@ class MemoryStore:
     def log(self, entry):
         self.lines.append(dict(entry))
 
+    def logged(self):
+        return list(self.lines)
+
 
 class MemoryGateway:
     """A scene that holds nothing but the last result."""
@@ -70,6 +74,7 @@ class MemoryGateway:
     def __init__(self, volumes=()):
         self.sources, self.shown, self.settings = list(volumes), [], WorkflowSettings()
         self.store = self.result = None
+        self.geometry = None
 
     def volumes(self):
         return self.sources
@@ -80,9 +85,13 @@ class MemoryGateway:
     def show_result(self, result, reference, target=""):
         self.result = result
         names = {label.value: label.name for label in result.labels}
-        voxel = result.segmentation.geometry.voxel_volume_ml
-        self.store = MemoryStore(result.segmentation.labels, names, voxel)
+        self.geometry = result.segmentation.geometry
+        labels = result.segmentation.labels
+        self.store = MemoryStore(labels, names, self.geometry.voxel_volume_ml)
         return self.store
+
+    def undo_result(self):
+        self.store = self.result = None
 
     def results(self):
         return [("result", self.result.title)] if self.result else []
@@ -99,3 +108,9 @@ class MemoryGateway:
 
     def save(self, path: Path):
         path.write_text("scene")
+
+    def save_segmentation(self, store, path: Path):
+        path.write_text("segmentation")
+
+    def labels(self, store):
+        return Volume(store.labels[None], self.geometry), list(self.result.labels)

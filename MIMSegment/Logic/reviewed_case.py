@@ -1,0 +1,73 @@
+"""A reviewed result as plain data: what every export and the report are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from MIMSegment.Logic.audit import Provenance
+from MIMSegment.Logic.errors import OutputError
+from MIMSegment.Logic.finding import Finding
+from MIMSegment.Logic.labels import Label
+from MIMSegment.Logic.review_items import ReviewItem, Verdict
+from MIMSegment.Logic.volume import Volume
+
+
+@dataclass(frozen=True)
+class CaseInput:
+    """One input of the model: its name, the image as it was read (None when it is not in the scene
+    any more), and its DICOM files in slice order (empty when it is not from DICOM)."""
+
+    name: str
+    volume: Volume | None = None
+    files: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReviewedCase:
+    """A result and its verdicts.
+
+    ``labels`` is the label image (1, z, y, x) of the structures that are not rejected, on the grid
+    of the first input; ``table`` names its values. ``items`` are all rows of the review, rejected
+    ones included. ``phantom``: the model was trained on digital phantoms.
+    """
+
+    title: str
+    labels: Volume
+    table: tuple[Label, ...]
+    items: tuple[ReviewItem, ...]
+    provenance: Provenance
+    findings: tuple[Finding, ...] = ()
+    inputs: tuple[CaseInput, ...] = ()
+    phantom: bool = False
+    options: dict = field(default_factory=dict)
+    """What the user gave for this export: ``psa`` (ng/mL), ``prior`` (a label image) ..."""
+
+    def item(self, label: int) -> ReviewItem:
+        """The row of a structure."""
+        return next(item for item in self.items if item.label == label)
+
+    @property
+    def kept(self) -> tuple[ReviewItem, ...]:
+        """The rows of the structures in ``labels``."""
+        return tuple(item for item in self.items if item.verdict is not Verdict.REJECTED)
+
+
+def without_rejected(
+    labels: Volume, table: Sequence[Label], items: Sequence[ReviewItem]
+) -> tuple[Volume, tuple[Label, ...]]:
+    """The label image and its names, without the rejected structures.
+
+    Raises OutputError when none is left.
+    """
+    rejected = {item.label for item in items if item.verdict is Verdict.REJECTED}
+    kept = tuple(label for label in table if label.value not in rejected)
+    if not kept:
+        raise OutputError("Every structure is rejected: there is nothing to export.")
+    if not rejected:
+        return labels, kept
+    array = np.where(np.isin(labels.array, list(rejected)), 0, labels.array)
+    return Volume(array.astype(labels.array.dtype), labels.geometry, labels.source), kept

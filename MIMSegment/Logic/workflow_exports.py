@@ -1,0 +1,55 @@
+"""Writing a reviewed result in every form that it can be wanted in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module, util
+from pathlib import Path
+
+from MIMSegment.Logic.audit import AuditLog, log_path
+from MIMSegment.Logic.review_items import SegmentStore
+from MIMSegment.Logic.reviewed_case import ReviewedCase
+from MIMSegment.Logic.volume import write_volume
+from MIMSegment.Logic.workflow_ports import SceneGateway
+from MIMSegment.Logic.workflow_state import Export
+
+# Imported when used, as they bring heavy libraries.
+_WRITERS = {
+    Export.DICOM_SEG: ("MIMSegment.Logic.dicom_seg", "write_dicom_seg"),
+    Export.REPORT: ("MIMSegment.Logic.report", "write_report"),
+    Export.TABLE: ("MIMSegment.Logic.report", "write_table"),
+    Export.TRAINING: ("MIMSegment.Logic.training_case", "write_training_case"),
+}
+
+
+def is_available(kind: Export) -> bool:
+    """Whether this installation can write ``kind``."""
+    return kind not in _WRITERS or util.find_spec(_WRITERS[kind][0]) is not None
+
+
+def write_export(
+    kind: Export,
+    path: Path,
+    make_case: Callable[[], ReviewedCase],
+    gateway: SceneGateway,
+    store: SegmentStore,
+    log: AuditLog,
+) -> Path:
+    """Write ``path`` and note that in the log; returns what was written. Raises OutputError.
+
+    A saved scene has its audit log beside it, which goes on there. The log names the kind of
+    export and not the file, whose name may be the patient's.
+    """
+    log.record("export", export=str(kind))
+    match kind:
+        case Export.SCENE:
+            log.move_to(log_path(path))
+            gateway.save(path)
+        case Export.SEGMENTATION:
+            gateway.save_segmentation(store, path)
+        case Export.LABELS:
+            write_volume(make_case().labels, path)
+        case _:
+            module, function = _WRITERS[kind]
+            getattr(import_module(module), function)(make_case(), path)
+    return path
