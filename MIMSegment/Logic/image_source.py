@@ -41,9 +41,9 @@ class ImageSource(Protocol):
         """ "axial", "coronal" or "sagittal"; "" where unknown."""
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        """The DICOM files of the image in slice order; empty when it does not come from DICOM or
-        they are not known."""
+    def instances(self) -> Mapping[str, Path]:
+        """The image's DICOM files by SOPInstanceUID, in slice order; empty when it does not come
+        from DICOM or they are not known."""
 
     def read(self) -> Volume:
         """The voxels in world LPS, parent transforms applied. Raises InputError, GeometryError."""

@@ -69,9 +69,10 @@ class Candidate:
         return "" if self.series is None else self.series.orientation
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        """The DICOM files of a series in slice order; none for another file."""
-        return () if self.series is None else self.series.files
+    def instances(self) -> dict[str, Path]:
+        """The DICOM files of a series by SOPInstanceUID, in slice order; none for another file."""
+        frames = self.series.frames if self.series is not None else ()
+        return {frame.uid: frame.file for frame in frames}
 
     @property
     def key(self) -> tuple[Path, int]:

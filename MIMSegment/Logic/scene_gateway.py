@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
-from MIMSegment.Logic.audit import Provenance
-from MIMSegment.Logic.doubt import DoubtfulPlace
 from MIMSegment.Logic.errors import GeometryError, InputError
-from MIMSegment.Logic.finding import Finding, Severity
 from MIMSegment.Logic.image_source import ImageSource
 from MIMSegment.Logic.labels import Label
 from MIMSegment.Logic.scene_core import world_geometry
 from MIMSegment.Logic.scene_inputs import FindFile, VolumeSource, remember_dicom, volume_sources
 from MIMSegment.Logic.scene_labels import label_table, labels_from_segmentation
 from MIMSegment.Logic.scene_merge import add_to_segmentation, undo_addition
+from MIMSegment.Logic.scene_results import is_result, keep_result, kept_result
 from MIMSegment.Logic.scene_review import NodeSegments
-from MIMSegment.Logic.scene_segments import add_segmentation, provenance, set_provenance
+from MIMSegment.Logic.scene_segments import add_segmentation
 from MIMSegment.Logic.scene_settings import load_settings, save_settings
 from MIMSegment.Logic.scene_storage import save_scene, save_segmentation
 from MIMSegment.Logic.scene_volumes import add_volume, volume_grid
 from MIMSegment.Logic.volume import Geometry, Volume
-from MIMSegment.Logic.workflow_ports import Result, ReviewFacts
+from MIMSegment.Logic.workflow_ports import OpenResult, Result
 from MIMSegment.Logic.workflow_state import WorkflowSettings
-
-_FACTS = "Review"  # name of the attribute, after the prefix that add_segmentation gives
 
 
 class MrmlGateway:
@@ -38,7 +32,8 @@ class MrmlGateway:
 
     def __init__(self, scene, find_file: FindFile = lambda uid: None):
         self.scene = scene
-        self._find_file = find_file
+        self._find_elsewhere = find_file
+        self._files: dict[str, Path] = {}  # of the series that were opened from folders
         self._nodes: dict[object, str] = {}  # ID of the volume node by the key of its source
         self._undo: Callable[[], None] | None = None
 
@@ -52,6 +47,7 @@ class MrmlGateway:
             if self.volume_node(source) is None:
                 node = add_volume(self.scene, volume, name)
                 remember_dicom(self.scene, node, source)
+                self._files.update(source.instances)
                 self._nodes[source.key] = node.GetID()
 
     def volume_node(self, source: ImageSource):
@@ -61,24 +57,23 @@ class MrmlGateway:
             return node if node.GetScene() is self.scene else None
         return self.scene.GetNodeByID(self._nodes.get(source.key, ""))
 
-    def show_result(self, result: Result, reference: ImageSource, target: str = "") -> NodeSegments:
-        found, made = result.segmentation, result.provenance
-        volume = self.volume_node(reference)
-        geometry = _where(volume, found.geometry)
+    def show_result(self, result: Result, target: str = "") -> OpenResult:
+        found, algorithm = result.segmentation, result.provenance.algorithm
+        volumes = [(name, self.volume_node(source)) for name, source in result.inputs]
+        reference = volumes[0][1]
+        geometry = _where(reference, found.geometry)
         if target:
             node = self._segmentation(target)
-            addition = add_to_segmentation(
-                node, found.labels, geometry, result.labels, made.algorithm
-            )
+            addition = add_to_segmentation(node, found.labels, geometry, result.labels, algorithm)
             self._undo = lambda: undo_addition(node, addition)
         else:
             node = add_segmentation(
-                self.scene, found.labels, geometry, list(result.labels), result.title,
-                volume, algorithm=made.algorithm,
+                self.scene, found.labels, geometry, list(result.labels), result.title, reference,
+                algorithm=algorithm,
             )  # fmt: skip
             self._undo = lambda: self.scene.RemoveNode(node)
-        _keep_facts(node, result)
-        return NodeSegments(node)
+        keep_result(node, result, volumes)
+        return self.open_result(node.GetID())
 
     def undo_result(self) -> None:
         """Take the last `show_result` back: remove it, or restore what it was added to."""
@@ -89,16 +84,16 @@ class MrmlGateway:
     def results(self) -> list[tuple[str, str]]:
         count = self.scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")
         nodes = [self.scene.GetNthNodeByClass(i, "vtkMRMLSegmentationNode") for i in range(count)]
-        return [(node.GetID(), node.GetName()) for node in nodes if _FACTS in provenance(node)]
+        return [(node.GetID(), node.GetName()) for node in nodes if is_result(node)]
 
-    def open_result(self, id: str) -> tuple[NodeSegments, ReviewFacts]:
+    def open_result(self, id: str) -> OpenResult:
         node = self._segmentation(id)
-        if _FACTS not in provenance(node):
+        if not is_result(node):
             raise InputError(
                 f"{node.GetName()} was not made by this program, so nothing is known about where "
                 "to look; choose another segmentation."
             )
-        return NodeSegments(node), _facts(node)
+        return kept_result(node, self._find_file)
 
     def load_settings(self) -> WorkflowSettings:
         return load_settings(self.scene, WorkflowSettings)
@@ -115,6 +110,9 @@ class MrmlGateway:
     def labels(self, store: NodeSegments) -> tuple[Volume, list[Label]]:
         array, geometry = labels_from_segmentation(store.node)
         return Volume(array[None], geometry, store.node.GetName()), label_table(store.node)
+
+    def _find_file(self, uid: str) -> str | Path | None:
+        return self._files.get(uid) or self._find_elsewhere(uid)
 
     def _segmentation(self, id: str):
         node = self.scene.GetNodeByID(id)
@@ -135,56 +133,3 @@ def _where(volume, geometry: Geometry) -> Geometry:
             f"{volume.GetName()} was changed while it was being segmented; segment it again."
         )
     return world_geometry(matrix, shape, volume)
-
-
-def _keep_facts(node, result: Result) -> None:
-    """Attributes of the node for a review that goes on after a reload, and for other programs."""
-    made, found = result.provenance, result.segmentation
-    facts = {
-        "confidence": {str(k): v for k, v in found.confidence.items()},
-        "doubtful": [asdict(place) for place in found.doubtful],
-        "findings": [asdict(finding) for finding in result.findings],
-    }
-    set_provenance(
-        node,
-        {
-            "Package": made.package,
-            "Version": made.version,
-            "Weights": dict(made.weights),
-            "Series": list(made.series_uids),
-            "Software": made.software,
-            _FACTS: facts,
-        },
-    )
-
-
-def _facts(node) -> ReviewFacts:
-    kept = provenance(node)
-    made = Provenance(
-        kept["Package"],
-        kept["Version"],
-        json.loads(kept["Weights"]),
-        tuple(json.loads(kept["Series"])),
-        kept["Software"],
-    )
-    facts = json.loads(kept[_FACTS])
-    return ReviewFacts(
-        made,
-        {int(label): value for label, value in facts["confidence"].items()},
-        tuple(
-            DoubtfulPlace(tuple(p["position"]), p["label"], p["doubtful_ml"])
-            for p in facts["doubtful"]
-        ),
-        tuple(_finding(item) for item in facts["findings"]),
-    )
-
-
-def _finding(item: dict) -> Finding:
-    position = item["position"]
-    return Finding(
-        item["code"],
-        Severity(item["severity"]),
-        item["message"],
-        item["label"],
-        tuple(position) if position else None,
-    )

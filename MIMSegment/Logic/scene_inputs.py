@@ -9,6 +9,7 @@ import numpy as np
 import slicer
 
 from MIMSegment.Logic.errors import MIMSegmentError
+from MIMSegment.Logic.image_source import ImageSource
 from MIMSegment.Logic.scene_core import world_geometry
 from MIMSegment.Logic.scene_volumes import dicom_header, volume_from_node, volume_grid
 from MIMSegment.Logic.volume import Volume
@@ -62,10 +63,10 @@ class VolumeSource:
         return _PLANES[int(np.abs(direction[:, 2]).argmax())]
 
     @property
-    def files(self) -> tuple[Path, ...]:
+    def instances(self) -> dict[str, Path]:
         uids = (self.node.GetAttribute(INSTANCES) or "").split()
-        files = [self._find_file(uid) for uid in uids]
-        return tuple(map(Path, files)) if files and all(files) else ()
+        files = {uid: self._find_file(uid) for uid in uids}
+        return {uid: Path(file) for uid, file in files.items()} if all(files.values()) else {}
 
     @property
     def header(self) -> Mapping:
@@ -108,8 +109,10 @@ def volume_sources(scene, find_file: FindFile = lambda uid: None) -> list[Volume
     ]
 
 
-def remember_dicom(scene, node, source) -> None:
+def remember_dicom(scene, node, source: ImageSource) -> None:
     """Keep with a volume node which series and files it is, as Slicer does for its own."""
+    if source.instances:
+        node.SetAttribute(INSTANCES, " ".join(source.instances))
     series = str(source.header.get("SeriesInstanceUID", ""))
     if series:
         hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)

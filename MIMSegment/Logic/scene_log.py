@@ -1,17 +1,18 @@
-"""The audit log as a table in the scene, so that it is saved with it and can be looked at."""
+"""The audit log as a table in the scene, so that it is saved with it and can be looked at.
+
+Slicer saves tables as tab-separated text and reads quotation marks wrongly, so no cell has any.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from MIMSegment.Logic.audit import COLUMNS, Entry
 from MIMSegment.Logic.scene_core import unique_name
 
 LOG_ROLE = "MIMSegment.AuditLog"
-_PACKED = ("weights", "series")  # JSON in a cell
-_NUMBERS = ("label", "volume_before_ml", "volume_after_ml", "voxels_changed")
+_UNKNOWN = "-"  # a series without UID
 
 
 def log_table(segmentation_node):
@@ -25,26 +26,17 @@ def append_row(scene, segmentation_node, entry: Mapping[str, Any]) -> None:
     row = table.AddEmptyRow()
     for column, key in enumerate(COLUMNS):
         if key in entry:
-            value = entry[key]
-            text = json.dumps(value) if key in _PACKED or key in _NUMBERS else str(value)
-            table.SetCellText(row, column, text)
+            write, _ = _FORMS.get(key, (_text, str))
+            table.SetCellText(row, column, write(entry[key]))
 
 
 def read_rows(segmentation_node) -> list[Entry]:
     """The entries of the node's table, oldest first, as they were appended."""
     table = log_table(segmentation_node)
-    if table is None:
-        return []
     entries = []
-    for row in range(table.GetNumberOfRows()):
+    for row in range(table.GetNumberOfRows() if table else 0):
         cells = {key: table.GetCellText(row, i) for i, key in enumerate(COLUMNS)}
-        entries.append(
-            {
-                key: json.loads(text) if key in _PACKED or key in _NUMBERS else text
-                for key, text in cells.items()
-                if text
-            }
-        )
+        entries.append({k: _FORMS.get(k, (_text, str))[1](t) for k, t in cells.items() if t})
     return entries
 
 
@@ -57,3 +49,34 @@ def _new_table(scene, segmentation_node):
     table.SetLocked(True)  # a log is read, not edited
     segmentation_node.SetNodeReferenceID(LOG_ROLE, table.GetID())
     return table
+
+
+def _text(value: object) -> str:
+    return " ".join(str(value).replace('"', "'").split())
+
+
+def _weights_to_text(weights: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}={checksum}" for name, checksum in weights.items())
+
+
+def _weights_from_text(text: str) -> dict[str, str]:
+    return dict(item.rsplit("=", 1) for item in text.split("; "))
+
+
+def _series_to_text(uids: list[str]) -> str:
+    return " ".join(uid or _UNKNOWN for uid in uids)
+
+
+def _series_from_text(text: str) -> list[str]:
+    return ["" if uid == _UNKNOWN else uid for uid in text.split()]
+
+
+_FORMS: dict[str, tuple[Callable[[Any], str], Callable[[str], Any]]] = {
+    "weights": (_weights_to_text, _weights_from_text),
+    "series": (_series_to_text, _series_from_text),
+    "label": (str, int),
+    "voxels_changed": (str, int),
+    "volume_before_ml": (str, float),
+    "volume_after_ml": (str, float),
+}
+"""How values that are no text stand in a cell: writing and reading."""

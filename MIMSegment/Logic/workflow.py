@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,10 @@ from MIMSegment.Logic.review import Review
 from MIMSegment.Logic.volume import Volume
 from MIMSegment.Logic.workflow_actions import actions_of
 from MIMSegment.Logic.workflow_checks import Checks
+from MIMSegment.Logic.workflow_exports import reviewed_case, write_export
 from MIMSegment.Logic.workflow_failure import explain
 from MIMSegment.Logic.workflow_inputs import StudyInputs
-from MIMSegment.Logic.workflow_ports import Result, SceneGateway
+from MIMSegment.Logic.workflow_ports import OpenResult, Result, SceneGateway
 from MIMSegment.Logic.workflow_state import (
     DeviceLine,
     Export,
@@ -80,6 +82,7 @@ class Workflow:
         self._volume: Volume | None = None  # the checked inputs as channels
         self._findings: tuple[Finding, ...] = ()
         self._job: Job | None = None
+        self._result: OpenResult | None = None
         self._waiting: tuple[Future, str, Callable[[Any], None]] | None = None
         self._error: Problem | None = None
         self._message = ""
@@ -188,7 +191,13 @@ class Workflow:
     def open_result(self, id: str) -> None:
         """Review a segmentation of the scene again, by its ID."""
         if self._may("open_result"):
-            self._try(self._reopen, id)
+            self._try(lambda: self._begin_review(self._gateway.open_result(id)))
+
+    def undo_result(self) -> None:
+        """Take the last result back: the new segmentation is removed, or the one that it was
+        added to is as it was before."""
+        if self._may("undo_result"):
+            self._try(self._undo_result)
 
     def export(self, kind: Export, path: str | Path, **options) -> None:
         """Write the reviewed result to ``path``; ``state.message`` says what was written."""
@@ -285,58 +294,46 @@ class Workflow:
 
     def _show_result(self, job: Job) -> None:
         package, sources = self._package, self._inputs.used()
-        findings = self._findings + self._checks.after(job.result, package)
-        uids = [str(source.header.get("SeriesInstanceUID", "")) for source in sources]
-        provenance = Provenance.of(package, uids)
-        result = Result(job.result, package.labels, package.title, provenance, findings)
-        store = self._gateway.show_result(result, sources[0], self.settings.target)
-        self._findings = findings
-        self._begin_review(store, provenance, job.result.confidence, job.result.doubtful)
         names = [spec.name for spec in package.spec.inputs]
-        self._case_inputs = tuple(
-            CaseInput(name, volume, source.files)
-            for name, volume, source in zip(names, self._inputs.read(), sources, strict=True)
+        uids = [str(source.header.get("SeriesInstanceUID", "")) for source in sources]
+        findings = self._findings + self._checks.after(job.result, package)
+        result = Result(
+            job.result,
+            package.labels,
+            package.title,
+            Provenance.of(package, uids),
+            list(zip(names, sources, strict=True)),
+            findings,
+            package.phantom,
         )
+        self._begin_review(self._gateway.show_result(result, self.settings.target))
         self.log.record("segmented", device=job.device)
 
-    def _reopen(self, id: str) -> None:
-        store, facts = self._gateway.open_result(id)
-        self._findings = facts.findings
-        self._begin_review(store, facts.provenance, facts.confidence, facts.doubtful)
-
-    def _begin_review(self, store, provenance: Provenance, confidence, doubtful) -> None:
+    def _begin_review(self, result: OpenResult) -> None:
         if self.review is not None:
             self.review.close()
-        self._store, self._case_inputs = store, ()
-        self.log = AuditLog(
-            provenance, sinks=[store.log], reviewer=self._reviewer, entries=store.logged()
+        self._result, self._findings = result, result.findings
+        store = result.store
+        self.log = AuditLog(result.provenance, None, [store.log], self._reviewer, store.logged())
+        self.review = Review(
+            store, result.confidence, result.doubtful, result.findings, self.log.record
         )
-        self.review = Review(store, confidence, doubtful, self._findings, self.log.record)
         self.review.listeners.append(self._tell)
         self._step = Step.REVIEW
 
+    def _undo_result(self) -> None:
+        self.review.close()
+        self._gateway.undo_result()
+        self.review = self.log = self._result = None
+        self._step = Step.CHECK
+        self._message = "The result was taken back."
+
     def _export(self, kind: Export, path: Path, options: dict) -> None:
         self.review.finish_edit()
-        make_case = partial(self._reviewed_case, options)
-        written = write_export(kind, path, make_case, self._gateway, self._store, self.log)
+        case = partial(reviewed_case, self._result, self.review.state, self._gateway, options)
+        written = write_export(kind, path, case, self._gateway, self._result.store, self.log)
         self._step = Step.EXPORT
         self._message = f"Wrote {written}."
-
-    def _reviewed_case(self, options: dict) -> ReviewedCase:
-        state = self.review.state
-        labels, table = without_rejected(*self._gateway.labels(self._store), state.items)
-        package = self._package
-        return ReviewedCase(
-            self._title,
-            labels,
-            table,
-            state.items,
-            self.log.provenance,
-            self._findings,
-            self._case_inputs,
-            bool(package and package.phantom),
-            options,
-        )
 
     def _device(self) -> DeviceLine:
         description = self._job.device if self._job else ""

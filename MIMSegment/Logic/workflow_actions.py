@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from MIMSegment.Logic.actions import ENABLED, Action, enabled_if
+from MIMSegment.Logic.review_items import Verdict
+from MIMSegment.Logic.workflow_exports import is_available
 from MIMSegment.Logic.workflow_state import Export, Step, WorkflowState
 
 _RUNNING = "Wait until the segmentation has ended, or cancel it."
@@ -28,7 +30,8 @@ def actions_of(state: WorkflowState, input_problem: str, checked: bool) -> dict[
         "run": _first(ready, _no_alert(state, checked)),
         "run_anyway": ready,
         "cancel": _cancel(state),
-        **{f"export_{kind}": result for kind in Export},
+        "undo_result": _undo_result(state, result),
+        **{f"export_{kind}": _first(result, _export(kind, state)) for kind in Export},
         **_steps(state, idle),
     }
 
@@ -78,6 +81,23 @@ def _cancel(state: WorkflowState) -> Action:
     return enabled_if(not state.progress.cancelling, "It is being stopped.")
 
 
+def _undo_result(state: WorkflowState, result: Action) -> Action:
+    decided = state.review is not None and any(
+        item.verdict is not Verdict.OPEN or item.edited for item in state.review.items
+    )
+    return _first(result, enabled_if(not decided, "The review has begun; undo its steps first."))
+
+
+def _export(kind: Export, state: WorkflowState) -> Action:
+    if not is_available(kind):
+        return Action(False, "This installation cannot write it.")
+    open_items = state.review.open_items if state.review else ()
+    if not open_items:
+        return ENABLED
+    verb = "structure has" if len(open_items) == 1 else "structures have"
+    return Action(True, f"{len(open_items)} {verb} no verdict yet.")
+
+
 def _steps(state: WorkflowState, idle: Action) -> dict[str, Action]:
     reviewed = enabled_if(state.review, "Segment something first.")
     return {
@@ -92,5 +112,5 @@ def _steps(state: WorkflowState, idle: Action) -> dict[str, Action]:
 
 
 def _first(*actions: Action) -> Action:
-    """The first of them that is disabled, else enabled."""
-    return next((action for action in actions if not action.enabled), ENABLED)
+    """The first of them that is disabled, else the last one."""
+    return next((action for action in actions if not action.enabled), actions[-1])

@@ -7,10 +7,10 @@ from importlib import import_module, util
 from pathlib import Path
 
 from MIMSegment.Logic.audit import AuditLog, log_path
-from MIMSegment.Logic.review_items import SegmentStore
-from MIMSegment.Logic.reviewed_case import ReviewedCase
+from MIMSegment.Logic.review_items import ReviewState, SegmentStore
+from MIMSegment.Logic.reviewed_case import CaseInput, ReviewedCase, without_rejected
 from MIMSegment.Logic.volume import write_volume
-from MIMSegment.Logic.workflow_ports import SceneGateway
+from MIMSegment.Logic.workflow_ports import OpenResult, SceneGateway
 from MIMSegment.Logic.workflow_state import Export
 
 # Imported when used, as they bring heavy libraries.
@@ -25,6 +25,27 @@ _WRITERS = {
 def is_available(kind: Export) -> bool:
     """Whether this installation can write ``kind``."""
     return kind not in _WRITERS or util.find_spec(_WRITERS[kind][0]) is not None
+
+
+def reviewed_case(
+    result: OpenResult, review: ReviewState, gateway: SceneGateway, options: dict
+) -> ReviewedCase:
+    """The result as it stands now. Raises OutputError when every structure is rejected."""
+    labels, table = without_rejected(*gateway.labels(result.store), review.items)
+    return ReviewedCase(
+        result.title,
+        labels,
+        table,
+        review.items,
+        result.provenance,
+        result.findings,
+        tuple(
+            CaseInput(name, source.read(), tuple(dict.fromkeys(source.instances.values())))
+            for name, source in result.inputs
+        ),
+        result.phantom,
+        options,
+    )
 
 
 def write_export(

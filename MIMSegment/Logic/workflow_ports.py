@@ -20,23 +20,37 @@ from MIMSegment.Logic.workflow_state import WorkflowSettings
 
 @dataclass(frozen=True)
 class Result:
-    """A finished segmentation and all that a review of it needs, also when it is opened again."""
+    """A finished segmentation and all that a review of it needs.
+
+    ``inputs`` are the (name, image) of the model's inputs; the result lies on the grid of the
+    first.
+    """
 
     segmentation: Segmentation
     labels: Sequence[Label]
     title: str
     provenance: Provenance
+    inputs: Sequence[tuple[str, ImageSource]]
     findings: tuple[Finding, ...] = ()
+    phantom: bool = False
 
 
 @dataclass(frozen=True)
-class ReviewFacts:
-    """What is kept beside the segments, so that a review goes on after a reload."""
+class OpenResult:
+    """A result in the scene, ready for review: also one that was loaded again.
 
+    ``inputs`` are the (name, image) of those inputs that are in the scene; ``phantom``: the model
+    was trained on digital phantoms.
+    """
+
+    store: SegmentStore
+    title: str
     provenance: Provenance
     confidence: Mapping[int, float]
     doubtful: tuple[DoubtfulPlace, ...] = ()
     findings: tuple[Finding, ...] = ()
+    inputs: tuple[tuple[str, ImageSource], ...] = ()
+    phantom: bool = False
 
 
 class SceneGateway(Protocol):
@@ -63,7 +77,7 @@ class SceneGateway(Protocol):
     def results(self) -> list[tuple[str, str]]:
         """(ID, name) of the segmentations in the scene that can be reviewed."""
 
-    def open_result(self, id: str) -> tuple[SegmentStore, ReviewFacts]:
+    def open_result(self, id: str) -> OpenResult:
         """A segmentation of the scene for review. Raises InputError."""
 
     def load_settings(self) -> WorkflowSettings:

@@ -7,7 +7,7 @@ import numpy as np
 
 from MIMSegment.Logic.review_items import SegmentRecord
 from MIMSegment.Logic.volume import Volume
-from MIMSegment.Logic.workflow_ports import ReviewFacts
+from MIMSegment.Logic.workflow_ports import OpenResult
 from MIMSegment.Logic.workflow_state import WorkflowSettings
 
 
@@ -82,13 +82,13 @@ class MemoryGateway:
     def show_inputs(self, names, sources, volumes):
         self.shown = list(names)
 
-    def show_result(self, result, reference, target=""):
+    def show_result(self, result, target=""):
         self.result = result
         names = {label.value: label.name for label in result.labels}
         self.geometry = result.segmentation.geometry
         labels = result.segmentation.labels
         self.store = MemoryStore(labels, names, self.geometry.voxel_volume_ml)
-        return self.store
+        return self.open_result("result")
 
     def undo_result(self):
         self.store = self.result = None
@@ -97,8 +97,11 @@ class MemoryGateway:
         return [("result", self.result.title)] if self.result else []
 
     def open_result(self, id):
-        found = self.result.segmentation
-        return self.store, ReviewFacts(self.result.provenance, found.confidence, found.doubtful)
+        made, found = self.result, self.result.segmentation
+        return OpenResult(
+            self.store, made.title, made.provenance, found.confidence, found.doubtful,
+            made.findings, tuple(made.inputs), made.phantom,
+        )  # fmt: skip
 
     def load_settings(self):
         return replace(self.settings)

@@ -1,0 +1,82 @@
+"""What a segmentation node keeps about the run that made it, for a review after a reload.
+
+Attributes with the prefix "MIMSegment." and references to the input volumes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from MIMSegment.Logic.audit import Provenance
+from MIMSegment.Logic.doubt import DoubtfulPlace
+from MIMSegment.Logic.finding import Finding, Severity
+from MIMSegment.Logic.scene_inputs import FindFile, VolumeSource
+from MIMSegment.Logic.scene_review import NodeSegments
+from MIMSegment.Logic.scene_segments import provenance, set_provenance
+from MIMSegment.Logic.workflow_ports import OpenResult, Result
+
+_INPUT_ROLE = "MIMSegment.Input."  # and the input's name
+
+
+def keep_result(node, result: Result, volumes: Sequence[tuple[str, object]]) -> None:
+    """Keep with the node what made it; ``volumes`` are the (name, node or None) of the inputs."""
+    made, found = result.provenance, result.segmentation
+    review = {
+        "confidence": {str(label): value for label, value in found.confidence.items()},
+        "doubtful": [asdict(place) for place in found.doubtful],
+        "findings": [asdict(finding) for finding in result.findings],
+    }
+    values = {
+        "Package": made.package,
+        "Version": made.version,
+        "Weights": dict(made.weights),
+        "Series": list(made.series_uids),
+        "Software": made.software,
+        "Phantom": result.phantom,
+        "Inputs": [name for name, _ in volumes],
+        "Review": review,
+    }
+    set_provenance(node, values)
+    for name, volume in volumes:
+        node.SetNodeReferenceID(_INPUT_ROLE + name, volume.GetID() if volume else None)
+
+
+def is_result(node) -> bool:
+    """Whether `keep_result` has been called for the node, now or before it was saved."""
+    return "Review" in provenance(node)
+
+
+def kept_result(node, find_file: FindFile) -> OpenResult:
+    """What `keep_result` kept."""
+    kept = provenance(node)
+    review = json.loads(kept["Review"])
+    made = Provenance(
+        kept["Package"],
+        kept["Version"],
+        json.loads(kept["Weights"]),
+        tuple(json.loads(kept["Series"])),
+        kept["Software"],
+    )
+    volumes = ((n, node.GetNodeReference(_INPUT_ROLE + n)) for n in json.loads(kept["Inputs"]))
+    return OpenResult(
+        NodeSegments(node),
+        node.GetName(),
+        made,
+        {int(label): value for label, value in review["confidence"].items()},
+        tuple(_place(item) for item in review["doubtful"]),
+        tuple(_finding(item) for item in review["findings"]),
+        tuple((name, VolumeSource(v, find_file)) for name, v in volumes if v is not None),
+        json.loads(kept["Phantom"]),
+    )
+
+
+def _place(item: dict) -> DoubtfulPlace:
+    return DoubtfulPlace(tuple(item["position"]), item["label"], item["doubtful_ml"])
+
+
+def _finding(item: dict) -> Finding:
+    position = tuple(item["position"]) if item["position"] else None
+    severity = Severity(item["severity"])
+    return Finding(item["code"], severity, item["message"], item["label"], position)
