@@ -87,7 +87,7 @@ def evaluate_package(
     structures = protocol.measured if protocol else values
     measured = Measured()
     for case in tqdm(_chosen(find_dataset(data).cases, protocol, cases), "evaluate"):
-        volume, label = read_volume(case.image), read_volume(case.label)
+        volume, label = case.read(), read_volume(case.label)
         if not volume.geometry.is_close(label.geometry):
             raise GeometryError(f"{case.label} does not lie on the grid of {case.image}.")
         found = run_package(volume, package, options)

@@ -2,9 +2,11 @@
 
     python training/prepare.py SCANS CACHE
 
-SCANS is a Medical-Decathlon-style folder (dataset.json, imagesTr, labelsTr) or any folder with
-NIfTI, NRRD or MHA files or DICOM series. CACHE gets fingerprint.json, plan.json, split.json,
-cases.json and one fp16 file per volume. Volumes that must not be used are named and left out.
+SCANS is a folder with dataset.json (Medical Decathlon, nnU-Net raw), a BIDS tree, any folder with
+NIfTI, NRRD or MHA files or DICOM series, a folder of pictures for each class, a table (.csv) of
+images with labels or classes, or a MedMNIST archive (.npz). docs/training.md has the details.
+CACHE gets fingerprint.json, plan.json, split.json, cases.json and one fp16 file per image. What
+must not be used is named and left out.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("scans", help="folder of scans")
+    parser.add_argument("scans", help="folder, table or archive of scans")
     parser.add_argument("cache", help="folder to write (new, or one written by this command)")
     parser.add_argument("--modality", help="CT or MR, for folders that do not say it")
     parser.add_argument(
@@ -36,6 +38,30 @@ def main(argv: list[str] | None = None) -> int:
         type=int,
         default=100_000,
         help="size of a training crop (default: %(default)s, for a CPU)",
+    )
+    parser.add_argument(
+        "--picture-size", type=int, default=224, help="side in pixels (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--inputs",
+        nargs="+",
+        default=[],
+        metavar="SUFFIX",
+        help="of a BIDS tree: the images that make up a case, for example T1w T2w FLAIR",
+    )
+    parser.add_argument(
+        "--regions",
+        choices=("", "brats"),
+        default="",
+        help="brats: train on whole tumor, tumor core and enhancing tumor",
+    )
+    parser.add_argument(
+        "--classes-from-folders",
+        action="store_true",
+        help="folders of volumes are classes, not patients (of pictures they are anyway)",
+    )
+    parser.add_argument(
+        "--test-list", metavar="FILE", help="names of the cases or subjects to hold back"
     )
     parser.add_argument("--stages", type=int, default=4, help="resolutions of the network")
     parser.add_argument(

@@ -6,57 +6,65 @@ import json
 import os
 import random
 import shutil
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from tqdm import tqdm
 
 from mim.cases import Case, Dataset, find_dataset
-from mim.planning import (
-    intensity_summary,
-    kernel_sizes,
-    make_preprocessing,
-    modality_of,
-    patch_and_strides,
-    working_spacing,
-)
+from mim.inspection import inspect_cases, read_labels
+from mim.pictures import fit
+from mim.planning import intensity_summary
+from mim.plans import make_plan, plan_preprocessing
 from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.files import replacing
 from MIMSegment.Logic.labels import Label, default_color, labels_from_csv, labels_to_csv
-from MIMSegment.Logic.preprocess import prepare, prepare_labels
-from MIMSegment.Logic.spec import Normalization, Preprocessing
-from MIMSegment.Logic.volume import read_volume
+from MIMSegment.Logic.preprocess import normalize, prepare, prepare_labels
 
 CACHE_VERSION = 1
-SAMPLES_PER_CASE = 10_000
 
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """What `prepare.py` lets one choose; ``spacing`` is (z, y, x) in mm."""
+    """What `prepare.py` lets one choose; ``spacing`` is (z, y, x) in mm.
+
+    ``test_list`` is a text file that names the held-back cases or subjects; without it, and where
+    the data set does not say it, ``held_back`` is the share of labelled subjects. ``inputs`` are
+    the suffixes of a BIDS tree that make up the channels.
+    """
 
     modality: str | None = None
     spacing: tuple[float, float, float] | None = None
     patch_voxels: int = 100_000
+    picture_size: int = 224
     stages: int = 4
     held_back: float = 0.2
-    exclude: tuple[str, ...] = field(default_factory=tuple)
+    test_list: str | None = None
+    exclude: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    regions: Literal["", "brats"] = ""
+    classes_from_folders: bool = False
     seed: int = 0
     jobs: int = 0
 
 
 def prepare_dataset(scans: str | Path, cache: str | Path, options: PrepareOptions) -> str:
     """Write ``cache`` from ``scans``; returns the lines to show. Raises InputError."""
-    dataset, cache = find_dataset(scans), Path(cache)
+    dataset = find_dataset(scans, options.inputs, options.classes_from_folders)
+    cache = Path(cache)
     if cache.exists() and any(cache.iterdir()) and not (cache / "cases.json").is_file():
         raise InputError(f"{cache} is not empty and not a cache; choose another folder.")
     cases = [c for c in dataset.cases if c.subject not in set(options.exclude)]
+    if options.test_list:
+        cases = _with_test_list(cases, Path(options.test_list))
     jobs = options.jobs or os.cpu_count() or 1
     with ProcessPoolExecutor(jobs) as pool:
-        prints, excluded = _inspect(pool, cases, dataset)
+        prints, excluded = inspect_cases(pool, cases, dataset)
         usable = [c for c in cases if c.id in prints]
         if not usable:
             raise InputError(f"No usable volume in {scans}:\n" + _listing(excluded))
@@ -68,9 +76,9 @@ def prepare_dataset(scans: str | Path, cache: str | Path, options: PrepareOption
         shutil.rmtree(cache, ignore_errors=True)
         (cache / "images").mkdir(parents=True)
         (cache / "labels").mkdir()
-        values = [0, *(item["value"] for item in plan["labels"])]
-        store = partial(_store, cache=cache, plan=plan["preprocessing"], values=values)
-        entries = list(tqdm(pool.map(store, usable), "store", len(usable)))
+        store = partial(_store, cache=cache, plan=plan)
+        stored = pool.map(store, usable, chunksize=1 + len(usable) // 1000)
+        entries = list(tqdm(stored, "store", len(usable)))
     _write_json(cache / "fingerprint.json", fingerprint)
     _write_json(cache / "plan.json", plan)
     _write_json(cache / "split.json", split)
@@ -87,15 +95,67 @@ def prepare_dataset(scans: str | Path, cache: str | Path, options: PrepareOption
     return _summary(cache, entries, split, plan, excluded)
 
 
-def split_subjects(cases: list[Case], held_back: float, seed: int) -> dict[str, list[str]]:
-    """Subjects for training and held back for evaluation; only labelled ones are held back."""
+def _with_test_list(cases: Sequence[Case], path: Path) -> list[Case]:
+    """The cases with `Case.split` from a list, one case or subject a line, endings allowed."""
+    try:
+        lines = path.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as a list of cases ({error}).") from None
+    wanted = {line.strip() for line in lines}
+    wanted |= set(map(_stem, wanted))
+    marked = [
+        replace(
+            case, split="test" if wanted & {case.id, case.subject, case.image.name} else "train"
+        )
+        for case in cases
+    ]
+    if not any(case.split == "test" for case in marked):
+        raise InputError(f"{path} names no case or subject of this data set.")
+    return marked
+
+
+def _stem(name: str) -> str:
+    return name.split(".")[0]
+
+
+def split_subjects(cases: Sequence[Case], held_back: float, seed: int) -> dict[str, list[str]]:
+    """Subjects for training and held back for evaluation; only labelled ones are held back.
+
+    Where the data set itself says which cases are for testing, so it is. Otherwise a share of the
+    subjects is drawn; of each class alike where cases have one. Raises InputError for a subject
+    that a data set has on both sides.
+    """
     subjects = sorted({c.subject for c in cases})
-    labelled = sorted({c.subject for c in cases if c.label is not None})
-    random.Random(seed).shuffle(labelled)
-    count = round(held_back * len(labelled)) if len(labelled) > 1 else 0
-    count = max(count, 1) if held_back > 0 and len(labelled) > 1 else count
-    held = sorted(labelled[:count])
-    return {"train": [s for s in subjects if s not in set(held)], "held_back": held}
+    if any(c.split == "test" for c in cases):
+        held = {c.subject for c in cases if c.split == "test"}
+        both = sorted(held & {c.subject for c in cases if c.split != "test"})
+        if both:
+            raise InputError(
+                f"Subject {both[0]} is in training and test at once ({len(both)} such subjects); "
+                "mend the split, or leave it out so that one is drawn by subject."
+            )
+        return {"train": [s for s in subjects if s not in held], "held_back": sorted(held)}
+    held = []
+    for labelled in _strata(cases):
+        random.Random(seed).shuffle(labelled)
+        count = round(held_back * len(labelled)) if len(labelled) > 1 else 0
+        count = max(count, 1) if held_back > 0 and len(labelled) > 1 else count
+        held += labelled[:count]
+    return {"train": [s for s in subjects if s not in set(held)], "held_back": sorted(held)}
+
+
+def _strata(cases: Sequence[Case]) -> list[list[str]]:
+    """The labelled subjects, sorted, in a list for each class of the first of their cases."""
+    strata: dict[str, list[str]] = {}
+    seen: set[str] = set()
+    for case in sorted(cases, key=lambda c: (c.subject, c.id)):
+        known = case.label is not None or case.target is not None
+        if known and case.subject not in seen:
+            seen.add(case.subject)
+            strata.setdefault(str(case.target), []).append(case.subject)
+    common = {key: found for key, found in strata.items() if len(found) > 4}
+    rare = sorted(s for key, found in strata.items() if key not in common for s in found)
+    return [*(common[key] for key in sorted(common)), *([rare] if rare else [])]
 
 
 def make_fingerprint(prints: list[dict]) -> dict:
@@ -115,35 +175,6 @@ def make_fingerprint(prints: list[dict]) -> dict:
     }
 
 
-def make_plan(dataset: Dataset, fingerprint: dict, options: PrepareOptions) -> dict:
-    """Inputs, labels, preprocessing, patch and network shape: everything later steps share."""
-    channels = len(fingerprint["intensities"])
-    names = dataset.inputs or tuple(
-        options.modality or "image" if channels == 1 else f"channel{c}" for c in range(channels)
-    )
-    if len(names) != channels:
-        raise InputError(
-            f"{dataset.name}: dataset.json names {len(names)} modalities, the images have "
-            f"{channels} channels."
-        )
-    modalities = [options.modality or modality_of(name) for name in names]
-    spacing = tuple(options.spacing or working_spacing(fingerprint["spacings"]))
-    scale = np.asarray(fingerprint["spacings"]) / np.asarray(spacing)
-    shape = np.median(np.asarray(fingerprint["shapes"]) * scale, axis=0)
-    patch, strides = patch_and_strides(shape, spacing, options.patch_voxels, options.stages)
-    preprocessing = make_preprocessing(modalities, spacing, fingerprint["intensities"])
-    return {
-        "name": dataset.name,
-        "inputs": [{"name": n, "modality": m} for n, m in zip(names, modalities, strict=True)],
-        "labels": [{"value": v, "name": n} for v, n in sorted(dataset.labels.items())],
-        "preprocessing": asdict(preprocessing),
-        "patch": patch,
-        "strides": strides,
-        "kernel_sizes": kernel_sizes(strides, spacing),
-        "median_shape": [round(float(n), 1) for n in shape],
-    }
-
-
 def _with_labels_named(dataset: Dataset, prints) -> Dataset:
     """Where the data set names no label, every value that occurs is "label N"."""
     if dataset.labels:
@@ -160,100 +191,39 @@ def label_table(dataset: Dataset) -> list[Label]:
     return [Label(v, n, color=default_color(v)) for v, n in sorted(dataset.labels.items())]
 
 
-def _inspect(pool, cases: list[Case], dataset: Dataset) -> tuple[dict[str, dict], list[dict]]:
-    values = frozenset(dataset.labels)
-    check = partial(_fingerprint_or_reason, values=values, channels=len(dataset.inputs))
-    prints, excluded = {}, []
-    for case, result in zip(cases, tqdm(pool.map(check, cases), "check", len(cases)), strict=True):
-        if isinstance(result, str):
-            excluded.append({"id": case.id, "reason": result})
-        else:
-            prints[case.id] = result
-    return prints, excluded
-
-
-def _fingerprint_or_reason(case: Case, values: frozenset[int], channels: int) -> dict | str:
-    try:
-        return inspect_case(case, values, channels)
-    except InputError as error:
-        return str(error)
-
-
-def inspect_case(case: Case, values: frozenset[int], channels: int = 0) -> dict:
-    """The fingerprint of one case. Raises InputError, naming the file, when it must not be used."""
-    if not case.subject:
-        raise InputError(
-            f"{case.image}: dataset.json lists subjects but not whose this is, so it could be of "
-            "a subject that is held back."
-        )
-    volume = read_volume(case.image)
-    if channels and len(volume.array) != channels:
-        raise InputError(f"{case.image} has {len(volume.array)} channels instead of {channels}.")
-    for index, channel in enumerate(volume.array):
-        if channel.min() == channel.max():
-            where = f"channel {index} of " if len(volume.array) > 1 else ""
-            raise InputError(f"{where}{case.image} is constant ({channel.min()} everywhere).")
-    mask, classes = None, {}
-    if case.label is not None:
-        labels = read_labels(case, volume.geometry, values)
-        found, counts = np.unique(labels, return_counts=True)
-        classes = {str(int(v)): int(n) for v, n in zip(found, counts, strict=True)}
-        mask = labels > 0
-    inside = mask if mask is not None and mask.any() else np.ones(volume.geometry.shape, bool)
-    rng = np.random.default_rng(0)
-    samples = [rng.choice(c[inside], SAMPLES_PER_CASE).astype(np.float32) for c in volume.array]
-    oriented = volume.reoriented("LPS").geometry
-    return {
-        "spacing": oriented.spacing,
-        "shape": oriented.shape,
-        "classes": classes,
-        "samples": samples,
-    }
-
-
-def read_labels(case: Case, geometry, values: frozenset[int]) -> np.ndarray:
-    """Label array (z, y, x) uint8 of a case; InputError when it does not fit image or table."""
-    label = read_volume(case.label)
-    if not label.geometry.is_close(geometry):
-        raise InputError(
-            f"{case.label} is not on the grid of {case.image}: shape {label.geometry.shape} "
-            f"spacing {_rounded(label.geometry.spacing)} origin {_rounded(label.geometry.origin)} "
-            f"against {geometry.shape} {_rounded(geometry.spacing)} {_rounded(geometry.origin)}."
-        )
-    array = label.array[0]
-    if len(label.array) != 1 or not np.array_equal(array, np.round(array)):
-        raise InputError(f"{case.label} is no label image: it has channels or fractions.")
-    found = {int(v) for v in np.unique(array)}
-    unknown = sorted(found - set(values) - {0}) if values else []
-    if unknown or min(found) < 0 or max(found) > 255:
-        raise InputError(f"{case.label} has values that no label is named for: {unknown or found}.")
-    return array.astype(np.uint8)
-
-
-def _store(case: Case, cache: Path, plan: dict, values: list[int]) -> dict:
-    preprocessing = Preprocessing(**{**plan, "normalization": _normalizations(plan)})
-    volume = read_volume(case.image)
-    array, grid = prepare(volume, preprocessing)
+def _store(case: Case, cache: Path, plan: dict) -> dict:
+    volume, preprocessing = case.read(), plan_preprocessing(plan)
+    label = None
+    if plan["dims"] == 2:
+        array = picture_to_grid(volume.array, plan)
+    else:
+        array, grid = prepare(volume, preprocessing)
+        if case.label is not None:
+            values = [0, *(item["value"] for item in plan["labels"])]
+            found = prepare_labels(read_labels(case, volume.geometry, frozenset(values)), grid)
+            label = np.searchsorted(values, found).astype(np.uint8)  # the network's channel
     entry = {
         "id": case.id,
         "subject": case.subject,
         "image": f"images/{case.id}.npy",
         "label": None,
+        "target": case.target,
         "shape": list(array.shape),
-        "source": str(case.image.resolve()),
+        "source": case.sources if len(case.images) > 1 else case.sources[0],
         "source_label": None,
     }
     _write_array(cache / entry["image"], array.astype(np.float16))
-    if case.label is not None:
-        labels = prepare_labels(read_labels(case, volume.geometry, frozenset(values)), grid)
-        labels = np.searchsorted(values, labels).astype(np.uint8)  # the network's channel
+    if label is not None:
         entry |= {"label": f"labels/{case.id}.npy", "source_label": str(case.label.resolve())}
-        _write_array(cache / entry["label"], labels)
+        _write_array(cache / entry["label"], label)
     return entry
 
 
-def _normalizations(plan: dict):
-    return tuple(Normalization(**n) for n in plan["normalization"])
+def picture_to_grid(array: np.ndarray, plan: dict) -> np.ndarray:
+    """A picture (c, 1, y, x) scaled to the plan's patch and normalized."""
+    scaled = fit(array, plan["patch"][-1])
+    schemes = plan_preprocessing(plan).normalization
+    return np.stack([normalize(c, n, None) for c, n in zip(scaled, schemes, strict=True)])
 
 
 def _write_array(path: Path, array: np.ndarray) -> None:
@@ -266,16 +236,12 @@ def _write_json(path: Path, data: dict) -> None:
         temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 
-def _rounded(values) -> tuple[float, ...]:
-    return tuple(round(float(v), 3) for v in values)
-
-
 def _listing(excluded: list[dict]) -> str:
     return "\n".join(f"  left out: {item['reason']}" for item in excluded)
 
 
 def _summary(cache: Path, entries, split, plan, excluded) -> str:
-    labelled = sum(e["label"] is not None for e in entries)
+    labelled = sum(e["label"] is not None or e["target"] is not None for e in entries)
     lines = [_listing(excluded)] if excluded else []
     lines.append(
         f"{len(entries)} volumes ({labelled} labelled), {len(split['train'])} subjects to train "
@@ -284,6 +250,23 @@ def _summary(cache: Path, entries, split, plan, excluded) -> str:
     lines.append(
         f"Working spacing {plan['preprocessing']['spacing']} mm, patch {tuple(plan['patch'])} "
         "voxels (z, y, x)."
+        if plan["dims"] == 3
+        else f"Pictures of {plan['patch'][1]} x {plan['patch'][2]} pixels."
     )
+    if plan["classes"]:
+        counts = class_counts(entries, len(plan["classes"]))
+        pairs = zip(plan["classes"], counts, strict=True)
+        lines.append("Classes: " + ", ".join(f"{name} {count}" for name, count in pairs) + ".")
     lines.append(f"Wrote {cache}")
     return "\n".join(lines)
+
+
+def class_counts(entries: Sequence[dict], classes: int) -> list[int]:
+    """How many cases have each class."""
+    counts = [0] * classes
+    for entry in entries:
+        target = entry["target"]
+        found = [target] if isinstance(target, int) else np.flatnonzero(target or [])
+        for index in found:
+            counts[index] += 1
+    return counts

@@ -1,119 +1,128 @@
-"""Finding the cases of a data set: which image, which label, which subject."""
+"""The cases of a data set: which images, which label or class, which subject."""
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from MIMSegment.Logic.errors import InputError
-from MIMSegment.Logic.volume import IMAGE_SUFFIXES
+import numpy as np
+
+from mim.pictures import PICTURE_SUFFIXES, is_picture, read_member, read_picture
+from mim.regions import Region
+from MIMSegment.Logic.errors import GeometryError, InputError
+from MIMSegment.Logic.volume import IMAGE_SUFFIXES, Volume, read_volume
+
+# A class index; or for each class whether it is there.
+Target = int | tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One image (file or DICOM folder), its label image if it has one, and whose it is.
+    """One patient's images at one time, and what is known of them.
 
-    ``subject`` is empty where the data set names subjects, but not this case's.
+    ``images`` are files or DICOM folders, one for each channel, or one with all channels.
+    ``subject`` is empty where the data set names subjects, but not this case's. ``label`` is a
+    label image, ``target`` a class. ``member`` is the place (array, index) in an .npz archive.
+    ``split`` is "train" or "test" where the data set itself decides.
     """
 
     id: str
     subject: str
-    image: Path
+    images: tuple[Path, ...]
     label: Path | None = None
+    target: Target | None = None
+    split: str = ""
+    member: tuple[str, int] | None = None
+
+    @property
+    def image(self) -> Path:
+        """The first file, for messages."""
+        return self.images[0]
+
+    @property
+    def sources(self) -> list[str]:
+        """The absolute paths, as cases.json keeps them for `read_images`."""
+        return [str(path.resolve()) for path in self.images]
+
+    def read(self) -> Volume:
+        """All channels as one volume; raises InputError naming the file."""
+        if self.member is not None:
+            return read_member(self.image, *self.member)
+        return read_images(self.images)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Cases and what is known of them: ``inputs`` names the channels, ``labels`` the values."""
+    """Cases and what is known of them all.
+
+    ``inputs`` names the channels, ``labels`` the values of label images; ``regions`` are unions of
+    labels; ``classes`` names what `Case.target` counts, of which several can be there at once where
+    ``multi_label``. ``pictures`` are 2D images without a place in the patient.
+    """
 
     name: str
     cases: tuple[Case, ...]
     inputs: tuple[str, ...] = ()
     labels: dict[int, str] = field(default_factory=dict)
     labels_csv: Path | None = None
+    regions: tuple[Region, ...] = ()
+    classes: tuple[str, ...] = ()
+    multi_label: bool = False
+    pictures: bool = False
 
 
-def find_dataset(folder: str | Path) -> Dataset:
-    """Read a Medical-Decathlon-style folder, or take every image file and DICOM folder as a case.
+def find_dataset(
+    source: str | Path, inputs: Iterable[str] = (), classes_from_folders: bool = False
+) -> Dataset:
+    """Find out what ``source`` is and read its list of cases.
 
-    Raises InputError when the folder does not exist or holds no image.
+    A folder with dataset.json (Medical Decathlon or nnU-Net raw), with a table of cases, a BIDS
+    tree, a folder for each class, or any folder of images and DICOM series; a table (.csv); a
+    MedMNIST archive (.npz). ``inputs`` are the suffixes of a BIDS tree that make up the channels.
+    Raises InputError when there is nothing, or nothing usable.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder.")
-    if (folder / "dataset.json").is_file():
-        return _decathlon(folder)
-    return _plain(folder)
+    from mim import case_folders, case_tables
+
+    source = Path(source)
+    if source.suffix.lower() == ".csv" and source.is_file():
+        return case_tables.from_table(source)
+    if source.suffix.lower() == ".npz" and source.is_file():
+        return case_tables.from_medmnist(source)
+    if not source.is_dir():
+        raise InputError(f"{source} is not a folder, nor a .csv or .npz file.")
+    if (source / "dataset.json").is_file():
+        return case_folders.from_description(source)
+    table = case_tables.find_table(source)
+    if table is not None:
+        return case_tables.from_table(table)
+    if case_folders.is_bids(source):
+        return case_folders.from_bids(source, tuple(inputs))
+    if classes_from_folders or case_folders.has_class_folders(source):
+        return case_folders.from_class_folders(source)
+    return case_folders.from_any_folder(source)
 
 
-def _decathlon(folder: Path) -> Dataset:
-    path = folder / "dataset.json"
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON: {error}.") from None
-    subjects = {str(k): str(v) for k, v in description.get("subjects", {}).items()}
-    entries = [(e["image"], e.get("label")) for e in description.get("training", [])]
-    entries += [
-        (e, None) if isinstance(e, str) else (e["image"], None) for e in description.get("test", [])
-    ]
-    cases = []
-    for image, label in entries:
-        identifier = case_id(image)
-        cases.append(
-            Case(
-                identifier,
-                subjects.get(identifier, "") if subjects else identifier,
-                folder / image,
-                folder / label if label else None,
+def read_images(paths: Iterable[str | Path]) -> Volume:
+    """One image, or several on one grid as channels; raises InputError or GeometryError."""
+    paths = [Path(path) for path in paths]
+    volumes = [read_picture(p) if is_picture(p) else read_volume(p) for p in paths]
+    first = volumes[0]
+    for path, volume in zip(paths[1:], volumes[1:], strict=True):
+        if not volume.geometry.is_close(first.geometry):
+            raise GeometryError(
+                f"{path} does not lie on the grid of {paths[0]}; resample it to that grid first."
             )
-        )
-    if not cases:
-        raise InputError(f"{path} lists no case under 'training' or 'test'.")
-    inputs = description.get("modality") or description.get("channel_names") or {}
-    labels = _label_names(description.get("labels", {}), path)
-    table = folder / "labels.csv"
-    return Dataset(
-        description.get("name", folder.name),
-        tuple(cases),
-        tuple(inputs[k] for k in sorted(inputs, key=int)),
-        labels,
-        table if table.is_file() else None,
-    )
-
-
-def _label_names(labels: dict, path: Path) -> dict[int, str]:
-    """Value → name from {"1": "liver"} (Decathlon) or {"liver": 1} (nnU-Net), no background."""
-    result = {}
-    for key, value in labels.items():
-        number, name = (key, value) if str(key).isdigit() else (value, key)
-        try:
-            result[int(number)] = str(name)
-        except (TypeError, ValueError):
-            raise InputError(f"{path}: label {key!r}: {value!r} is not a number.") from None
-    result.pop(0, None)
-    return result
-
-
-def _plain(folder: Path) -> Dataset:
-    images = [p for p in sorted(folder.rglob("*")) if p.is_file() and is_image(p)]
-    dicom = sorted({p.parent for p in folder.rglob("*") if p.is_file() and _is_dicom(p)})
-    paths = images + dicom
-    if not paths:
-        raise InputError(f"{folder} holds no NIfTI, NRRD or MHA image and no DICOM series.")
-    cases = []
-    for path in paths:
-        identifier = case_id(str(path.relative_to(folder)) if path != folder else folder.name)
-        cases.append(Case(identifier, identifier, path))
-    return Dataset(folder.name, tuple(cases))
+    if len(volumes) == 1:
+        return first
+    return replace(first, array=np.concatenate([volume.array for volume in volumes]))
 
 
 def case_id(image: str) -> str:
     """A name for a case from its image's path, safe as a file name."""
     name = image.removeprefix("./").removeprefix("imagesTr/").removeprefix("imagesTs/")
-    for suffix in sorted(IMAGE_SUFFIXES, key=len, reverse=True):
+    for suffix in sorted(IMAGE_SUFFIXES + PICTURE_SUFFIXES, key=len, reverse=True):
         if name.lower().endswith(suffix):
             name = name[: -len(suffix)]
             break
@@ -126,7 +135,8 @@ def is_image(path: Path) -> bool:
     return name.endswith(IMAGE_SUFFIXES) and not name.endswith(".seg.nrrd")
 
 
-def _is_dicom(path: Path) -> bool:
+def is_dicom(path: Path) -> bool:
+    """Whether the file begins as DICOM files do."""
     if path.suffix.lower() not in ("", ".dcm", ".ima") and not path.suffix[1:].isdigit():
         return False
     with open(path, "rb") as file:

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from mim.cases import read_images
 from mim.statistics import bootstrap_mean_ci
 from MIMSegment.Logic.engine import Predictor, segment
 from MIMSegment.Logic.spec import ModelSpec
-from MIMSegment.Logic.volume import read_volume
+from MIMSegment.Logic.volume import Volume, read_volume
 
 
 def model_spec(plan: dict, overlap: float = 0.5) -> ModelSpec:
@@ -63,7 +64,7 @@ def evaluate_cases(entries: Sequence[dict], plan: dict, predict: Predictor, desc
     names = [label["name"] for label in plan["labels"]]
     values = [label["value"] for label in plan["labels"]]
     for entry in tqdm(entries, desc):
-        result = segment(read_volume(entry["source"]), spec, predict)
+        result = segment(read_source(entry["source"]), spec, predict)
         truth = read_volume(entry["source_label"]).array[0]
         scores = dice_per_class(result.labels, truth, values)
         rows.append(
@@ -74,6 +75,11 @@ def evaluate_cases(entries: Sequence[dict], plan: dict, predict: Predictor, desc
             }
         )
     return rows
+
+
+def read_source(source: str | Sequence[str]) -> Volume:
+    """The original image of a case, from ``source`` in cases.json."""
+    return read_images([source] if isinstance(source, str) else source)
 
 
 def summarize(rows: Sequence[dict]) -> dict:

@@ -1,0 +1,219 @@
+"""Cases of data sets whose folders say what is what: Decathlon, nnU-Net, BIDS, classes, any."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+from mim.cases import Case, Dataset, case_id, is_dicom, is_image
+from mim.pictures import is_picture
+from mim.regions import Region
+from MIMSegment.Logic.errors import InputError
+
+
+def from_description(folder: Path) -> Dataset:
+    """A folder with dataset.json, in the form of the Medical Decathlon or of nnU-Net v2."""
+    path = folder / "dataset.json"
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {error}.") from None
+    listed = any(isinstance(entry, dict | str) for entry in description.get("training", ()))
+    cases = _decathlon(folder, description) if listed else _nnunet(folder, description, path)
+    inputs = description.get("modality") or description.get("channel_names") or {}
+    labels, regions = _labels(description, path)
+    table = folder / "labels.csv"
+    return Dataset(
+        description.get("name", folder.name),
+        tuple(cases),
+        tuple(inputs[k] for k in sorted(inputs, key=int)),
+        labels,
+        table if table.is_file() else None,
+        regions,
+    )
+
+
+def _decathlon(folder: Path, description: dict) -> list[Case]:
+    subjects = _subjects(description)
+    entries = [(e["image"], e.get("label")) for e in description.get("training", [])]
+    entries += [
+        (e, None) if isinstance(e, str) else (e["image"], None) for e in description.get("test", [])
+    ]
+    cases = []
+    for image, label in entries:
+        identifier = case_id(image)
+        subject = subjects.get(identifier, "") if subjects else identifier
+        label_path = folder / label if label else None
+        cases.append(Case(identifier, subject, (folder / image,), label_path))
+    return cases
+
+
+def _nnunet(folder: Path, description: dict, path: Path) -> list[Case]:
+    """imagesTr/CASE_0000.nii.gz, one file for each channel, labelsTr/CASE.nii.gz."""
+    ending, subjects = description.get("file_ending", ".nii.gz"), _subjects(description)
+    channels = len(description.get("channel_names") or description.get("modality") or ())
+    cases = []
+    for name, entry in description.get("dataset", {}).items():
+        images = tuple(folder / image for image in entry["images"])
+        cases.append((name, images, folder / entry["label"]))
+    for part in () if cases else ("Tr", "Ts"):
+        for first in sorted((folder / f"images{part}").glob(f"*_0000{ending}")):
+            name = first.name[: -len(f"_0000{ending}")]
+            images = tuple(
+                first.with_name(f"{name}_{number:04d}{ending}") for number in range(channels)
+            )
+            label = folder / f"labels{part}" / f"{name}{ending}"
+            cases.append((name, images, label if label.is_file() else None))
+    if not cases:
+        raise InputError(
+            f"{path} lists no case under 'training', and there is no imagesTr/*_0000{ending}."
+        )
+    return [
+        Case(case_id(name), subjects.get(name, "") if subjects else case_id(name), images, label)
+        for name, images, label in cases
+    ]
+
+
+def _subjects(description: dict) -> dict[str, str]:
+    return {str(k): str(v) for k, v in description.get("subjects", {}).items()}
+
+
+def _labels(description: dict, path: Path) -> tuple[dict[int, str], tuple[Region, ...]]:
+    """Names of values, from {"1": "liver"} (Decathlon) or {"liver": 1}; regions as in nnU-Net,
+    {"whole tumor": [1, 2, 3]} and, in ``regions_class_order``, the value that each one paints."""
+    names, regions = {}, []
+    order = iter(description.get("regions_class_order", ()))
+    for key, value in description.get("labels", {}).items():
+        number, name = (key, value) if str(key).isdigit() else (value, key)
+        try:
+            if _is_background(value) or str(key) == "0":
+                continue
+            if isinstance(value, list | tuple) or description.get("regions_class_order"):
+                members = tuple(value) if isinstance(value, list | tuple) else (value,)
+                regions.append(Region(name, tuple(map(int, members)), int(next(order))))
+                number = regions[-1].value
+            names[int(number)] = str(name)
+        except (TypeError, ValueError, StopIteration):
+            raise InputError(
+                f"{path}: label {key!r}: {value!r} is not a number, nor a list of numbers with an "
+                "entry in regions_class_order."
+            ) from None
+    for value in {v for region in regions for v in region.labels} - set(names):
+        names[value] = f"label {value}"
+    return names, tuple(regions)
+
+
+def _is_background(value) -> bool:
+    return value in (0, "0") or (isinstance(value, list) and set(value) == {0})
+
+
+def is_bids(folder: Path) -> bool:
+    """Whether there is a folder sub-*/anat or sub-*/ses-*/anat."""
+    return any(folder.glob("sub-*/anat")) or any(folder.glob("sub-*/ses-*/anat"))
+
+
+def from_bids(folder: Path, inputs: tuple[str, ...] = ()) -> Dataset:
+    """The anatomical images of a BIDS tree (Gorgolewski et al., Scientific Data 2016).
+
+    With ``inputs`` ("T1w", "FLAIR") the images of a session are the channels of one case, else each
+    is a case of its own. A label is a ``_dseg`` image under ``derivatives`` of the same session; it
+    is used where it is clear which image it belongs to.
+    """
+    sessions: dict[str, dict[str, Path]] = {}
+    for path in sorted(folder.glob("sub-*/**/anat/*")):
+        if is_image(path):
+            *entities, suffix = case_id(path.name).split("_")
+            sessions.setdefault("_".join(entities), {})[suffix] = path
+    labels = {
+        case_id(path.name).removesuffix("_dseg"): path
+        for path in sorted(folder.glob("derivatives/**/anat/*_dseg*"))
+        if is_image(path)
+    }
+    cases = []
+    for session, images in sessions.items():
+        subject, label = session.split("_")[0], _bids_label(session, labels)
+        if inputs:
+            if all(suffix in images for suffix in inputs):
+                paths = tuple(images[suffix] for suffix in inputs)
+                cases.append(Case(session, subject, paths, label))
+            continue
+        for suffix, path in images.items():
+            own = label if len(images) == 1 else None
+            cases.append(Case(f"{session}_{suffix}", subject, (path,), own))
+    if not cases:
+        wanted = f" with {', '.join(inputs)}" if inputs else ""
+        raise InputError(f"{folder} has no session{wanted} under sub-*/anat.")
+    return Dataset(folder.name, tuple(cases), inputs, _bids_names(folder))
+
+
+def _bids_label(session: str, labels: dict[str, Path]) -> Path | None:
+    found = [path for name, path in labels.items() if f"{name}_".startswith(f"{session}_")]
+    return found[0] if len(found) == 1 else None
+
+
+def _bids_names(folder: Path) -> dict[int, str]:
+    """From the first ``dseg.tsv``, which has columns index and name."""
+    for path in sorted(folder.glob("derivatives/**/*dseg.tsv")):
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+        names = {int(row["index"]): row["name"] for row in rows if row.get("index")}
+        return {value: name for value, name in names.items() if value}
+    return {}
+
+
+def has_class_folders(folder: Path) -> bool:
+    """Whether ``folder`` holds nothing but folders of pictures, at least two, maybe in splits.
+
+    Only pictures: a folder of volumes is rather a patient than a class.
+    """
+    return len(_class_folders(folder, is_picture)) > 1
+
+
+def from_class_folders(folder: Path) -> Dataset:
+    """A folder for each class, or train/CLASS and test/CLASS; the folder's name is the class."""
+    groups = _class_folders(folder, lambda path: is_picture(path) or is_image(path))
+    classes = sorted({name for _, name, _ in groups})
+    if len(classes) < 2:
+        raise InputError(f"{folder} has no two folders of images, one for each class.")
+    cases = []
+    for split, name, paths in groups:
+        for path in paths:
+            identifier = case_id(str(path.relative_to(folder)))
+            target = classes.index(name)
+            cases.append(Case(identifier, identifier, (path,), target=target, split=split))
+    pictures = all(is_picture(case.image) for case in cases)
+    return Dataset(folder.name, tuple(cases), classes=tuple(classes), pictures=pictures)
+
+
+_SPLITS = {"train": "train", "training": "train", "val": "train", "valid": "train", "test": "test"}
+
+
+def _class_folders(folder: Path, wanted) -> list[tuple[str, str, list[Path]]]:
+    """(split, class, files) of every folder with files that are ``wanted``."""
+    found = []
+    for outer in sorted(path for path in folder.iterdir() if path.is_dir()):
+        split = _SPLITS.get(outer.name.lower(), "")
+        inner = sorted(p for p in outer.iterdir() if p.is_dir()) if split else [outer]
+        for group in inner:
+            paths = sorted(path for path in group.iterdir() if path.is_file() and wanted(path))
+            if paths:
+                found.append((split, group.name, paths))
+    return found
+
+
+def from_any_folder(folder: Path) -> Dataset:
+    """Every image file and DICOM folder is a case; pictures only where there is nothing else."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    paths = [p for p in files if is_image(p)] + sorted({p.parent for p in files if is_dicom(p)})
+    pictures = not paths
+    paths = paths or [p for p in files if is_picture(p)]
+    if not paths:
+        raise InputError(
+            f"{folder} holds no NIfTI, NRRD or MHA image, no DICOM series and no picture."
+        )
+    cases = []
+    for path in paths:
+        name = str(path.relative_to(folder)) if path != folder else folder.name
+        cases.append(Case(case_id(name), case_id(name), (path,)))
+    return Dataset(folder.name, tuple(cases), pictures=pictures)

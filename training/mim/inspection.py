@@ -1,0 +1,105 @@
+"""Checking every case before it is used: what must not be used is left out, by name and reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from functools import partial
+
+import numpy as np
+from tqdm import tqdm
+
+from mim.cases import Case, Dataset
+from MIMSegment.Logic.errors import InputError
+from MIMSegment.Logic.volume import read_volume
+
+SAMPLES_PER_CASE = 10_000
+
+
+def inspect_cases(
+    pool: Executor, cases: Sequence[Case], dataset: Dataset
+) -> tuple[dict[str, dict], list[dict]]:
+    """The fingerprint of every usable case by its id; and of the others the id and the reason."""
+    values = frozenset(dataset.labels)
+    check = partial(_fingerprint_or_reason, values=values, channels=len(dataset.inputs))
+    prints, excluded = {}, []
+    for case, result in zip(cases, tqdm(pool.map(check, cases), "check", len(cases)), strict=True):
+        if isinstance(result, str):
+            excluded.append({"id": case.id, "reason": result})
+        else:
+            prints[case.id] = result
+    return _of_one_kind(prints, excluded)
+
+
+def _of_one_kind(prints: dict[str, dict], excluded: list[dict]) -> tuple[dict, list[dict]]:
+    """Leave out the cases with another number of channels than most have."""
+    counts = Counter(len(found["samples"]) for found in prints.values())
+    usual = counts.most_common(1)[0][0] if counts else 0
+    for identifier in [i for i, found in prints.items() if len(found["samples"]) != usual]:
+        channels = len(prints.pop(identifier)["samples"])
+        reason = f"{identifier} has {channels} channels, most cases have {usual}."
+        excluded.append({"id": identifier, "reason": reason})
+    return prints, excluded
+
+
+def _fingerprint_or_reason(case: Case, values: frozenset[int], channels: int) -> dict | str:
+    try:
+        return inspect_case(case, values, channels)
+    except InputError as error:
+        return str(error)
+
+
+def inspect_case(case: Case, values: frozenset[int], channels: int = 0) -> dict:
+    """The fingerprint of one case. Raises InputError, naming the file, when it must not be used."""
+    if not case.subject:
+        raise InputError(
+            f"{case.image}: dataset.json lists subjects but not whose this is, so it could be of "
+            "a subject that is held back."
+        )
+    volume = case.read()
+    if channels and len(volume.array) != channels:
+        raise InputError(f"{case.image} has {len(volume.array)} channels instead of {channels}.")
+    for index, channel in enumerate(volume.array):
+        if channel.min() == channel.max():
+            where = f"channel {index} of " if len(volume.array) > 1 else ""
+            raise InputError(f"{where}{case.image} is constant ({channel.min()} everywhere).")
+    mask, classes = None, {}
+    if case.label is not None:
+        labels = read_labels(case, volume.geometry, values)
+        found, counts = np.unique(labels, return_counts=True)
+        classes = {str(int(v)): int(n) for v, n in zip(found, counts, strict=True)}
+        mask = labels > 0
+    inside = mask if mask is not None and mask.any() else np.ones(volume.geometry.shape, bool)
+    rng = np.random.default_rng(0)
+    samples = [rng.choice(c[inside], SAMPLES_PER_CASE).astype(np.float32) for c in volume.array]
+    oriented = volume.reoriented("LPS").geometry
+    return {
+        "spacing": oriented.spacing,
+        "shape": oriented.shape,
+        "classes": classes,
+        "samples": samples,
+    }
+
+
+def read_labels(case: Case, geometry, values: frozenset[int]) -> np.ndarray:
+    """Label array (z, y, x) uint8 of a case; InputError when it does not fit image or table."""
+    label = read_volume(case.label)
+    if not label.geometry.is_close(geometry):
+        raise InputError(
+            f"{case.label} is not on the grid of {case.image}: shape {label.geometry.shape} "
+            f"spacing {_rounded(label.geometry.spacing)} origin {_rounded(label.geometry.origin)} "
+            f"against {geometry.shape} {_rounded(geometry.spacing)} {_rounded(geometry.origin)}."
+        )
+    array = label.array[0]
+    if len(label.array) != 1 or not np.array_equal(array, np.round(array)):
+        raise InputError(f"{case.label} is no label image: it has channels or fractions.")
+    found = {int(v) for v in np.unique(array)}
+    unknown = sorted(found - set(values) - {0}) if values else []
+    if unknown or min(found) < 0 or max(found) > 255:
+        raise InputError(f"{case.label} has values that no label is named for: {unknown or found}.")
+    return array.astype(np.uint8)
+
+
+def _rounded(values) -> tuple[float, ...]:
+    return tuple(round(float(v), 3) for v in values)
