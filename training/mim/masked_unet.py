@@ -56,12 +56,20 @@ class MaskedAutoencoderUNet(nn.Module):
         """
         prediction = self.restore(images, mask).float()
         scored = ~mask if valid is None else ~mask & valid
-        loss = _masked_error(prediction, images.float(), scored, self.settings.loss)
+        loss = masked_error(prediction, images.float(), scored, self.settings.loss)
         return Reconstruction(loss, prediction, mask)
 
     def restore(self, images: Tensor, mask: Tensor) -> Tensor:
         """What the network makes of the visible part, of the images' shape."""
-        return self.network(self.hide(images, mask))
+        return self.decode(self.encode(images, mask), mask)
+
+    def encode(self, images: Tensor, mask: Tensor) -> list[Tensor]:
+        """The encoder's outputs for the visible part, the finest first."""
+        return self.network.encoder(self.hide(images, mask))
+
+    def decode(self, skips: list[Tensor], mask: Tensor) -> Tensor:
+        """The image (b, c, z, y, x) restored from what `encode` returned."""
+        return self.network.decoder(skips)
 
     def hide(self, images: Tensor, mask: Tensor) -> Tensor:
         """The images as the network sees them: masked voxels replaced, whatever they hold."""
@@ -69,7 +77,7 @@ class MaskedAutoencoderUNet(nn.Module):
         return torch.where(mask, images, fill.to(images.dtype))
 
 
-def _masked_error(prediction: Tensor, target: Tensor, scored: Tensor, kind: str) -> Tensor:
+def masked_error(prediction: Tensor, target: Tensor, scored: Tensor, kind: str) -> Tensor:
     """Mean error over the scored voxels and all channels; 0 when nothing is scored."""
     difference = prediction - target
     error = difference.abs() if kind == "l1" else difference.square()

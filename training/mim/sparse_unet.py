@@ -60,13 +60,16 @@ class SparseMaskedUNet(MaskedAutoencoderUNet):
                 )
             )
 
-    def restore(self, images: Tensor, mask: Tensor) -> Tensor:
-        hidden = self.hide(images, mask)
+    def encode(self, images: Tensor, mask: Tensor) -> list[Tensor]:
         if self.settings.sparsity == "dense":
-            return self.network(hidden)
+            return super().encode(images, mask)
         masks = stage_masks(mask, self.strides)
-        skips = sparse_encode(self.network.encoder, hidden, masks)
-        return self.network.decoder(self._fill(skips, masks))
+        return sparse_encode(self.network.encoder, self.hide(images, mask), masks)
+
+    def decode(self, skips: list[Tensor], mask: Tensor) -> Tensor:
+        if self.settings.sparsity != "dense":
+            skips = self._fill(skips, stage_masks(mask, self.strides))
+        return super().decode(skips, mask)
 
     def _fill(self, skips: list[Tensor], masks: list[Tensor]) -> list[Tensor]:
         """What the decoder sees of each stage: hidden places filled, as the rung says."""

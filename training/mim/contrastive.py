@@ -1,0 +1,167 @@
+"""Contrastive pre-training: two views of a crop agree, views of different crops do not.
+
+SimCLR (Chen et al., ICML 2020, arXiv 2002.05709) with the normalized temperature-scaled
+cross-entropy (NT-Xent), as the baseline of MIM-Med3D (arXiv 2204.11716) and of OpenMind
+(arXiv 2412.17041). On any backbone that gives one vector for an image, see `embedding`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn import functional
+
+from mim.parallel import rank, world_size
+from mim.recipe import RecipeError, setting
+from mim.run_log import TrainingError
+
+# Embeddings of independent random directions have a spread of about 1, collapsed ones of 0.
+COLLAPSED = 0.05
+
+
+@dataclass(frozen=True)
+class ContrastiveSettings:
+    """The head above the backbone and the loss."""
+
+    temperature: float = setting(0.5, "of NT-Xent; lower values look harder at similar crops")
+    projection: int = setting(128, "width of the embeddings that are compared")
+    hidden: int = setting(512, "width of the projection head's inner layer")
+
+    def __post_init__(self):
+        if self.temperature <= 0 or min(self.projection, self.hidden) < 1:
+            raise RecipeError("method.temperature, projection and hidden must be above 0.")
+
+
+class Contrast(NamedTuple):
+    """``loss`` is a scalar; ``embeddings`` (2, b, projection) of unit length, one for each view."""
+
+    loss: Tensor
+    embeddings: Tensor
+
+
+class ContrastiveModel(nn.Module):
+    """A backbone under a projection head; only the backbone is kept after pre-training."""
+
+    def __init__(self, network: nn.Module, width: int, settings: ContrastiveSettings):
+        super().__init__()
+        self.network = network
+        self.settings = settings
+        self.head = ProjectionHead(width, settings)
+        self.guard = CollapseGuard()
+
+    def forward(self, first: Tensor, second: Tensor) -> Contrast:
+        """Two views (b, c, [z,] y, x) of the same crops, in the same order."""
+        return self.compare(embedding(self.network, torch.cat((first, second))))
+
+    def compare(self, features: Tensor) -> Contrast:
+        """``features`` (2b, width): those of the first views, then those of the second."""
+        embeddings = self.head(features)
+        with torch.autocast(features.device.type, enabled=False):
+            first, second = functional.normalize(embeddings.float(), dim=1).chunk(2)
+            loss = nt_xent(first, second, self.settings.temperature)
+        self.guard.watch(torch.cat((first, second)))
+        return Contrast(loss, torch.stack((first, second)))
+
+
+class ProjectionHead(nn.Sequential):
+    """Linear, layer norm, GELU, linear. No batch norm: it would let samples see one another."""
+
+    def __init__(self, width: int, settings: ContrastiveSettings):
+        super().__init__(
+            nn.Linear(width, settings.hidden),
+            nn.LayerNorm(settings.hidden),
+            nn.GELU(),
+            nn.Linear(settings.hidden, settings.projection),
+        )
+
+
+class CollapseGuard(nn.Module):
+    """Follows how widely embeddings are spread, on the device, and speaks when asked."""
+
+    spread: Tensor
+
+    def __init__(self, momentum: float = 0.9):
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("spread", torch.ones(()))
+
+    @torch.no_grad()
+    def watch(self, embeddings: Tensor) -> None:
+        """Take in a batch (n, width) of unit vectors; nothing is read back."""
+        if self.training:
+            self.spread.lerp_(spread(embeddings), 1 - self.momentum)
+
+    def check(self) -> float:
+        """The spread; raises TrainingError when all embeddings have become one.
+
+        Waits for the device: call it where a loop reads numbers anyway.
+        """
+        value = float(self.spread)
+        if value < COLLAPSED:
+            raise TrainingError(
+                f"The embeddings have collapsed: their spread is {value:.3f}, where 1 is healthy "
+                f"and 0 means that every crop looks the same. Lower optimizer.lr, use a larger "
+                f"loop.batch (the negatives), or change method.temperature."
+            )
+        return value
+
+
+def spread(embeddings: Tensor) -> Tensor:
+    """Standard deviation over the batch, mean over dimensions, in units of a random direction's."""
+    return embeddings.float().std(0, correction=0).mean() * embeddings.shape[1] ** 0.5
+
+
+def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """NT-Xent of two views (b, width) of unit length; negatives come from all processes.
+
+    Each embedding must find its other view among all 2B - 1 others, B samples in all processes
+    together. The mean over this process's 2b embeddings is returned.
+    """
+    own = torch.cat((first, second))
+    others = torch.cat((gather(first), gather(second)))
+    similarity = own @ others.T / temperature
+    batch, total = len(first), len(others) // 2
+    place = rank() * batch + torch.arange(batch, device=own.device)
+    itself = torch.cat((place, total + place))
+    similarity = similarity.scatter(1, itself[:, None], -torch.inf)
+    return functional.cross_entropy(similarity, torch.cat((total + place, place)))
+
+
+def gather(x: Tensor) -> Tensor:
+    """``x`` (b, ...) of every process, in their order; gradients find their way back."""
+    if world_size() == 1:
+        return x
+    return torch.cat(_GatherWithGradient.apply(x.contiguous()))
+
+
+class _GatherWithGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> tuple[Tensor, ...]:
+        parts = [torch.empty_like(x) for _ in range(world_size())]
+        distributed.all_gather(parts, x)
+        return tuple(parts)
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor) -> Tensor:
+        # Every process's loss depends on this process's part: add up all their gradients for it.
+        stacked = torch.stack(gradients)
+        distributed.all_reduce(stacked)
+        return stacked[rank()]
+
+
+def embedding(network: nn.Module, images: Tensor) -> Tensor:
+    """One vector (b, width) for each image: the mean of the backbone's coarsest features.
+
+    Knows residual encoders (``network.encoder``), MONAI's UNETR and ViT, SwinUNETR and SwinViT; any
+    other network gives it by a method ``embed``.
+    """
+    if hasattr(network, "embed"):
+        return network.embed(images)
+    if hasattr(network, "encoder"):
+        return network.encoder(images)[-1].flatten(2).mean(2)
+    if hasattr(network, "swinViT"):
+        return network.swinViT(images)[-1].flatten(2).mean(2)
+    return getattr(network, "vit", network)(images)[0].mean(1)
