@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from mim import networks
+from mim.data import Cache
 from mim.recipe import RecipeError, choice
 
 
@@ -67,3 +68,18 @@ def build(config: dict) -> nn.Module:
     if name not in ARCHITECTURES:
         raise RecipeError(f"The network {name!r} is unknown; update MIM Segment to use it.")
     return ARCHITECTURES[name].build(config)
+
+
+def restoring_network(
+    recipe: Any, cache: Cache, patch: Sequence[int], out_channels: int | None = None
+) -> tuple[nn.Module, dict]:
+    """A recipe's network with fresh weights, and its configuration.
+
+    It returns images of ``out_channels``, by default as many as the cache's have. Raises
+    RecipeError for a patch that it cannot take.
+    """
+    channels = cache.channels
+    config = configure(recipe.network, cache.plan, patch, channels, out_channels or channels)
+    network = build(config)
+    network.check_patch(patch)
+    return network, config

@@ -8,15 +8,17 @@ cross-entropy (NT-Xent), as the baseline of MIM-Med3D (arXiv 2204.11716) and of 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 
+from mim.intensity import IntensitySettings
 from mim.parallel import rank, world_size
-from mim.recipe import RecipeError, setting
+from mim.recipe import RecipeError, section, setting
 from mim.run_log import TrainingError
+from mim.views import ViewSettings
 
 # Embeddings of independent random directions have a spread of about 1, collapsed ones of 0.
 COLLAPSED = 0.05
@@ -29,6 +31,9 @@ class ContrastiveSettings:
     temperature: float = setting(0.5, "of NT-Xent; lower values look harder at similar crops")
     projection: int = setting(128, "width of the embeddings that are compared")
     hidden: int = setting(512, "width of the projection head's inner layer")
+    views: ViewSettings = section(ViewSettings)
+    intensity: IntensitySettings = section(IntensitySettings)
+    name: Literal["simclr"] = setting("simclr", "contrast of two views (SimCLR), encoder only")
 
     def __post_init__(self):
         if self.temperature <= 0 or min(self.projection, self.hidden) < 1:
@@ -64,6 +69,22 @@ class ContrastiveModel(nn.Module):
             loss = nt_xent(first, second, self.settings.temperature)
         self.guard.watch(torch.cat((first, second)))
         return Contrast(loss, torch.stack((first, second)))
+
+
+class Backbone(nn.Module):
+    """The part of a network that gives its features, under its own name; the rest is left out."""
+
+    PARTS = ("encoder", "swinViT", "vit")
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        part = next((name for name in self.PARTS if hasattr(network, name)), None)
+        if part is None:
+            raise RecipeError(
+                f"{type(network).__name__} has no encoder that contrast could train; choose "
+                f"another network.name."
+            )
+        self.add_module(part, getattr(network, part))
 
 
 class ProjectionHead(nn.Sequential):

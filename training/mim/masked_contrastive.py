@@ -9,14 +9,15 @@ encoder.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mim.contrastive import ContrastiveModel, ContrastiveSettings
 from mim.masked_unet import MaskedAutoencoderUNet, masked_error
-from mim.recipe import RecipeError, setting
+from mim.recipe import RecipeError, section, setting
+from mim.sparse_unet import SparseSettings
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,10 @@ class CombinedSettings(ContrastiveSettings):
     """`ContrastiveSettings`, and how much they count."""
 
     contrast: float = setting(0.1, "weight of the contrastive loss; that of the masked one is 1")
+    masked: SparseSettings = section(SparseSettings)
+    name: Literal["masked_contrastive"] = setting(
+        "masked_contrastive", "S3D whose bottleneck is compared between two masked views"
+    )
 
     def __post_init__(self):
         super().__post_init__()

@@ -16,14 +16,19 @@ import torch
 from torch import Tensor, nn
 
 from mim import architectures
+from mim.contrastive import ContrastiveSettings
+from mim.contrastive_methods import build_masked_contrastive, build_simclr
 from mim.data import Cache, Crops, UnlabeledVolumes
 from mim.device import Generators
+from mim.masked_contrastive import CombinedSettings
 from mim.masked_unet import MaskedAutoencoderUNet, MethodSettings
 from mim.masking import MaskSettings, draw_mask
+from mim.models_genesis import GenesisSettings, build_models_genesis
 from mim.networks import NetworkConfig
 from mim.recipe import choice
 from mim.reconstruction import FixedCrops
 from mim.sparse_unet import SparseMaskedUNet, SparseSettings
+from mim.volume_fusion import FusionSettings, build_volume_fusion
 
 
 class Watch(Protocol):
@@ -80,24 +85,15 @@ class MaskedModelling:
 
 
 def _masked_unet(recipe: Any, cache: Cache, patch: Sequence[int]) -> Method:
-    network, config = _network(recipe, cache, patch)
+    network, config = architectures.restoring_network(recipe, cache, patch)
     model = MaskedAutoencoderUNet(network, cache.channels, recipe.method)
     return MaskedModelling(model, config, recipe.mask.block or network.divisor, recipe.mask)
 
 
 def _s3d(recipe: Any, cache: Cache, patch: Sequence[int]) -> Method:
-    network, config = _network(recipe, cache, patch)
+    network, config = architectures.restoring_network(recipe, cache, patch)
     model = SparseMaskedUNet(network, NetworkConfig.from_dict(config), recipe.method)
     return MaskedModelling(model, config, recipe.mask.block or network.divisor, recipe.mask)
-
-
-def _network(recipe: Any, cache: Cache, patch: Sequence[int]) -> tuple[nn.Module, dict]:
-    """The network that returns an image of the input's channels, and its configuration."""
-    channels = cache.channels
-    config = architectures.configure(recipe.network, cache.plan, patch, channels, channels)
-    network = architectures.build(config)
-    network.check_patch(patch)
-    return network, config
 
 
 @dataclass(frozen=True)
@@ -112,6 +108,10 @@ class MethodKind:
 METHODS: dict[str, MethodKind] = {
     "masked_unet": MethodKind(MethodSettings, _masked_unet),
     "s3d": MethodKind(SparseSettings, _s3d),
+    "simclr": MethodKind(ContrastiveSettings, build_simclr),
+    "masked_contrastive": MethodKind(CombinedSettings, build_masked_contrastive),
+    "models_genesis": MethodKind(GenesisSettings, build_models_genesis),
+    "volume_fusion": MethodKind(FusionSettings, build_volume_fusion),
 }
 
 

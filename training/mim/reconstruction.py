@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,10 +34,7 @@ class FixedCrops:
         count: int,
         device: torch.device,
     ) -> FixedCrops:
-        generator = torch.Generator().manual_seed(_SEED)
-        crops = draw_crops(volumes, patch, count, generator)
-        crops = Crops(crops.images.cpu(), crops.valid.cpu(), crops.cases)
-        # On the CPU: the same on every machine.
+        crops, generator = fixed_crops(volumes, patch, count)
         drawn = draw_mask(crops.images, block, mask.ratio, generator, mask.strategy)
         return FixedCrops(crops.to(device), drawn.to(device))
 
@@ -54,8 +51,7 @@ class FixedCrops:
     ) -> None:
         """Write original | masked | reconstruction, one row for each crop, as a PNG.
 
-        The middle slice across the axis with the largest ``spacing`` (z, y, x), first channel. The
-        reconstruction shows the input where it was visible.
+        See `draw_rows`. The reconstruction shows the input where it was visible.
         """
         images, mask, valid = self.crops.images[:rows], self.mask[:rows], self.crops.valid[:rows]
         with torch.no_grad():
@@ -63,29 +59,51 @@ class FixedCrops:
         # NaN is drawn in a color of its own: hidden voxels must not look like dark tissue.
         hidden = torch.where(mask, images, torch.nan)
         restored = torch.where(mask | ~valid, images, prediction)
-        across = max(range(3), key=lambda axis: spacing[axis])
-        in_plane = [mm for axis, mm in enumerate(spacing) if axis != across]
-        slices = [
-            tensor[:, 0].float().cpu().select(across + 1, tensor.shape[across + 2] // 2).numpy()
-            for tensor in (images, hidden, restored)
-        ]
-        _draw(slices, self.crops.cases, in_plane[0] / in_plane[1], path)
+        columns = {"original": images, "what the network saw": hidden, "reconstruction": restored}
+        draw_rows(columns, self.crops.cases, spacing, path)
 
 
-def _draw(columns: Sequence, cases: Sequence[str], aspect: float, path: Path) -> None:
+def fixed_crops(
+    volumes: UnlabeledVolumes, patch: Sequence[int], count: int
+) -> tuple[Crops, torch.Generator]:
+    """The same ``count`` crops for every run, and a generator for what is to be fixed beside them.
+
+    On the CPU: the same on every machine.
+    """
+    generator = torch.Generator().manual_seed(_SEED)
+    crops = draw_crops(volumes, patch, count, generator)
+    return Crops(crops.images.cpu(), crops.valid.cpu(), crops.cases), generator
+
+
+def draw_rows(
+    columns: Mapping[str, Tensor], cases: Sequence[str], spacing: Sequence[float], path: Path
+) -> None:
+    """Write images (n, c, z, y, x) side by side as a PNG, one row for each sample.
+
+    The middle slice across the axis with the largest ``spacing`` (z, y, x), first channel, each row
+    in the gray levels of its first image.
+    """
+    across = max(range(3), key=lambda axis: spacing[axis])
+    in_plane = [mm for axis, mm in enumerate(spacing) if axis != across]
+    slices = {
+        title: tensor[:, 0].float().cpu().select(across + 1, tensor.shape[across + 2] // 2).numpy()
+        for title, tensor in columns.items()
+    }
+    _draw(slices, cases, in_plane[0] / in_plane[1], path)
+
+
+def _draw(columns: Mapping, cases: Sequence[str], aspect: float, path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    originals = columns[0]
-    figure, axes = pyplot.subplots(
-        len(originals), 3, squeeze=False, figsize=(7.5, 2.6 * len(originals)), layout="constrained"
-    )
+    originals = next(iter(columns.values()))
+    rows, width = len(originals), len(columns)
+    size = (2.5 * width, 2.6 * rows)
+    figure, axes = pyplot.subplots(rows, width, squeeze=False, figsize=size, layout="constrained")
     gray = matplotlib.colormaps["gray"].with_extremes(bad="#3b5b7a")
-    for column, (title, pictures) in enumerate(
-        zip(("original", "what the network saw", "reconstruction"), columns, strict=True)
-    ):
+    for column, (title, pictures) in enumerate(columns.items()):
         for row, picture in enumerate(pictures):
             low, high = originals[row].min(), originals[row].max()
             axes[row, column].imshow(picture, gray, aspect=aspect, vmin=low, vmax=high)

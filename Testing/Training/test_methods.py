@@ -1,0 +1,120 @@
+"""Every pre-training method through `pretrain.py`: it learns, resumes, and hands its encoder on."""
+
+import json
+import re
+
+import pytest
+import torch
+
+import pretrain
+from mim.checkpoint import load_checkpoint
+from mim.data import UnlabeledVolumes, draw_crops, read_cache
+from mim.device import Generators, seed_everything
+from mim.loop import TrainState
+from mim.methods import build_method
+from mim.networks import NetworkConfig, build_network
+from mim.recipe import load_recipe
+from mim.transfer import load_pretrained
+from Testing.Training.cache_fixture import write_cache
+
+METHODS = ("masked_unet", "s3d", "simclr", "masked_contrastive", "models_genesis", "volume_fusion")
+SETTINGS = (
+    "network.features=4,8,8",
+    "network.blocks=1,1,1",
+    "validation_crops=2",
+    "optimizer.warmup=0",
+    "optimizer.lr=5e-3",
+    "loop.batch=2",
+    "loop.steps=6",
+    "loop.save_every=3",
+)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return write_cache(tmp_path_factory.mktemp("methods") / "cache")
+
+
+@pytest.fixture(scope="module")
+def recipe_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recipe") / "empty.toml"
+    path.write_text("")
+    return path
+
+
+def overrides(cache, run, method, *more):
+    return [f"cache={cache}", f"run={run}", f"method.name={method}", *SETTINGS, *more]
+
+
+def losses(run):
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_method_runs_resumes_to_the_same_curve_and_hands_its_encoder_on(
+    cache, recipe_file, tmp_path, method, capsys, monkeypatch
+):
+    arguments = [str(recipe_file), *overrides(cache, tmp_path / "whole", method)]
+    assert pretrain.main(arguments) == 0, capsys.readouterr().err
+    whole = tmp_path / "whole"
+    assert (whole / "reconstruction.png").stat().st_size > 5000
+    assert len(losses(whole)) == 6
+
+    arguments = [str(recipe_file), *overrides(cache, tmp_path / "cut", method)]
+    stop_after_three_steps(monkeypatch, *arguments)
+    assert pretrain.main([*arguments, "--resume"]) == 0
+    assert losses(tmp_path / "cut") == losses(whole)
+
+    content = load_checkpoint(whole / "last.pt")
+    assert content["metadata"]["kind"] == method
+    target = build_network(NetworkConfig.from_dict(content["metadata"]["network"]))
+    parts = ("encoder",) if method == "simclr" else ("encoder", "decoder")
+    report = load_pretrained(target, whole / "last.pt", parts)
+    assert all(report.shares[part] == 1 for part in parts)
+
+
+def stop_after_three_steps(monkeypatch, *arguments):
+    """Leave the state of a run that was killed after its checkpoint of step 3."""
+    save = TrainState.save
+
+    def killed(state, path, metadata):
+        save(state, path, metadata)
+        if state.step == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainState, "save", killed)
+        assert pretrain.main([*arguments]) == 130
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_loss_falls_on_one_batch(cache, recipe_file, method):
+    recipe = load_recipe(
+        pretrain.PretrainRecipe,
+        recipe_file,
+        overrides(cache, "unused", method, "mask.block=4,4,4", "method.temperature=0.2")
+        if "contrast" in method or method == "simclr"
+        else overrides(cache, "unused", method, "mask.block=4,4,4"),
+    )
+    opened = read_cache(cache)
+    seed_everything(0)
+    method = build_method(recipe, opened, (16, 16, 16))
+    volumes = UnlabeledVolumes(opened, opened.train)
+    crops = draw_crops(volumes, (16, 16, 16), 4, torch.Generator().manual_seed(0))
+    optimizer = torch.optim.AdamW(method.model.parameters(), 5e-3)
+    curve = []
+    for _ in range(40):
+        loss = method.loss(crops, Generators.seeded(0))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        curve.append(loss.item())
+    assert curve[-1] < 0.8 * curve[0], curve[::10]
+
+
+@pytest.mark.parametrize("method", ["simclr", "masked_contrastive", "volume_fusion"])
+def test_methods_that_need_two_crops_say_so(cache, recipe_file, tmp_path, method, capsys):
+    arguments = overrides(cache, tmp_path / "run", method, "loop.batch=1")
+    assert pretrain.main([str(recipe_file), *arguments]) == 2
+    assert re.search(r"loop\.batch", capsys.readouterr().err)
