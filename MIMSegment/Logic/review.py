@@ -7,11 +7,12 @@ review begins, the most suspicious first, so that no row jumps away under the re
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from MIMSegment.Logic.actions import ENABLED, Action, enabled_if
 from MIMSegment.Logic.doubt import DoubtfulPlace
 from MIMSegment.Logic.finding import Finding
+from MIMSegment.Logic.review_history import History, ReviewStep
 from MIMSegment.Logic.review_items import (
     ReviewItem,
     ReviewPlace,
@@ -36,20 +37,6 @@ __all__ = [
 
 Record = Callable[..., object]
 """Called as ``record(event, structure=..., ...)`` for each line of the audit log."""
-
-
-@dataclass
-class _Step:
-    """What undo goes back to: all records and volumes, for an edit the voxels as well.
-
-    ``touched`` are the segments whose voxels the edit changed, each with its count of edits then:
-    one that was edited again since keeps its voxels.
-    """
-
-    records: dict[str, SegmentRecord]
-    volumes: dict[str, float]
-    snapshot: Snapshot | None = None
-    touched: dict[str, int] = field(default_factory=dict)
 
 
 class Review:
@@ -78,14 +65,13 @@ class Review:
         records = list(self._records.values())
         self._places = ranked_places(records, doubtful, findings)
         self._order = most_suspicious_first(records, self._volumes, doubtful, findings)
-        self._steps: dict[str, list[_Step]] = {segment_id: [] for segment_id in self._order}
-        self._edits = dict.fromkeys(self._order, 0)
+        self._history = History()
         self._place: ReviewPlace | None = None
         self._editing: str | None = None
-        self._baseline: Snapshot | None = None
-        self._painted = False
+        self._baseline: Snapshot = store.snapshot()
+        self._stirred = False
         self._notice = ""
-        store.watch(self._on_painted)
+        store.watch(self._on_change)
 
     def close(self) -> None:
         """End a running edit and stop watching the segments."""
@@ -133,7 +119,7 @@ class Review:
         if self._editing == segment_id or not self._actions(self._records[segment_id])["edit"]:
             return
         self._settle()
-        self._push(segment_id, self._snapshot())
+        self._push(segment_id, self._baseline)
         self._editing = segment_id
         self._write(segment_id, verdict=Verdict.EDITING, visible=True)
         self._tell()
@@ -153,11 +139,12 @@ class Review:
             self._settle()
         self._notice = ""
         self._look()
-        if not self._steps[segment_id]:
+        if not self._history.has(segment_id):
             return
-        self._editing = None if self._editing == segment_id else self._editing
-        step, before = self._steps[segment_id].pop(), self._volumes[segment_id]
-        changed = self._restore(segment_id, step) if step.snapshot is not None else 0
+        running = self._editing == segment_id
+        self._editing = None if running else self._editing
+        step, before = self._history.pop(segment_id), self._volumes[segment_id]
+        changed = self._restore(segment_id, step, running) if step.snapshot is not None else 0
         self._write_record(step.records[segment_id])
         self._log("undo", segment_id, before, changed)
         self._tell()
@@ -179,8 +166,7 @@ class Review:
         return tuple(place for place in self._places if place.segment_id not in resolved)
 
     def poll(self) -> None:
-        """Take note of painted voxels; costs nothing when there are none. For a timer."""
-        self._snapshot()
+        """Take note of what was changed from outside; costs nothing otherwise. For a timer."""
         if self._look():
             self._tell()
 
@@ -188,7 +174,6 @@ class Review:
         if not self._actions(self._records[segment_id])[event]:
             return
         self._settle()
-        self._snapshot()  # a structure that is locked now is compared with it later
         self._push(segment_id)
         self._write(segment_id, **changes)
         self._log(event, segment_id, self._volumes[segment_id], 0)
@@ -201,87 +186,98 @@ class Review:
         segment_id, self._editing = self._editing, None
         if segment_id is None:
             return
-        step = self._steps[segment_id][-1]
+        step = self._history.last(segment_id)
         changed = self._store.changed_voxels(step.snapshot)
-        for touched, voxels in changed.items():
-            self._edits[touched] += 1
-            step.touched[touched] = self._edits[touched]
-            event = "edit" if touched == segment_id else "changed by the edit of another structure"
-            self._log(event, touched, step.volumes[touched], voxels)
+        for other in sorted(changed, key=lambda i: i != segment_id):
+            self._history.note_edit(other, step)
+            event = "edit" if other == segment_id else "changed by the edit of another structure"
+            self._log(event, other, step.volumes[other], changed[other])
+        for other in step.records.keys() & self._records.keys() - changed.keys():
+            if self._records[other].edited != step.records[other].edited:
+                self._write(other, edited=step.records[other].edited)
         if segment_id not in changed:
-            self._steps[segment_id].pop()
+            self._history.pop(segment_id)
             self._write_record(step.records[segment_id])
         self._baseline = self._store.snapshot()
 
     def _look(self) -> bool:
-        """Act on what was painted since the last look; whether anything was."""
-        if not self._painted or self._baseline is None:
+        """Act on what was changed from outside since the last look; whether anything was."""
+        if not self._stirred:
             return False
-        self._painted = False
+        self._stirred = False
+        step = ReviewStep(dict(self._records), dict(self._volumes), self._baseline)
+        self._adopt()
         changed = self._store.changed_voxels(self._baseline)
+        changed = {i: n for i, n in changed.items() if i in step.records}
         self._take_back([i for i in changed if self._records[i].verdict is Verdict.ACCEPTED])
-        free = [i for i in changed if self._records[i].verdict is not Verdict.ACCEPTED]
-        before = dict(self._volumes)
-        self._volumes.update(self._store.volumes_ml(free))
-        if self._editing is None and free:
-            self._note_edits_elsewhere({i: changed[i] for i in free}, before)
+        free = {i: n for i, n in changed.items() if self._records[i].verdict != Verdict.ACCEPTED}
+        self._volumes.update(self._store.volumes_ml(list(free)))
+        if self._editing is None:
+            self._note_edits_elsewhere(step, free)
         for segment_id in free:
             if not self._records[segment_id].edited:
                 self._write(segment_id, edited=True)
-        return bool(changed)
+        self._log_verdicts_elsewhere(step, free)
+        return bool(changed) or self._records != step.records
+
+    def _adopt(self) -> None:
+        """Take over what Slicer's own tables have changed: verdicts, names, segments."""
+        found = {record.id: record for record in self._store.records()}
+        added = [i for i in found if i not in self._records]
+        self._records = found
+        self._order = [i for i in self._order if i in found] + added
+        self._volumes.update(self._store.volumes_ml(added))
+        if self._editing not in found:
+            self._editing = None
 
     def _take_back(self, locked: list[str]) -> None:
         if not locked:
             return
         self._store.restore(self._baseline, locked)
-        self._painted = False  # by the restoring itself
         names = ", ".join(self._records[i].name for i in locked)
         self._notice = (
             f"{names} is accepted and locked, so the change to it was taken back; reopen it to "
             "edit it."
         )
 
-    def _note_edits_elsewhere(self, changed: dict[str, int], before: dict[str, float]) -> None:
+    def _note_edits_elsewhere(self, step: ReviewStep, changed: Mapping[str, int]) -> None:
         """Edits in Slicer's own editor, outside a step of the review, count like any other."""
-        step = _Step(dict(self._records), before, self._baseline)
+        if not changed:
+            return
+        self._history.push(changed, step)
         for segment_id, voxels in changed.items():
-            self._edits[segment_id] += 1
-            step.touched[segment_id] = self._edits[segment_id]
-            self._steps[segment_id].append(step)
+            self._history.note_edit(segment_id, step)
             if self._records[segment_id].verdict is Verdict.OPEN:
                 self._write(segment_id, verdict=Verdict.EDITING)
-            self._log("edit", segment_id, before[segment_id], voxels)
+            self._log("edit", segment_id, step.volumes[segment_id], voxels)
         self._baseline = self._store.snapshot()
 
-    def _restore(self, segment_id: str, step: _Step) -> int:
-        """Give the voxels of a step back; how many of the segment itself that were."""
+    def _log_verdicts_elsewhere(self, step: ReviewStep, edited: Mapping[str, int]) -> None:
+        for segment_id, record in self._records.items():
+            before = step.records.get(segment_id)
+            if before and before.verdict is not record.verdict and segment_id not in edited:
+                self._log("status", segment_id, self._volumes[segment_id], 0)
+
+    def _restore(self, segment_id: str, step: ReviewStep, running: bool) -> int:
+        """Give the voxels of an edit back; how many of the segment itself that were."""
         changed = self._store.changed_voxels(step.snapshot)
-        mine = [segment_id]
-        for touched in {**step.touched, **changed}:
-            untouched_since = self._edits[touched] == step.touched.get(
-                touched, self._edits[touched]
-            )
-            resolved = self._records[touched].verdict.resolved
-            if touched != segment_id and untouched_since and not resolved:
-                mine.append(touched)
-        self._store.restore(step.snapshot, mine)
-        self._painted = False
-        for touched in mine:
-            self._edits[touched] += 1
-            self._write(touched, edited=step.records[touched].edited)
-        self._volumes.update(self._store.volumes_ml(mine))
+        candidates = changed if running else self._history.not_edited_since(step)
+        others = [
+            i
+            for i in candidates
+            if i in self._records and not self._records[i].verdict.resolved and i != segment_id
+        ]
+        self._store.restore(step.snapshot, [segment_id, *others])
+        for restored in (segment_id, *others):
+            self._history.note_edit(restored)
+            self._write(restored, edited=step.records[restored].edited)
+        self._volumes.update(self._store.volumes_ml([segment_id, *others]))
         self._baseline = self._store.snapshot()
         return changed.get(segment_id, 0)
 
-    def _snapshot(self) -> Snapshot:
-        if self._baseline is None:
-            self._baseline = self._store.snapshot()
-            self._painted = False
-        return self._baseline
-
     def _push(self, segment_id: str, snapshot: Snapshot | None = None) -> None:
-        step = _Step(dict(self._records), dict(self._volumes), snapshot)
-        self._steps[segment_id].append(step)
+        step = ReviewStep(dict(self._records), dict(self._volumes), snapshot)
+        self._history.push([segment_id], step)
 
     def _write(self, segment_id: str, **changes) -> None:
         self._write_record(replace(self._records[segment_id], **changes))
@@ -340,7 +336,7 @@ class Review:
             "reject": enabled_if(not rejected, f"{record.name} is rejected already."),
             "reopen": enabled_if(accepted or rejected, f"{record.name} has no verdict yet."),
             "comment": ENABLED,
-            "undo": enabled_if(self._steps[record.id], "There is nothing to undo."),
+            "undo": enabled_if(self._history.has(record.id), "There is nothing to undo."),
         }
 
     def _log(self, event: str, segment_id: str, before: float, voxels: int) -> None:
@@ -355,8 +351,8 @@ class Review:
             voxels_changed=voxels,
         )
 
-    def _on_painted(self) -> None:
-        self._painted = True
+    def _on_change(self) -> None:
+        self._stirred = True
 
     def _tell(self) -> None:
         for listener in list(self.listeners):

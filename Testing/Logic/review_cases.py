@@ -24,6 +24,14 @@ class MemoryStore:
 
     def paint(self, segment_id: str, where) -> None:
         self.labels[where] = self._records[segment_id].label
+        self.stir()
+
+    def remove(self, segment_id: str) -> None:
+        record = self._records.pop(segment_id)
+        self.labels[self.labels == record.label] = 0
+        self.stir()
+
+    def stir(self) -> None:
         if self._callback:
             self._callback()
 
@@ -55,8 +63,7 @@ class MemoryStore:
             value = self._records[segment_id].label
             self.labels[self.labels == value] = 0
             self.labels[snapshot == value] = value
-        if self._callback:
-            self._callback()
+        self.stir()
 
     def watch(self, callback):
         self._callback = callback

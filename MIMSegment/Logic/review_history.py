@@ -1,0 +1,61 @@
+"""The steps of a review that can be undone, for each segment on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from MIMSegment.Logic.review_items import SegmentRecord, Snapshot
+
+
+@dataclass(eq=False)
+class ReviewStep:
+    """What undo goes back to: all records and volumes, for an edit the voxels as well.
+
+    ``edits`` has the segments whose voxels the step changed, each with the number of its edit: one
+    that was edited again since keeps its voxels.
+    """
+
+    records: dict[str, SegmentRecord]
+    volumes: dict[str, float]
+    snapshot: Snapshot | None = None
+    edits: dict[str, int] = field(default_factory=dict)
+
+
+class History:
+    """Steps by segment, newest last. An edit that changed several segments is one step of each."""
+
+    def __init__(self):
+        self._steps: dict[str, list[ReviewStep]] = {}
+        self._edits: dict[str, int] = {}
+
+    def has(self, segment_id: str) -> bool:
+        """Whether there is a step to undo."""
+        return bool(self._steps.get(segment_id))
+
+    def last(self, segment_id: str) -> ReviewStep:
+        """The newest step."""
+        return self._steps[segment_id][-1]
+
+    def push(self, segment_ids: Iterable[str], step: ReviewStep) -> None:
+        """Add a step of these segments."""
+        for segment_id in segment_ids:
+            self._steps.setdefault(segment_id, []).append(step)
+
+    def pop(self, segment_id: str) -> ReviewStep:
+        """Take the newest step away, from all segments that share it."""
+        step = self._steps[segment_id].pop()
+        for steps in self._steps.values():
+            if step in steps:
+                steps.remove(step)
+        return step
+
+    def note_edit(self, segment_id: str, step: ReviewStep | None = None) -> None:
+        """The segment's voxels were changed, by ``step`` if it is one."""
+        self._edits[segment_id] = self._edits.get(segment_id, 0) + 1
+        if step is not None:
+            step.edits[segment_id] = self._edits[segment_id]
+
+    def not_edited_since(self, step: ReviewStep) -> list[str]:
+        """The segments that the step changed and nothing has changed after it."""
+        return [i for i, number in step.edits.items() if self._edits[i] == number]
