@@ -111,7 +111,14 @@ class FixedFusions:
         images, levels, valid = (tensor[:rows] for tensor in self.inputs)
         with torch.no_grad():
             predicted = model(images, levels, valid).prediction.argmax(1)
-        columns = {"mixture": images, "levels": levels[:, None], "predicted": predicted[:, None]}
+        # A row has one scale of gray: levels are drawn from its darkest to its brightest.
+        low, high = images.amin((1, 2, 3, 4), True), images.amax((1, 2, 3, 4), True)
+        step = (high - low) / levels.max()
+        columns = {
+            "mixture": images,
+            "levels": low + step * levels[:, None],
+            "predicted": low + step * predicted[:, None],
+        }
         draw_rows(columns, self.cases, spacing, path)
 
 
