@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from mim import networks
+from mim.classifier import ClassifierSettings, build_classifier, configure_classifier
 from mim.data import Cache
 from mim.recipe import RecipeError, choice
 
@@ -42,6 +43,7 @@ def _build_resenc(config: dict) -> nn.Module:
 
 ARCHITECTURES: dict[str, Architecture] = {
     "resenc_unet": Architecture(networks.NetworkSettings, _configure_resenc, _build_resenc),
+    "resenc_classifier": Architecture(ClassifierSettings, configure_classifier, build_classifier),
 }
 
 

@@ -135,7 +135,7 @@ class ResidualEncoderUNet(nn.Module):
         if math.prod(strides[0]) != 1 or len(features) < 2:
             raise ValueError("the first stride must be 1 and there must be at least two stages")
         self.divisor = tuple(math.prod(axis) for axis in zip(*strides, strict=True))
-        self.encoder = _Encoder(in_channels, features, strides, kernel_sizes, blocks)
+        self.encoder = Encoder(in_channels, features, strides, kernel_sizes, blocks)
         self.decoder = UNetDecoder(
             self.encoder, out_channels, features, strides, kernel_sizes, decoder_convs
         )
@@ -218,7 +218,7 @@ class ConvStack(nn.Module):
         return self.convs(x)
 
 
-class _Encoder(nn.Module):
+class Encoder(nn.Module):
     """Stem and residual stages; returns every stage's output, the finest first."""
 
     def __init__(self, in_channels, features, strides, kernels, blocks):

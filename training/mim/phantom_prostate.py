@@ -5,6 +5,7 @@ Coordinates: mm from the center of the gland, x to the patient's left, y to the 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -45,12 +46,35 @@ _EPI_SPACING, _EPI_FIELD_OF_VIEW = (3.0, 2.0, 2.0), (66.0, 192.0, 164.0)
 _LOW_B, _MIDDLE_B, _HIGH_B = 50.0, 800.0, 1400.0  # s/mm²
 _EPI_NOISE, _EPI_THRESHOLD = 0.0065, 0.065  # of the proton density of water
 
+
+@dataclass(frozen=True)
+class Look:
+    """A kind of lesion: ranges of T2 (ms) and ADC (1e-6 mm²/s), contrast of its texture, width of
+    its margin (mm)."""
+
+    name: str
+    t2: tuple[float, float]
+    adc: tuple[float, float]
+    texture: float
+    edge: float
+
+
+# After PI-RADS 2.1: cancer is homogeneous, moderately dark and ill-defined; what is benign is less
+# dark, heterogeneous and better defined. T2 overlaps, so that intensity alone does not tell.
+_MALIGNANT = Look("malignant", (66, 80), (620, 880), 0.05, 3.0)
+_BENIGN = Look("benign", (70, 90), (850, 1250), 0.14, 1.2)
+
 GLANDULAR = Tissue(0.90, 1600.0, 100.0, 1350.0)
 STROMA = MUSCLE.but(pd=0.8, t2=52.0, adc=1100.0)
 
 
-def make_prostate(rng: np.random.Generator, size=None, sequence_grids: bool = False) -> Phantom:
-    """One patient; ``size`` is the T2w grid (z, y, x)."""
+def make_prostate(
+    rng: np.random.Generator, size=None, sequence_grids: bool = False, benign: float = 0.0
+) -> Phantom:
+    """One patient; ``size`` is the T2w grid (z, y, x).
+
+    ``benign`` is the probability of a lesion to look benign; each lesion in ``info`` has its class.
+    """
     anatomy_rng, scanner_rng = rng.spawn(2)
     size = vary_size(size, _SIZE, scanner_rng)
     zoom = scanner_rng.uniform(0.96, 1.04)
@@ -66,7 +90,7 @@ def make_prostate(rng: np.random.Generator, size=None, sequence_grids: bool = Fa
             "high": partial(diffusion, te=70.0, b=_HIGH_B),
         },
     )
-    lesions = _draw_patient(canvas)
+    lesions = _draw_patient(canvas, benign)
     turn = (scanner_rng.uniform(0, 10), *scanner_rng.uniform(-2, 2, 2))
     grid = scan_grid(size, spacing, canvas.center, turn)
     images = {"T2w": (_scan_t2w(canvas, grid, scanner_rng), grid)}
@@ -100,7 +124,7 @@ def _scan_diffusion(canvas: Canvas, turn, t2w_grid, own_grid: bool, rng) -> dict
     return {name: (sample(image, grid, t2w_grid), t2w_grid) for name, image in images.items()}
 
 
-def _draw_patient(canvas: Canvas) -> list[dict]:
+def _draw_patient(canvas: Canvas, benign: float) -> list[dict]:
     """Paint the pelvis and the gland; return the lesions."""
     rng = canvas.rng
     hyperplasia = rng.uniform(0.0, 1.0)
@@ -122,7 +146,7 @@ def _draw_patient(canvas: Canvas) -> list[dict]:
     canvas.paint(intersect(front, body - 0.5), STROMA, TRANSITION)
     urethra = canvas.tube([(0, -0.1 * gland.y, gland.z), (0, 0, -gland.z)], 2.2)
     canvas.paint(intersect(urethra, body), GLANDULAR.but(t2=120.0))
-    return _draw_lesions(canvas, gland, body, zone)
+    return _draw_lesions(canvas, gland, body, zone, benign)
 
 
 def _transition_zone(canvas: Canvas, gland: Gland, body, hyperplasia: float) -> np.ndarray:
@@ -164,7 +188,9 @@ def _nodular_tissue(canvas: Canvas, gland: Gland, zone: np.ndarray) -> Tissue:
     return GLANDULAR.but(t2=t2, adc=900.0 + 4.6 * t2)
 
 
-def _draw_lesions(canvas: Canvas, gland: Gland, body: np.ndarray, zone: np.ndarray) -> list[dict]:
+def _draw_lesions(
+    canvas: Canvas, gland: Gland, body: np.ndarray, zone: np.ndarray, benign: float
+) -> list[dict]:
     """Zero to three lesions, three of four in the peripheral zone, none touching another."""
     rng, lesions = canvas.rng, []
     free = body > 3.5
@@ -179,11 +205,14 @@ def _draw_lesions(canvas: Canvas, gland: Gland, body: np.ndarray, zone: np.ndarr
         first = fitting[0]
         center = [float(a.reshape(-1)[voxels[first]]) for a in (canvas.x, canvas.y, canvas.z)]
         radii = (rng.uniform(6, 10.5), rng.uniform(4.2, 5.8), rng.uniform(5, 9))
-        adc = float(rng.uniform(620, 880))
-        level = _draw_lesion(canvas, center, radii, adc, body)
+        # Without benign ones no number is drawn: a seed's patient stays who it is.
+        look = _BENIGN if benign and rng.random() < benign else _MALIGNANT
+        adc = float(rng.uniform(*look.adc))
+        level = _draw_lesion(canvas, center, radii, adc, look, body)
         free &= canvas.ellipsoid(center, [r + 13 for r in radii], margin=0) < 0
         lesions.append(
             {
+                "class": look.name,
                 "zone": "peripheral" if peripheral else "transition",
                 "adc": adc,
                 "volume_ml": float((level > 0).sum() * np.prod(canvas.spacing) / 1000),
@@ -193,14 +222,14 @@ def _draw_lesions(canvas: Canvas, gland: Gland, body: np.ndarray, zone: np.ndarr
     return lesions
 
 
-def _draw_lesion(canvas: Canvas, center, radii, adc: float, body: np.ndarray) -> np.ndarray:
+def _draw_lesion(canvas: Canvas, center, radii, adc: float, look: Look, body) -> np.ndarray:
     """Paint a lens that lies along the capsule, dark on T2w and ADC; return its level."""
     angle = np.degrees(np.arctan2(center[0], -center[1]))
     level = canvas.ellipsoid(center, radii, turn=(0, 0, angle)) + 0.5 * canvas.noise(6.0)
     level = intersect(level, body - 0.8)
-    t2 = canvas.rng.uniform(66, 80) * (1 + 0.05 * canvas.texture(3.0))
+    t2 = canvas.rng.uniform(*look.t2) * (1 + look.texture * canvas.texture(3.0))
     tissue = GLANDULAR.but(t2=t2, adc=adc * (1 + 0.05 * canvas.texture(4.0)))
-    canvas.paint(level, tissue, LESION, edge=3.0)
+    canvas.paint(level, tissue, LESION, edge=look.edge)
     return level
 
 
