@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     devices.add_arguments(commands)
     gpu_runtime.add_arguments(commands)
     info = commands.add_parser("info", help="describe a model package")
-    info.add_argument("model", help="model package (folder)")
+    info.add_argument("model", help="model package: a folder, a zip, or an id")
     info.set_defaults(run=_info)
     return parser
 
@@ -182,9 +182,10 @@ def _scene(arguments: argparse.Namespace) -> None:
     from MIMSegment.Logic.inputs import read_inputs
     from MIMSegment.Logic.package import load_package
     from MIMSegment.Logic.scene_summary import write_scene
+    from MIMSegment.Logic.store import PackageStore
     from MIMSegment.Logic.volume import read_volume
 
-    package = load_package(arguments.model)
+    package = load_package(PackageStore().find(arguments.model))
     volume, _ = read_inputs(arguments.inputs, package.spec)
     written = write_scene(
         volume,
@@ -209,8 +210,9 @@ def _print_volumes(volumes: dict[int, float], package) -> None:
 
 def _info(arguments: argparse.Namespace) -> None:
     from MIMSegment.Logic.package import load_package
+    from MIMSegment.Logic.store import PackageStore
 
-    package = load_package(arguments.model)
+    package = load_package(PackageStore().find(arguments.model))
     print(f"{package.title} ({package.id} {package.version})")
     print(package.metadata.get("description", ""))
     for item in package.spec.inputs:

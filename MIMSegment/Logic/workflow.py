@@ -82,7 +82,7 @@ class Workflow:
         self._volume: Volume | None = None  # the checked inputs as channels
         self._findings: tuple[Finding, ...] = ()
         self._job: Job | None = None
-        self._result: OpenResult | None = None
+        self.result: OpenResult | None = None
         self._waiting: tuple[Future, str, Callable[[Any], None]] | None = None
         self._error: Problem | None = None
         self._message = ""
@@ -234,6 +234,8 @@ class Workflow:
         if card.needs_acknowledgment or card.path is None:
             return
         self._package = require_installed(card)
+        names = {label.value: label.name for label in self._package.labels}
+        self._card = replace(card, structures=names)
         if self.settings.package != card.key:
             self._set(package=card.key, structures=())
         self._step = Step.CHECK
@@ -312,7 +314,7 @@ class Workflow:
     def _begin_review(self, result: OpenResult) -> None:
         if self.review is not None:
             self.review.close()
-        self._result, self._findings = result, result.findings
+        self.result, self._findings = result, result.findings
         store = result.store
         self.log = AuditLog(result.provenance, None, [store.log], self._reviewer, store.logged())
         self.review = Review(
@@ -324,14 +326,14 @@ class Workflow:
     def _undo_result(self) -> None:
         self.review.close()
         self._gateway.undo_result()
-        self.review = self.log = self._result = None
+        self.review = self.log = self.result = None
         self._step = Step.CHECK
         self._message = "The result was taken back."
 
     def _export(self, kind: Export, path: Path, options: dict) -> None:
         self.review.finish_edit()
-        case = partial(reviewed_case, self._result, self.review.state, self._gateway, options)
-        written = write_export(kind, path, case, self._gateway, self._result.store, self.log)
+        case = partial(reviewed_case, self.result, self.review.state, self._gateway, options)
+        written = write_export(kind, path, case, self._gateway, self.result.store, self.log)
         self._step = Step.EXPORT
         self._message = f"Wrote {written}."
 

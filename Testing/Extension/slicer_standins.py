@@ -1,0 +1,190 @@
+"""Stand-ins for what only a full Slicer has, so that the panel can be built and clicked here.
+
+The scene is real MRML from slicer-core, the Qt widgets are real Qt through PySide6; ctk and qMRML
+widgets, Slicer's application and its Python modules are the small things below. They show that the
+panel's wiring and flow work, and nothing about a real Slicer.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import types
+from pathlib import Path
+
+import slicer
+from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
+from PySide6.QtCore import Signal
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULE_FILE = ROOT / "MIMSegment" / "MIMSegment.py"
+
+
+class qMRMLWidget(QtWidgets.QWidget):
+    def setMRMLScene(self, scene):
+        self.scene = scene
+
+
+class ctkCollapsibleButton(QtWidgets.QGroupBox):
+    """Shows its title and hides its content; the text comes from the .ui file."""
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._collapsed = False
+
+    def setCollapsed(self, collapsed):
+        self._collapsed = collapsed
+        for child in self.findChildren(QtWidgets.QWidget, options=QtCore.Qt.FindDirectChildrenOnly):
+            child.setHidden(collapsed or child.property("hiddenByPanel") is True)
+
+    text = QtCore.Property(str, lambda self: self.title(), lambda self, text: self.setTitle(text))
+    collapsed = QtCore.Property(
+        bool, lambda self: self._collapsed, lambda self, value: self.setCollapsed(value)
+    )
+
+
+class ctkSearchBox(QtWidgets.QLineEdit):
+    pass
+
+
+class qMRMLNodeComboBox(QtWidgets.QComboBox):
+    currentNodeIDChanged = Signal(str)
+
+
+class qMRMLSegmentationShow3DButton(QtWidgets.QPushButton):
+    def setSegmentationNode(self, node):
+        self.node = node
+
+
+class qMRMLSegmentEditorWidget(QtWidgets.QWidget):
+    """Remembers what it was told to edit."""
+
+    def setMRMLScene(self, scene):
+        self.scene = scene
+
+    def setMRMLSegmentEditorNode(self, node):
+        self.editor_node = node
+
+    def setSegmentationNode(self, node):
+        self.segmentation_node = node
+
+    def setSourceVolumeNode(self, node):
+        self.volume_node = node
+
+    def setCurrentSegmentID(self, segment_id):
+        self.segment_id = segment_id
+
+
+CUSTOM_WIDGETS = (
+    qMRMLWidget,
+    ctkCollapsibleButton,
+    ctkSearchBox,
+    qMRMLNodeComboBox,
+    qMRMLSegmentationShow3DButton,
+)
+
+
+class _ScriptedLoadableModule:
+    def __init__(self, parent):
+        self.parent = parent
+
+
+class _ScriptedLoadableModuleWidget:
+    def __init__(self, parent=None):
+        self.parent = QtWidgets.QWidget()
+        self.layout = QtWidgets.QVBoxLayout(self.parent)
+        self.reloaded = False
+
+    def setup(self):
+        pass
+
+    def onReload(self):
+        self.reloaded = True
+
+    def resourcePath(self, name):
+        return str(MODULE_FILE.parent / "Resources" / name)
+
+
+class _FlatQt(types.ModuleType):
+    """All of Qt in one module, as PythonQt offers it."""
+
+    def __getattr__(self, name):
+        for module in (QtCore, QtGui, QtWidgets):
+            if hasattr(module, name):
+                return getattr(module, name)
+        raise AttributeError(name)
+
+
+def load_ui(path):
+    loader = QtUiTools.QUiLoader()
+    for widget in CUSTOM_WIDGETS:
+        loader.registerCustomWidget(widget)
+    return loader.load(path)
+
+
+def child_widgets(widget):
+    children = widget.findChildren(QtWidgets.QWidget)
+    return types.SimpleNamespace(**{c.objectName(): c for c in children if c.objectName()})
+
+
+def install(monkeypatch, scene, reviewer: str = "") -> types.SimpleNamespace:
+    """Make the stand-ins importable; returns what the panel asked of Slicer's application."""
+    asked = types.SimpleNamespace(requirements=[], volumes=[])
+    flat = _FlatQt("qt")
+    base = types.ModuleType("slicer.ScriptedLoadableModule")
+    base.ScriptedLoadableModule = _ScriptedLoadableModule
+    base.ScriptedLoadableModuleWidget = _ScriptedLoadableModuleWidget
+    base.ScriptedLoadableModuleTest = object
+    i18n = types.ModuleType("slicer.i18n")
+    i18n.tr = lambda text: text
+    i18n.translate = lambda context, text: text
+    for name, module in (
+        ("qt", flat),
+        ("slicer.ScriptedLoadableModule", base),
+        ("slicer.i18n", i18n),
+    ):
+        monkeypatch.setitem(sys.modules, name, module)
+    person = types.SimpleNamespace(GetName=lambda: reviewer)
+    logic = types.SimpleNamespace(GetUserInformation=lambda: person)
+    app = types.SimpleNamespace(
+        applicationLogic=lambda: logic, connect=lambda signal, slot: None, processEvents=lambda: 0
+    )
+    packaging = types.SimpleNamespace(
+        load_requirements=lambda path: Path(path).read_text().split("\n"),
+        pip_ensure=lambda requirements, requester="": asked.requirements.append(requirements),
+    )
+    database = types.SimpleNamespace(fileForInstance=lambda uid: None)
+    for name, value in {
+        "app": app,
+        "packaging": packaging,
+        "dicomDatabase": database,
+        "mrmlScene": scene,
+        "qMRMLSegmentEditorWidget": qMRMLSegmentEditorWidget,
+    }.items():
+        monkeypatch.setattr(slicer, name, value, raising=False)
+
+    def load_volume(path, properties):
+        from MIMSegment.Logic.scene import add_volume
+        from MIMSegment.Logic.volume import read_volume
+
+        asked.volumes.append(path)
+        return add_volume(scene, read_volume(path), properties["name"])
+
+    for name, value in {
+        "loadUI": load_ui,
+        "childWidgetVariables": child_widgets,
+        "loadVolume": load_volume,
+    }.items():
+        monkeypatch.setattr(slicer.util, name, value, raising=False)
+    return asked
+
+
+def load_module(monkeypatch):
+    """Load MIMSegment.py in the order in which Slicer's factory does."""
+    for name in [n for n in sys.modules if n == "MIMSegment"]:
+        monkeypatch.delitem(sys.modules, name)
+    spec = importlib.util.spec_from_file_location("MIMSegment", MODULE_FILE)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "MIMSegment", module)
+    spec.loader.exec_module(module)
+    return module

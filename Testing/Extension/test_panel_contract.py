@@ -1,0 +1,176 @@
+"""Widget contract tests: the panel with real Qt and real MRML, and stand-ins for the rest."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+pytest.importorskip("PySide6", reason="needs PySide6 (the extra tests)")
+pytest.importorskip("slicer", reason="needs slicer-core (the extra web)")
+sys.path.insert(0, str(Path(__file__).parent))
+
+import slicer_standins
+from PySide6 import QtWidgets
+
+from MIMSegment.Logic.scene import new_scene
+
+
+@pytest.fixture(scope="module")
+def application():
+    return QtWidgets.QApplication.instance() or QtWidgets.QApplication([])
+
+
+@pytest.fixture
+def panel(application, monkeypatch, tmp_path):
+    monkeypatch.setenv("MIMSEGMENT_HOME", str(tmp_path / "home"))
+    asked = slicer_standins.install(monkeypatch, new_scene())
+    module = slicer_standins.load_module(monkeypatch)
+    widget = module.MIMSegmentWidget()
+    widget.setup()
+    widget.timer.stop()  # the tests poll
+    widget.asked = asked
+    yield widget
+    widget.cleanup()
+
+
+def choose(panel, words):
+    panel.ui.searchBox.setText(words)
+    panel.ui.cardList.setCurrentRow(0)
+
+
+def segment_sample(panel):
+    choose(panel, "prostate")
+    panel.ui.sampleButton.click()
+    panel.ui.runButton.click()
+    deadline = time.monotonic() + 120
+    while panel.workflow.state.review is None and time.monotonic() < deadline:
+        panel.onTimer()
+        assert not panel.ui.errorLabel.text(), panel.ui.errorLabel.text()
+        time.sleep(0.02)
+
+
+def names(panel):
+    table = panel.ui.reviewTable
+    return [table.item(row, 1).text() for row in range(table.rowCount())]
+
+
+def verdict(panel, row):
+    return panel.ui.reviewTable.item(row, 4).text()
+
+
+def test_before_a_choice_the_segment_button_says_what_to_do(panel):
+    assert not panel.ui.runButton.isEnabled()
+    assert "Choose what to segment" in panel.ui.runButton.toolTip()
+    assert "Not a medical device" in panel.ui.noticeLabel.text()
+    assert panel.ui.cardList.count() == len(panel.workflow.offers.search())
+
+
+def test_search_and_filters_narrow_the_list(panel):
+    everything = panel.ui.cardList.count()
+    panel.ui.searchBox.setText("no such organ")
+    assert panel.ui.cardList.count() == 0
+    panel.ui.searchBox.setText("")
+    assert panel.ui.cardList.count() == everything
+    panel.ui.regionFilter.setCurrentText("prostate")
+    assert panel.ui.cardList.count() == 1
+
+
+def test_a_choice_shows_license_and_training_data_and_asks_for_inputs(panel):
+    choose(panel, "prostate")
+    assert "Apache-2.0" in panel.ui.cardDetails.text()
+    assert "phantom" in panel.ui.cardDetails.text()
+    assert list(panel.inputBoxes) == ["T2w", "ADC", "DWI"]
+    assert not panel.ui.runButton.isEnabled()
+    assert "no image" in panel.ui.runButton.toolTip()
+
+
+def test_the_sample_fills_the_inputs_with_reasons(panel):
+    choose(panel, "prostate")
+    panel.ui.sampleButton.click()
+    for name, (box, reason) in panel.inputBoxes.items():
+        assert name in box.currentText()
+        assert reason.text()
+    assert panel.ui.runButton.isEnabled()
+
+
+def test_segment_review_and_edit(panel):
+    segment_sample(panel)
+    assert panel.asked.requirements, "the runtime is asked for before the first run"
+    assert sorted(names(panel))[-2:] == ["peripheral zone", "transition zone"]
+    panel.ui.reviewTable.selectRow(0)
+    panel.ui.acceptButton.click()
+    assert "accepted" in verdict(panel, 0)
+    assert not panel.ui.editButton.isEnabled() and panel.ui.editButton.toolTip()
+    panel.ui.undoButton.click()
+    assert "open" in verdict(panel, 0)
+    panel.ui.reviewTable.selectRow(1)
+    panel.ui.editButton.click()
+    assert "editing" in verdict(panel, 1)
+    assert panel.editor.segment_id == panel.selected
+    assert panel.editor.segmentation_node is panel.workflow.result.store.node
+    panel.ui.finishEditButton.click()
+    assert "open" in verdict(panel, 1), "nothing was painted"
+    panel.ui.rejectButton.click()
+    assert "rejected" in verdict(panel, 1)
+
+
+def test_the_next_doubtful_place_selects_its_structure(panel):
+    segment_sample(panel)
+    assert panel.ui.nextPlaceButton.isEnabled()
+    panel.ui.nextPlaceButton.click()
+    assert panel.ui.placeLabel.text().startswith("Place 1 of")
+
+
+def test_cancel_leaves_everything_ready_for_another_run(panel):
+    choose(panel, "prostate")
+    panel.ui.sampleButton.click()
+    panel.ui.runButton.click()
+    assert panel.ui.cancelButton.isEnabled()
+    panel.ui.cancelButton.click()
+    deadline = time.monotonic() + 20
+    while panel.workflow.state.progress is not None and time.monotonic() < deadline:
+        panel.onTimer()
+        time.sleep(0.02)
+    assert "cancelled" in panel.ui.statusLabel.text()
+    assert panel.ui.runButton.isEnabled()
+
+
+def test_a_comment_is_kept_with_the_structure(panel):
+    segment_sample(panel)
+    panel.ui.reviewTable.selectRow(0)
+    panel.ui.commentEdit.textEdited.emit("apex is cut off")
+    panel.ui.commentEdit.editingFinished.emit()
+    assert "apex is cut off" in panel.ui.reviewTable.item(0, 5).text()
+
+
+def test_an_exception_becomes_a_sentence(panel):
+    def fail():
+        raise RuntimeError("the disk is on fire")
+
+    panel.do(fail)
+    assert panel.ui.errorLabel.text() == "This did not work: the disk is on fire"
+
+
+def test_a_closed_scene_leaves_nothing_behind(panel):
+    import slicer
+
+    segment_sample(panel)
+    slicer.mrmlScene.Clear(0)
+    slicer.mrmlScene.InvokeEvent(slicer.mrmlScene.StartCloseEvent)
+    slicer.mrmlScene.InvokeEvent(slicer.mrmlScene.EndCloseEvent)
+    panel.timer.stop()
+    assert panel.workflow.state.review is None
+    assert panel.ui.reviewTable.rowCount() == 0
+
+
+def test_reload_drops_everything_that_was_imported(panel):
+    assert any(name.startswith("MIMSegment.") for name in sys.modules)
+    before = {n: m for n, m in sys.modules.items() if n.startswith("MIMSegment.")}
+    panel.onReload()
+    assert panel.reloaded
+    assert not any(name.startswith("MIMSegment.") for name in sys.modules)
+    sys.modules.update(before)
+    panel.begin()
