@@ -83,25 +83,25 @@ def find_dataset(
     MedMNIST archive (.npz). ``inputs`` are the suffixes of a BIDS tree that make up the channels.
     Raises InputError when there is nothing, or nothing usable.
     """
-    from mim import case_folders, case_tables
+    from mim import dataset_folders, dataset_tables
 
     source = Path(source)
     if source.suffix.lower() == ".csv" and source.is_file():
-        return case_tables.from_table(source)
+        return dataset_tables.from_table(source)
     if source.suffix.lower() == ".npz" and source.is_file():
-        return case_tables.from_medmnist(source)
+        return dataset_tables.from_medmnist(source)
     if not source.is_dir():
         raise InputError(f"{source} is not a folder, nor a .csv or .npz file.")
     if (source / "dataset.json").is_file():
-        return case_folders.from_description(source)
-    table = case_tables.find_table(source)
+        return dataset_folders.from_description(source)
+    table = dataset_tables.find_table(source)
     if table is not None:
-        return case_tables.from_table(table)
-    if case_folders.is_bids(source):
-        return case_folders.from_bids(source, tuple(inputs))
-    if classes_from_folders or case_folders.has_class_folders(source):
-        return case_folders.from_class_folders(source)
-    return case_folders.from_any_folder(source)
+        return dataset_tables.from_table(table)
+    if dataset_folders.is_bids(source):
+        return dataset_folders.from_bids(source, tuple(inputs))
+    if classes_from_folders or dataset_folders.has_class_folders(source):
+        return dataset_folders.from_class_folders(source)
+    return dataset_folders.from_any_folder(source)
 
 
 def read_images(paths: Iterable[str | Path]) -> Volume:
