@@ -3,7 +3,7 @@
     python training/pretrain.py training/recipes/pretrain_cpu.toml cache=CACHE run=runs/first
 
 Uses the images of the cache's training subjects only (self pre-training): no label, and nothing of
-the subjects that are held back for testing.
+the subjects that are held back for testing. On several GPUs: torchrun --nproc-per-node 8 before it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from mim.loop import LoopSettings, TrainState, train
 from mim.masking import MaskSettings
 from mim.methods import build_method, method_choice
 from mim.optim import OptimizerSettings
+from mim.parallel import local_device, process_group, rank, shard
 from mim.recipe import RecipeError, describe, load_recipe, section, setting
 from mim.runs import BEST, LAST, open_run, run_metadata
 from MIMSegment.Logic.errors import MIMSegmentError
@@ -57,24 +58,35 @@ class PretrainRecipe:
     loop: LoopSettings = section(LoopSettings)
 
     def __post_init__(self):
-        if len(self.patch) not in (0, 3) or self.validation_crops < 1:
-            raise RecipeError("patch has three sizes or none; validation_crops is at least 1.")
+        if len(self.patch) not in (0, 2, 3) or self.validation_crops < 1:
+            raise RecipeError(
+                "patch has a size for each axis, or none; validation_crops is at least 1."
+            )
 
 
 def pretrain(recipe: PretrainRecipe, resume: bool = False) -> None:
     """Run ``recipe``, or go on with it; raises MIMSegmentError with a sentence for the user."""
+    device = local_device(resolve_device(recipe.device))
+    with process_group(device):
+        _pretrain(recipe, device, resume)
+
+
+def _pretrain(recipe: PretrainRecipe, device: torch.device, resume: bool) -> None:
     begin = time.perf_counter()
     cache = read_cache(recipe.cache)
-    device = resolve_device(recipe.device)
     bf16 = uses_bf16(recipe.precision, device)
-    patch = recipe.patch or tuple(cache.plan["patch"])
+    patch = recipe.patch or cache.patch
+    if len(patch) != len(cache.patch):
+        raise RecipeError(f"patch={patch}, but {recipe.cache} needs {len(cache.patch)} sizes.")
     spacing = cache.plan["preprocessing"]["spacing"]
 
     seed_everything(recipe.seed)
     method = build_method(recipe, cache, patch)
     model = method.model.to(device)
+    if recipe.loop.shard:
+        shard(model)
 
-    generators = Generators.seeded(recipe.seed, device)
+    generators = Generators.seeded(recipe.seed, device, rank())
     learn, spared = split_off_validation(cache.train, recipe.validation_subjects, recipe.seed)
     volumes = UnlabeledVolumes(cache, learn, device, recipe.memory_gib)
     watched = UnlabeledVolumes(cache, spared, limit_gib=0)
@@ -92,16 +104,17 @@ def pretrain(recipe: PretrainRecipe, resume: bool = False) -> None:
 
     run = Path(recipe.run)
     metadata = run_metadata(recipe.method.name, recipe, cache, method.network)
-    state = TrainState.fresh(model, recipe.optimizer, generators)
+    state = TrainState.fresh(model, recipe.optimizer, generators, ema=recipe.loop.ema)
     checkpoint = open_run(recipe, metadata, resume)
     if checkpoint:
         state.restore(checkpoint)
-    print(
+    say = print if rank() == 0 else lambda text: None
+    say(
         f"Pre-training on {len(volumes)} images of {len(learn)} subjects, patch {patch}, {method}, "
         f"{'bfloat16' if bf16 else 'float32'} on {device}, "
         f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters."
     )
-    train(
+    speed = train(
         state,
         draw,
         compute_loss,
@@ -112,9 +125,11 @@ def pretrain(recipe: PretrainRecipe, resume: bool = False) -> None:
         validate=validate,
         metadata=metadata,
     )
-    watch.save_picture(model.eval(), run / "reconstruction.png", spacing)
-    print(
-        f"Pre-trained to step {state.step} in {time.perf_counter() - begin:.0f} s. In {run}:\n"
+    with state.averaged():
+        watch.save_picture(model.eval(), run / "reconstruction.png", spacing)
+    say(
+        f"Pre-trained to step {state.step} in {time.perf_counter() - begin:.0f} s: "
+        f"{speed.summary()}. In {run}:\n"
         f"  {LAST}             weights and state, for finetune.py and --resume\n"
         f"  {BEST}             the same of the step with the lowest validation loss\n"
         f"  log.jsonl           loss of every step, validation loss\n"

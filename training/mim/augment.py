@@ -47,8 +47,11 @@ def augment_spatial(
     """Mirror, rotate and scale; labels, if there are any, follow by nearest neighbor.
 
     ``spacing`` (z, y, x) makes rotations rigid in millimetres. What comes in from outside a crop
-    is padding: `PAD_VALUE`, not valid, label 0.
+    is padding: `PAD_VALUE`, not valid, label 0. Pictures are turned in their plane.
     """
+    if crops.images.ndim == 4:
+        volumes = crops.as_volumes()
+        return augment_spatial(volumes, settings, spacing, generators).as_pictures()
     crops = _flip(crops, settings.flip, generators.host)
     count = len(crops.images)
     chosen = torch.rand(count, generator=generators.host) < settings.affine

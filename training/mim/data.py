@@ -13,7 +13,7 @@ A cache is a folder written by ``prepare.py``::
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self
@@ -45,6 +45,11 @@ class Cache:
     @property
     def channels(self) -> int:
         return int(self.cases[0]["shape"][0])
+
+    @property
+    def patch(self) -> tuple[int, ...]:
+        """The planned crop in voxels (z, y, x); of pictures (y, x)."""
+        return tuple(self.plan["patch"])[-self.plan.get("dims", 3) :]
 
     def cases_of(self, subjects: Iterable[str]) -> list[dict]:
         """The cases of ``subjects`` in the cache's order; raises InputError where there is none."""
@@ -137,7 +142,8 @@ class LabeledVolumes:
 @dataclass(frozen=True)
 class Crops:
     """A batch: ``images`` float32 (b, c, z, y, x); ``valid`` bool (b, 1, z, y, x) is true inside
-    the scan, false where the crop was padded with `PAD_VALUE`; ``cases`` names each sample."""
+    the scan, false where the crop was padded with `PAD_VALUE`; ``cases`` names each sample.
+    Pictures have no z."""
 
     images: Tensor
     valid: Tensor
@@ -145,9 +151,19 @@ class Crops:
 
     def to(self, device: torch.device | str) -> Self:
         """The same batch on ``device``."""
-        values = vars(self).items()
-        moved = {k: v.to(device, non_blocking=True) for k, v in values if isinstance(v, Tensor)}
-        return replace(self, **moved)
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def as_pictures(self) -> Self:
+        """A batch of single slices (b, c, 1, y, x) as one of pictures (b, c, y, x)."""
+        return self._each(lambda tensor: tensor.squeeze(2))
+
+    def as_volumes(self) -> Self:
+        """Undo `as_pictures`."""
+        return self._each(lambda tensor: tensor.unsqueeze(2))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        changed = {k: change(v) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **changed)
 
 
 @dataclass(frozen=True)
@@ -162,8 +178,11 @@ def draw_crops(
 ) -> Crops:
     """Crops of ``patch`` (z, y, x) voxels at uniformly random places of uniformly random cases.
 
-    A volume smaller than the patch lies at a random place in it. ``generator`` is on the CPU.
+    A volume smaller than the patch lies at a random place in it. A ``patch`` (y, x) gives pictures.
+    ``generator`` is on the CPU.
     """
+    if len(patch) == 2:
+        return draw_crops(volumes, (1, *patch), batch, generator).as_pictures()
     chosen = torch.randint(len(volumes), (batch,), generator=generator).tolist()
     images = [volumes.images[i] for i in chosen]
     starts = _random_starts([image.shape[1:] for image in images], patch, generator)

@@ -49,7 +49,9 @@ class Generators:
     device: torch.Generator
 
     @staticmethod
-    def seeded(seed: int, device: torch.device | str = "cpu") -> Generators:
+    def seeded(seed: int, device: torch.device | str = "cpu", process: int = 0) -> Generators:
+        """Each ``process`` of a run draws its own numbers."""
+        seed += 1_000_003 * process
         return Generators(
             torch.Generator().manual_seed(seed), torch.Generator(device).manual_seed(seed + 1)
         )

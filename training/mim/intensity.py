@@ -53,6 +53,9 @@ def augment_intensity(
 
     ``spacing`` (z, y, x) tells across which slices nothing is blurred: those that are thick.
     """
+    if crops.images.ndim == 4:
+        volumes = crops.as_volumes()
+        return augment_intensity(volumes, settings, spacing, generators).as_pictures()
     images, host, device = crops.images, generators.host, generators.device
     shape = (len(images), images.shape[1])
     s = settings

@@ -47,7 +47,7 @@ class MaskedAutoencoderUNet(nn.Module):
         self.network = network
         self.settings = settings
         if settings.fill == "token":
-            self.mask_token = nn.Parameter(torch.zeros(1, in_channels, 1, 1, 1))
+            self.mask_token = nn.Parameter(torch.zeros(1, in_channels, *[1] * len(network.divisor)))
 
     def forward(self, images: Tensor, mask: Tensor, valid: Tensor | None = None) -> Reconstruction:
         """Restore ``images`` (b, c, z, y, x) from what ``mask`` (b, 1, z, y, x) leaves visible.

@@ -34,9 +34,9 @@ class MaskSettings:
     def __post_init__(self):
         if not 0 < self.ratio[0] <= self.ratio[1] < 1:
             raise RecipeError(f"mask.ratio must rise and lie between 0 and 1, not {self.ratio}.")
-        if self.block and (len(self.block) != 3 or min(self.block) < 1):
+        if self.block and (len(self.block) not in (2, 3) or min(self.block) < 1):
             raise RecipeError(
-                f"mask.block must be empty or three sizes of at least 1: {self.block}."
+                f"mask.block must be empty or a size of at least 1 for each axis: {self.block}."
             )
 
 

@@ -78,11 +78,12 @@ def fixed_crops(
 def draw_rows(
     columns: Mapping[str, Tensor], cases: Sequence[str], spacing: Sequence[float], path: Path
 ) -> None:
-    """Write images (n, c, z, y, x) side by side as a PNG, one row for each sample.
+    """Write images (n, c, [z,] y, x) side by side as a PNG, one row for each sample.
 
     The middle slice across the axis with the largest ``spacing`` (z, y, x), first channel, each row
     in the gray levels of its first image.
     """
+    columns = {t: c.unsqueeze(2) if c.ndim == 4 else c for t, c in columns.items()}
     across = max(range(3), key=lambda axis: spacing[axis])
     in_plane = [mm for axis, mm in enumerate(spacing) if axis != across]
     slices = {
