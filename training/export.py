@@ -77,6 +77,12 @@ def main(argv: list[str] | None = None) -> int:
         action="store_true",
         help="round the weights to float16 and store them so: half the size, computed in float32",
     )
+    parser.add_argument(
+        "--reconstruction",
+        metavar="CHECKPOINT",
+        help="of pretrain.py: its network goes into the package, to say whether a scan looks like "
+        "those that the model knows",
+    )
     arguments = vars(parser.parse_intermixed_args(argv))
     source, package = arguments.pop("source"), arguments.pop("package")
     to_nnssl = arguments.pop("to_nnssl")

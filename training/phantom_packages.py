@@ -96,6 +96,7 @@ def make_package(task: str, work: Path) -> None:
     package = BUNDLED_CATALOG.parent / f"phantom-{task}"
     options = ["--phantom", "--half-weights", "--version", VERSION, "--license", LICENSE]
     options += ["--title", CARDS[task].title, "--authors", "The MIM Segment contributors"]
+    options += ["--reconstruction", pre / "last.pt"]
     _run("export.py", fine / "last.pt", package, *options)
 
 

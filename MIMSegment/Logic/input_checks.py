@@ -18,7 +18,7 @@ _COARSE, _VERY_COARSE = 1.5, 3.0  # times the coarsest voxel of the training ima
 _FINE = 1 / 3  # of the finest one
 _CUT, _BADLY_CUT = 0.7, 0.35  # of the smallest extent of the training images
 _WIDE = 1.5  # times the largest one
-_COVERED = 0.98  # of the first input by every other one
+_COVERED, _HALF_COVERED = 0.95, 0.75  # of the first input by every other one
 _FEW_SLICES = 6
 
 
@@ -147,7 +147,7 @@ def _coverage(images: Sequence[Volume], package: ModelPackage) -> list[Finding]:
             found.append(
                 Finding(
                     "input-covers-part",
-                    Severity.WARNING,
+                    Severity.WARNING if covered < _HALF_COVERED else Severity.NOTE,
                     f"{item.name} covers only {100 * covered:.0f} % of {first.name}; where it is "
                     "missing, the model sees its darkest value.",
                 )

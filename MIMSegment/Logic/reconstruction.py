@@ -22,7 +22,9 @@ from MIMSegment.Logic.windows import window_starts
 
 CROPS = 8
 _SEED = 20220411
-_FAR = 2.0  # times the distance from the median to the 95 % quantile
+# The quantiles come from few scans: a new one may lie beyond them by this much of their distance.
+_SLACK, _FAR = 0.5, 2.0
+_LEAST_SPREAD = 0.02
 
 Restore = Callable[[np.ndarray], np.ndarray]
 """(1, c + 1, z, y, x) float32, the last channel 1 where visible, to (1, c, z, y, x)."""
@@ -78,16 +80,17 @@ def hidden_blocks(
 
 def judge(error: ReconstructionError, known: ReconstructionRange, inputs: Sequence[str]) -> Finding:
     """The finding for a scan with this error; ``inputs`` names its channels."""
-    low, median, high = known.errors
+    low, _, high = known.errors
     numbers = (
         f"of what was hidden from the model's reconstruction network {_percent(error.total)} could "
         f"not be restored, {_percent(low)} to {_percent(high)} for {known.images} scans of the "
         "kind that it learned from"
     )
-    if error.total <= high:
+    spread = max(high - low, _LEAST_SPREAD)
+    if error.total <= high + _SLACK * spread:
         message = f"The scan looks like those that the model knows: {numbers}."
         return Finding("reconstruction", Severity.NOTE, message)
-    far = error.total > median + _FAR * max(high - median, 0.02)
+    far = error.total > high + _FAR * spread
     unlike = "does not look" if far else "looks little"
     worst = _worst(error, known, inputs)
     return Finding(
@@ -109,7 +112,7 @@ def _worst(error: ReconstructionError, known: ReconstructionRange, inputs: Seque
     if len(inputs) < 2 or len(known.input_errors) != len(inputs):
         return ""
     excess = [
-        (value - median) / max(high - median, 0.02)
+        (value - median) / max(high - median, _LEAST_SPREAD)
         for value, (_, median, high) in zip(error.inputs, known.input_errors, strict=True)
     ]
     worst = int(np.argmax(excess))

@@ -9,12 +9,11 @@ from MIMSegment.Logic.expectations import StructureRange
 from MIMSegment.Logic.finding import Finding, Severity
 from MIMSegment.Logic.labels import Label
 from MIMSegment.Logic.package import ModelPackage
-from MIMSegment.Logic.structures import Structure
+from MIMSegment.Logic.structures import LEAST_SECTION, Structure
 
 _SLACK, _FAR = 1.25, 3.0  # factors beyond the training volumes: worth a look; no such structure
 _USUAL = 0.9  # share of training images in which a structure is missed when it is not found
 _RARELY_CUT = 0.5  # share of training images that cut a structure, below which a cut is told
-_LEAST_SECTION = 20.0  # mm²; a structure may touch the border without being cut
 _LOOSE = 0.05  # share of the volume in further pieces from which it is worth a look
 _WRONG_SIDE = 0.1  # share of the volume
 
@@ -136,7 +135,7 @@ def _pieces(label: Label, structure: Structure, known: StructureRange | None) ->
 def _cut(label: Label, structure: Structure, known: StructureRange | None) -> list[Finding]:
     if known is not None and known.at_border >= _RARELY_CUT:
         return []
-    sections = [s for s in structure.cut if s.area_mm2 >= _LEAST_SECTION]
+    sections = [s for s in structure.cut if s.area_mm2 >= LEAST_SECTION]
     if not sections:
         return []
     largest = max(sections, key=lambda section: section.area_mm2)

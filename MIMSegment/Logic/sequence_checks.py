@@ -151,7 +151,8 @@ def _out_of_range(index: int, package: ModelPackage, values) -> Finding | None:
     )
     for what, value, (low, high), shown in checks:
         if not low - slack <= value <= high + slack:
-            unit = "Hounsfield units" if package.spec.inputs[index].modality == "CT" else "units"
+            is_ct = package.spec.inputs[index].modality == "CT"
+            unit = "Hounsfield units" if is_ct else "the same units"
             return Finding(
                 "gray-values-outside-range",
                 Severity.WARNING,

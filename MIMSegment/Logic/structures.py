@@ -10,6 +10,7 @@ import numpy as np
 from MIMSegment.Logic.volume import Geometry
 
 LEAST_SHARE = 0.01  # of the structure; smaller pieces are specks
+LEAST_SECTION = 20.0  # mm² at a face of the image; less touches it and is not cut by it
 _SAMPLES = 20_000  # voxels of a piece that its middle is sought among
 _DIRECTIONS = {
     "L": "left", "R": "right", "P": "posterior", "A": "anterior", "S": "superior", "I": "inferior",

@@ -138,6 +138,7 @@ def test_an_input_that_covers_a_part_of_the_first_one_is_told():
     part = Geometry.from_parts((12, 40, 40), (2.0, 1.0, 1.0))
     images = [image(), image(-image(geometry=part).array[0], part)]
     finding = only(check_inputs(images, package(("T2w", "ADC"))))
+    assert finding.severity is Severity.WARNING
     assert "ADC covers only 60 % of T2w" in finding.message
 
 

@@ -71,7 +71,7 @@ def test_an_image_smaller_than_a_crop_is_scored_inside_itself_only():
 
 @pytest.mark.parametrize(
     ("total", "severity"),
-    [(0.05, Severity.NOTE), (0.3, Severity.NOTE), (0.35, Severity.WARNING), (0.9, Severity.ALERT)],
+    [(0.05, Severity.NOTE), (0.35, Severity.NOTE), (0.5, Severity.WARNING), (0.9, Severity.ALERT)],
 )
 def test_the_finding_has_the_numbers_of_the_scan_and_of_the_training(total, severity):
     finding = judge(ReconstructionError(total, (total,)), KNOWN, ["CT"])

@@ -21,6 +21,7 @@ from mim.inspection import inspect_cases, read_labels
 from mim.pictures import fit
 from mim.planning import intensity_summary
 from mim.plans import make_plan, plan_preprocessing
+from mim.plausibility_ranges import expectations_of
 from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.files import replacing
 from MIMSegment.Logic.labels import Label, default_color, labels_from_csv, labels_to_csv
@@ -159,7 +160,8 @@ def _strata(cases: Sequence[Case]) -> list[list[str]]:
 
 
 def make_fingerprint(prints: list[dict]) -> dict:
-    """Spacings, shapes, intensities and class sizes of the training subjects' volumes."""
+    """Spacings, shapes, intensities, class sizes and the ranges for plausibility checks, of the
+    training subjects' volumes."""
     channels = len(prints[0]["samples"])
     samples = [np.concatenate([p["samples"][c] for p in prints]) for c in range(channels)]
     classes: dict[str, int] = {}
@@ -172,6 +174,7 @@ def make_fingerprint(prints: list[dict]) -> dict:
         "shapes": [p["shape"] for p in prints],
         "intensities": [intensity_summary(s) for s in samples],
         "class_voxels": dict(sorted(classes.items(), key=lambda item: int(item[0]))),
+        "plausibility": expectations_of([p["measures"] for p in prints]).to_dict(),
     }
 
 

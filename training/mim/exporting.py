@@ -9,7 +9,7 @@ import logging
 import re
 import tempfile
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -18,9 +18,13 @@ import torch
 
 from mim import architectures
 from mim.checkpoint import CheckpointError, load_checkpoint, trained_weights
+from mim.data import read_cache
 from mim.evaluation import model_spec
 from mim.onnx_export import Agreement, export_onnx, verify_onnx
 from mim.onnx_half import round_to_half, store_half
+from mim.plausibility_ranges import for_inputs, known_expectations
+from mim.reconstruction_export import export_reconstruction
+from MIMSegment.Logic.expectations import Expectations
 from MIMSegment.Logic.labels import Label, default_color, labels_from_csv
 from MIMSegment.Logic.package import METADATA, ModelPackage, write_package
 from MIMSegment.Logic.spec import ModelSpec
@@ -42,6 +46,7 @@ class ExportOptions:
     labels: str | None = None
     phantom: bool = False
     half_weights: bool = False
+    reconstruction: str | None = None
 
 
 def export_checkpoint(checkpoint: str | Path, folder: str | Path, options: ExportOptions) -> str:
@@ -62,12 +67,14 @@ def export_checkpoint(checkpoint: str | Path, folder: str | Path, options: Expor
     spec = _spec_with_provenance(plan, metadata)
     with tempfile.TemporaryDirectory() as scratch:
         model = Path(scratch) / "model.onnx"
+        files = {spec.models[0]: model}
         if options.half_weights:
             round_to_half(network)
         export_onnx(network, len(spec.inputs), spec.patch, network.divisor, model)
         if options.half_weights:
             store_half(model)
         agreement = verify_onnx(network, model, _test_tiles(spec))
+        expectations = _expectations(metadata, options, Path(scratch), files)
         title = options.title or plan["name"]
         package = write_package(
             folder,
@@ -75,11 +82,12 @@ def export_checkpoint(checkpoint: str | Path, folder: str | Path, options: Expor
             title,
             spec,
             _labels(checkpoint, plan, metadata, options),
-            {spec.models[0]: model},
+            files,
             model_card(title, spec, plan, results, options),
             f"{options.license}\n",
             bundle_metadata(title, spec, plan, results, options),
             options.phantom,
+            expectations,
         )
     verify_metadata(package)
     return _summary(package, agreement)
@@ -198,6 +206,28 @@ def _spec_with_provenance(plan: dict, metadata: dict) -> ModelSpec:
     return ModelSpec.from_dict(json.loads(json.dumps(spec)), "the checkpoint's plan")
 
 
+def _expectations(
+    metadata: dict, options: ExportOptions, scratch: Path, files: dict
+) -> Expectations | None:
+    """The ranges of the training data; with --reconstruction its network is added to ``files``."""
+    plan, folder = metadata["plan"], metadata["recipe"]["cache"]
+    expectations = known_expectations(metadata["fingerprint"], folder)
+    if expectations is not None:
+        expectations = for_inputs(expectations, plan["inputs"])
+    if options.reconstruction is None:
+        return expectations
+    path = scratch / "reconstruction.onnx"
+    known = export_reconstruction(
+        options.reconstruction,
+        read_cache(folder),
+        plan["preprocessing"],
+        path,
+        options.half_weights,
+    )
+    files[known.model] = path
+    return replace(expectations or Expectations(), reconstruction=known)
+
+
 def _labels(checkpoint: Path, plan: dict, metadata: dict, options: ExportOptions) -> list[Label]:
     """From --labels, else the cache's labels.csv, else the plan's names."""
     path = Path(options.labels or Path(metadata["recipe"]["cache"]) / "labels.csv")
@@ -225,8 +255,24 @@ def _results(checkpoint: Path) -> dict:
 def _summary(package: ModelPackage, agreement: Agreement) -> str:
     size = sum(path.stat().st_size for path in package.model_paths) / 1e6
     return (
+        f"{_checks(package.expectations)}\n"
         f"ONNX against PyTorch: largest difference {agreement.max_difference:.1e}, same label in "
         f"{agreement.label_agreement:.4%} of voxels.\n"
         "MONAI's verify_metadata: no error.\n"
         f"Wrote {package.path} ({package.id} {package.version}, {size:.1f} MB)"
+    )
+
+
+def _checks(expectations: Expectations) -> str:
+    """A line on what the package's plausibility checks know."""
+    if not expectations.images:
+        return "Plausibility: no ranges, as the cache is not there any more or is older than they."
+    line = f"Plausibility: ranges of {expectations.images} training images"
+    known = expectations.reconstruction
+    if known is None:
+        return f"{line}, no reconstruction network."
+    low, median, high = (f"{100 * error:.0f} %" for error in known.errors)
+    return (
+        f"{line}; the reconstruction network misses {median} of what is hidden from it "
+        f"({low} to {high} on {known.images} held-back images)."
     )

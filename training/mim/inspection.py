@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mim.cases import Case, Dataset
+from mim.plausibility_ranges import measure_case
 from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.volume import read_volume
 
@@ -64,7 +65,7 @@ def inspect_case(case: Case, values: frozenset[int], channels: int = 0) -> dict:
         if channel.min() == channel.max():
             where = f"channel {index} of " if len(volume.array) > 1 else ""
             raise InputError(f"{where}{case.image} is constant ({channel.min()} everywhere).")
-    mask, classes = None, {}
+    mask, labels, classes = None, None, {}
     if case.label is not None:
         labels = read_labels(case, volume.geometry, values)
         found, counts = np.unique(labels, return_counts=True)
@@ -79,6 +80,7 @@ def inspect_case(case: Case, values: frozenset[int], channels: int = 0) -> dict:
         "shape": oriented.shape,
         "classes": classes,
         "samples": samples,
+        "measures": measure_case(volume, labels),
     }
 
 
