@@ -31,6 +31,14 @@ def test_a_half_size_file_computes_what_the_rounded_network_computes(network, tm
     assert agreement.label_agreement == 1
 
 
+def test_an_exported_file_says_nothing_about_the_computer_it_was_made_on(network, tmp_path):
+    path = tmp_path / "model.onnx"
+    export_onnx(network, 1, PATCH, network.divisor, path)
+    content = path.read_bytes()
+    assert b'File "' not in content
+    assert b".py" not in content
+
+
 def test_rounding_changes_no_type_and_is_idempotent(network):
     round_to_half(network)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}

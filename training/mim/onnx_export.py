@@ -66,6 +66,20 @@ def export_onnx(
             optimize=True,
             verbose=False,
         )
+    _forget_origin(path)
+
+
+def _forget_origin(path: Path) -> None:
+    """Remove the notes on where each node was made: they hold paths of the user's computer."""
+    import onnx
+
+    model = onnx.load(str(path))
+    for graph in (model.graph, *model.functions):
+        del graph.metadata_props[:]
+        for item in (*graph.node, *graph.value_info):
+            del item.metadata_props[:]
+            item.doc_string = ""
+    onnx.save(model, str(path))
 
 
 def verify_onnx(network: torch.nn.Module, path: Path, tiles: Sequence[np.ndarray]) -> Agreement:
