@@ -28,11 +28,13 @@ from mim.data import Cache, LabeledVolumes, draw_labeled_crops, read_cache
 from mim.device import Generators, Precision, resolve_device, seed_everything, uses_bf16
 from mim.evaluation import evaluate_cases, summarize, table, torch_predictor
 from mim.intensity import IntensitySettings, augment_intensity
+from mim.layers import layer_scales
 from mim.loop import LoopSettings, TrainState, train
 from mim.optim import OptimizerSettings
 from mim.recipe import RecipeError, describe, load_recipe, section, setting
 from mim.runs import LAST, open_run, run_metadata
-from mim.transfer import load_pretrained
+from mim.schedule import TransferSettings
+from mim.transfer import load_pretrained, part_of
 from MIMSegment.Logic.errors import MIMSegmentError
 from MIMSegment.Logic.files import replacing
 
@@ -55,6 +57,7 @@ class FinetuneRecipe:
     network: Any = network_choice("resenc_unet")
     spatial: SpatialSettings = section(SpatialSettings)
     intensity: IntensitySettings = section(IntensitySettings)
+    transfer: TransferSettings = section(TransferSettings)
     optimizer: OptimizerSettings = section(OptimizerSettings)
     loop: LoopSettings = section(LoopSettings)
 
@@ -95,7 +98,15 @@ def finetune(recipe: FinetuneRecipe, resume: bool = False) -> dict:
     network.check_patch(patch)
     metadata = run_metadata("segmentation", recipe, cache, config)
     checkpoint = open_run(recipe, metadata, resume)
-    state = TrainState.fresh(network, recipe.optimizer, Generators.seeded(recipe.seed, device))
+    encoder = tuple(n for n, _ in network.named_parameters() if part_of(n) == "encoder")
+    state = TrainState.fresh(
+        network,
+        recipe.optimizer,
+        Generators.seeded(recipe.seed, device),
+        ema=recipe.loop.ema,
+        scales=layer_scales(network, encoder, recipe.transfer.layer_decay, recipe.transfer.head_lr),
+        encoder=encoder,
+    )
     if checkpoint is not None:
         state.restore(checkpoint)
     elif recipe.pretrained:
@@ -109,9 +120,11 @@ def finetune(recipe: FinetuneRecipe, resume: bool = False) -> dict:
         recipe.optimizer,
         Path(recipe.run),
         bf16=bf16,
+        transfer=recipe.transfer,
         metadata=metadata,
     )
-    results = evaluate(network, cache, bf16)
+    with state.averaged():
+        results = evaluate(network, cache, bf16)
     results["training_subjects"] = len(training_subjects(cache, recipe))
     with replacing(Path(recipe.run) / "results.json") as temporary:
         temporary.write_text(json.dumps(results, indent=1) + "\n")

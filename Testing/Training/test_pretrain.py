@@ -113,7 +113,7 @@ def test_few_subjects_are_all_learnt_from():
         ("cache=nowhere", "nowhere"),
         ("patch=10,16,16", "must be a multiple of (4, 4, 4)"),
         ("device=gpu", "write auto, cpu, cuda"),
-        ("patch=16", "three sizes or none"),
+        ("patch=16", "a size for each axis, or none"),
     ],
 )
 def test_mistakes_are_one_line_and_code_2_and_write_nothing(

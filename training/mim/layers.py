@@ -36,7 +36,7 @@ def layers(names: Sequence[str]) -> dict[str, int]:
 
 
 def layer_scales(
-    model: nn.Module, encoder: str, layer_decay: float, head_lr: float
+    model: nn.Module, encoder: str | tuple[str, ...], layer_decay: float, head_lr: float
 ) -> dict[str, float]:
     """The factor of the learning rate of every parameter of ``model``.
 

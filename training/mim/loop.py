@@ -98,7 +98,7 @@ class TrainState:
         *,
         ema: float = 0.0,
         scales: Mapping[str, float] | None = None,
-        encoder: str | None = None,
+        encoder: str | tuple[str, ...] | None = None,
     ) -> TrainState:
         """The state before the first step; ``scales`` and ``encoder`` as in `build_optimizer`."""
         average = WeightAverage(model, ema) if ema else None

@@ -41,12 +41,13 @@ def build_optimizer(
     model: nn.Module,
     settings: OptimizerSettings,
     scales: Mapping[str, float] | None = None,
-    encoder: str | None = None,
+    encoder: str | tuple[str, ...] | None = None,
 ) -> torch.optim.Optimizer:
     """The optimizer of ``settings`` over the trainable parameters of ``model``.
 
     Each of its groups says its ``scale`` of the learning rate, from ``scales`` by name (1 where
-    that is None), and whether it belongs to the ``encoder`` (names that start so).
+    that is None), and whether it belongs to the ``encoder`` (names that start
+    so).
     """
     groups: dict[tuple, dict] = {}
     for name, parameter in model.named_parameters():
