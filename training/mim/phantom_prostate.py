@@ -62,7 +62,7 @@ class Look:
 # After PI-RADS 2.1: cancer is homogeneous, moderately dark and ill-defined; what is benign is less
 # dark, heterogeneous and better defined. T2 overlaps, so that intensity alone does not tell.
 _MALIGNANT = Look("malignant", (66, 80), (620, 880), 0.05, 3.0)
-_BENIGN = Look("benign", (70, 90), (850, 1250), 0.14, 1.2)
+_BENIGN = Look("benign", (76, 100), (850, 1250), 0.16, 1.0)
 
 GLANDULAR = Tissue(0.90, 1600.0, 100.0, 1350.0)
 STROMA = MUSCLE.but(pd=0.8, t2=52.0, adc=1100.0)
