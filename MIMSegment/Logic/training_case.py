@@ -1,0 +1,149 @@
+"""Reviewed cases as a Medical Segmentation Decathlon folder, which prepare.py and finetune.py read.
+
+    imagesTr/case_0f3a….nii.gz   the inputs on the first one's grid, 4D where there are several
+    labelsTr/case_0f3a….nii.gz   the structures that were not rejected, with the model's values
+    dataset.json                 written last; "subjects" keeps the studies of one person together
+    labels.csv                   names, codes and colors
+
+Names of files are digests, never a patient's name or number. They are pseudonyms and no anonymity:
+the images themselves may still show a face.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from pathlib import Path
+
+from MIMSegment.Logic.errors import OutputError
+from MIMSegment.Logic.file_lock import file_lock
+from MIMSegment.Logic.files import replacing
+from MIMSegment.Logic.labels import Label, labels_to_csv
+from MIMSegment.Logic.matching import combine
+from MIMSegment.Logic.review_items import ReviewItem, Verdict
+from MIMSegment.Logic.reviewed_case import ReviewedCase
+from MIMSegment.Logic.volume import Volume, itk, to_itk, write_volume
+
+_INDEX = "dataset.json"
+
+
+def write_training_case(case: ReviewedCase, folder: str | Path) -> None:
+    """Add ``case`` to ``folder``, which is made where there is none; a case of the same images
+    replaces the one that is there.
+
+    Raises OutputError when an image is missing, a structure is still open or being edited, or the
+    folder holds another data set.
+    """
+    folder = Path(folder)
+    missing = [item.name for item in case.inputs if item.volume is None]
+    if missing or not case.inputs:
+        raise OutputError(
+            f"The image {', '.join(missing) or 'of the case'} is not loaded any more; load it "
+            "again to keep the case for training."
+        )
+    undecided = [item.name for item in case.kept if not item.verdict.resolved]
+    if undecided:
+        raise OutputError(
+            f"{', '.join(undecided)} has no verdict yet; accept or reject every structure before "
+            "the case is kept for training."
+        )
+    try:
+        for name in ("imagesTr", "labelsTr"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"The folder {folder} cannot be made: {error.strerror}.") from None
+    with file_lock(folder / f".{_INDEX}.lock"):
+        _add(case, folder)
+
+
+def _add(case: ReviewedCase, folder: Path) -> None:
+    index = _read_index(folder) or _new_index(case)
+    _check_same(index, case, folder)
+    image = combine([item.volume for item in case.inputs])
+    name = f"case_{_digest(image.array.tobytes())}"
+    _write_image(image, folder / "imagesTr" / f"{name}.nii.gz")
+    write_volume(case.labels, folder / "labelsTr" / f"{name}.nii.gz")
+    entry = {"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"}
+    others = [e for e in index["training"] if e["image"] != entry["image"]]
+    index["training"] = [*others, entry]
+    index["numTraining"] = len(index["training"])
+    index["subjects"][name] = _subject(case, index["salt"], name)
+    table = folder / "labels.csv"
+    if not table.is_file() or not _rejected(case):  # of rejected structures the codes are unknown
+        with replacing(table) as temporary:
+            temporary.write_text(labels_to_csv(_all_labels(case)), encoding="utf-8")
+    with replacing(folder / _INDEX) as temporary:
+        temporary.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+
+
+def _new_index(case: ReviewedCase) -> dict:
+    return {
+        "name": f"Reviewed cases of {case.title}",
+        "description": "Segmentations of MIM Segment, accepted by a reviewer.",
+        "tensorImageSize": "3D" if len(case.inputs) == 1 else "4D",
+        "modality": {str(n): item.name for n, item in enumerate(case.inputs)},
+        "labels": {"0": "background"} | {str(s.value): s.name for s in _all_labels(case)},
+        "numTraining": 0,
+        "numTest": 0,
+        "training": [],
+        "test": [],
+        "subjects": {},
+        "salt": secrets.token_hex(16),
+    }
+
+
+def _read_index(folder: Path) -> dict | None:
+    path = folder / _INDEX
+    if not path.is_file():
+        return None
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+        if {"training", "labels", "modality", "subjects", "salt"} <= set(index):
+            return index
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path} cannot be read ({error}); choose another folder.") from None
+    raise OutputError(f"{path} is of a data set made elsewhere; choose another folder.")
+
+
+def _check_same(index: dict, case: ReviewedCase, folder: Path) -> None:
+    now = _new_index(case)
+    for key, what in (("modality", "inputs"), ("labels", "structures")):
+        if index[key] != now[key]:
+            raise OutputError(
+                f"{folder} holds cases with other {what} ({', '.join(index[key].values())}); "
+                "choose another folder for this model."
+            )
+
+
+def _rejected(case: ReviewedCase) -> list[ReviewItem]:
+    return [item for item in case.items if item.verdict is Verdict.REJECTED]
+
+
+def _all_labels(case: ReviewedCase) -> list[Label]:
+    """Rejected structures stay in the table, so that all cases of a folder have one."""
+    rest = [Label(item.label, item.name, color=item.color) for item in _rejected(case)]
+    return sorted([*case.table, *rest], key=lambda label: label.value)
+
+
+def _subject(case: ReviewedCase, salt: str, name: str) -> str:
+    """A pseudonym that the studies of one person share; the case's own name where unknown."""
+    files = case.inputs[0].files
+    if not files:
+        return name
+    import pydicom
+
+    patient = str(pydicom.dcmread(files[0], specific_tags=["PatientID"]).get("PatientID", ""))
+    return f"subject_{_digest((salt + patient).encode())}" if patient else name
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:12]
+
+
+def _write_image(image: Volume, path: Path) -> None:
+    """One channel as 3D, several as 4D; a vector image would become a 5D NIfTI."""
+    channels = [to_itk(Volume(channel[None], image.geometry)) for channel in image.array]
+    joined = channels[0] if len(channels) == 1 else itk().JoinSeries(channels)
+    with replacing(path) as temporary:
+        itk().WriteImage(joined, str(temporary), useCompression=True)
