@@ -12,6 +12,9 @@ OUT ?= demo
 # Phantoms: short, to show the path. Real data: the recipes' own lengths, larger crops.
 DEMO_OPTIONS ?= $(if $(DATA),--patch-voxels 150000,--pretrain loop.steps=300 --finetune loop.steps=600)
 
+# nnU-Net's networks, to test ours against; without its dependencies, which it needs elsewhere.
+ORACLE := dynamic-network-architectures==0.4.4
+
 .PHONY: demo test test-all phantom-packages lint setup clean
 
 demo: $(READY)
@@ -39,6 +42,7 @@ $(READY): pyproject.toml
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[runtime,training,web,tests]"
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps $(ORACLE)
 	touch $(READY)
 
 clean:
