@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from importlib import import_module, util
 from pathlib import Path
 
 from MIMSegment.Logic import devices, gpu_runtime
 from MIMSegment.Logic.about import NOTICE
-from MIMSegment.Logic.errors import MIMSegmentError
+from MIMSegment.Logic.errors import DeviceError, MIMSegmentError
+
+_WEB = "mimsegment_web.command"  # by name: nothing in Logic depends on a front-end
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -63,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_scene(commands)
     devices.add_arguments(commands)
     gpu_runtime.add_arguments(commands)
+    _add_web(commands)
     info = commands.add_parser("info", help="describe a model package")
     info.add_argument("model", help="model package: a folder, a zip, or an id")
     info.set_defaults(run=_info)
@@ -132,6 +136,27 @@ def _add_scene(commands) -> None:
     scene.add_argument("--output", "-o", required=True, metavar="SCENE.mrb", help="scene to write")
     scene.add_argument("--pictures", metavar="FOLDER", help="folder for slices.png, surfaces.png")
     scene.set_defaults(run=_scene)
+
+
+def _add_web(commands) -> None:
+    """The browser's front-end brings its own options, if it is installed."""
+    web = commands.add_parser(
+        "web",
+        help="the whole workflow in a browser, on this computer",
+        description="Segment, review and export in a browser. Nothing leaves this computer.",
+        epilog=NOTICE,
+    )
+    if util.find_spec(_WEB.partition(".")[0]) is not None:
+        command = import_module(_WEB)
+        command.add_options(web)
+        web.set_defaults(run=command.run)
+    else:
+        web.add_argument("study", nargs="*")
+        web.set_defaults(run=_no_web)
+
+
+def _no_web(arguments: argparse.Namespace) -> None:
+    raise DeviceError("The browser's front-end is not installed: pip install 'mimsegment[web]'.")
 
 
 def _segment(arguments: argparse.Namespace) -> None:

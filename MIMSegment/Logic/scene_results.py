@@ -39,6 +39,11 @@ def keep_result(node, result: Result, volumes: Sequence[tuple[str, object]]) -> 
         "Review": review,
     }
     set_provenance(node, values)
+    keep_inputs(node, volumes)
+
+
+def keep_inputs(node, volumes: Sequence[tuple[str, object]]) -> None:
+    """Refer to the input volumes: their names, and nodes or None."""
     for name, volume in volumes:
         node.SetNodeReferenceID(_INPUT_ROLE + name, volume.GetID() if volume else None)
 

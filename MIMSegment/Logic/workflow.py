@@ -24,6 +24,7 @@ from typing import Any
 
 from MIMSegment.Logic.audit import AuditLog, Provenance
 from MIMSegment.Logic.finding import Finding, Severity
+from MIMSegment.Logic.image_source import ImageSource
 from MIMSegment.Logic.inference import InferenceOptions
 from MIMSegment.Logic.jobs import Job, JobQueue, JobState
 from MIMSegment.Logic.matching import combine, find_candidates
@@ -108,6 +109,17 @@ class Workflow:
         checked = self._volume is not None
         return replace(state, actions=actions_of(state, self._inputs.problem, checked))
 
+    @property
+    def images(self) -> list[ImageSource]:
+        """The images of the opened study."""
+        return self._inputs.sources
+
+    @property
+    def input_images(self) -> list[tuple[str, ImageSource]]:
+        """Name and image of each input of the model. Raises InputError."""
+        specs = self._package.spec.inputs if self._package else ()
+        return list(zip([spec.name for spec in specs], self._inputs.used(), strict=True))
+
     def choose(self, name: str) -> None:
         """Choose a package by "id", "id@version" or path.
 
@@ -141,6 +153,16 @@ class Workflow:
                 lambda: find_candidates(paths),
                 lambda sources: self._opened(sources, title),
             )
+
+    def close_study(self) -> None:
+        """Forget the opened images and end the review, whose segments stay in the scene."""
+        if not self._may("open_study"):
+            return
+        if self.review is not None:
+            self.review.close()
+        self.review = self.log = self._result = None
+        self._error, self._message = None, ""
+        self._opened([], "")
 
     def use_scene(self) -> None:
         """Match the volumes that are in the scene, as it is now, to the inputs."""

@@ -1,0 +1,313 @@
+"""What the page can ask for, by name; each public method is one button, key or control."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from MIMSegment.Logic.errors import MIMSegmentError
+from MIMSegment.Logic.review_items import Verdict
+from MIMSegment.Logic.samples import sample_study
+from MIMSegment.Logic.scene_labels import segment_array
+from MIMSegment.Logic.workflow_state import Export
+from mimsegment_web import study_files
+from mimsegment_web.editing import BrushTool, SegmentEditor
+from mimsegment_web.pointer import CrosshairTool, Pointer, WindowTool
+
+if TYPE_CHECKING:
+    from mimsegment_web.app import App
+
+_SPECK_ML = 0.1  # smaller pieces are dropped by "Drop specks"
+_SMOOTH_MM = 3.0
+_BRUSH = (1, 60)  # smallest and largest diameter in mm
+
+
+class Actions:
+    """Leads the page's wishes to workflow, review, editor and views."""
+
+    def __init__(self, app: App):
+        self._app, self._state = app, app.server.state
+        self._workflow, self._view, self._study = app.workflow, app.view, app.study
+        self._crosshair = CrosshairTool(app.view.views)
+        self._pointer = Pointer(app.view.views, self._crosshair)
+        self._editor: SegmentEditor | None = None
+        self._entries = study_files.studies_in(app.settings.data)
+        self._state.folder_entries = [
+            {"number": n, "name": path.name} for n, path in enumerate(self._entries)
+        ]
+        self._state.change("brush", "sphere")(lambda **_: self._set_brush())
+
+    @property
+    def painting(self) -> bool:
+        """Whether a stroke is being drawn at this moment."""
+        return self._editor is not None and self._editor.in_stroke
+
+    def register(self, server) -> None:
+        """Make every public method callable from the page under its name."""
+        for name in dir(type(self)):
+            method = getattr(type(self), name)
+            if not name.startswith("_") and callable(method) and name != "register":
+                server.controller.trigger(name)(self._shown(getattr(self, name)))
+
+    # Study and task
+
+    def open_sample(self, sample_id: str) -> None:
+        sample = sample_study(sample_id)
+        sample.check()
+        if self._workflow.state.package is None:
+            self.choose(sample.package)
+        self.open_paths([sample.folder])
+
+    def open_entry(self, number: int) -> None:
+        self.open_paths([self._entries[int(number)]])
+
+    def open_paths(self, paths: Sequence[Path]) -> None:
+        if self._workflow.state.actions["open_study"]:
+            self._end_edit()
+            self._view.clear()
+            self._state.written, self._state.selected = [], ""
+            self._study.open(paths)
+
+    def choose(self, key: str) -> None:
+        self._state.choosing = False
+        self._workflow.choose(key)
+
+    def acknowledge(self) -> None:
+        self._workflow.acknowledge()
+
+    def install(self) -> None:
+        self._workflow.install()
+
+    def assign(self, name: str, source: str) -> None:
+        self._workflow.assign(name, source)
+
+    def set_device(self, device: str) -> None:
+        self._workflow.change(device=device)
+
+    def run(self) -> None:
+        self._end_edit()
+        self._workflow.run()
+
+    def run_anyway(self) -> None:
+        self._end_edit()
+        self._workflow.run(anyway=True)
+
+    def cancel(self) -> None:
+        self._workflow.cancel()
+
+    def dismiss(self) -> None:
+        self._workflow.dismiss()
+
+    # Review
+
+    def resume(self) -> None:
+        self._study.resume()
+
+    def select(self, segment_id: str) -> None:
+        self._state.selected = segment_id
+        center = self._center(segment_id)
+        if center is not None:
+            self._view.views.go_to(center, center=True)
+
+    def accept(self, segment_id: str) -> None:
+        self._decide(self._workflow.review.accept, segment_id)
+
+    def reject(self, segment_id: str) -> None:
+        self._decide(self._workflow.review.reject, segment_id)
+
+    def reopen(self, segment_id: str) -> None:
+        self._workflow.review.reopen(segment_id)
+
+    def comment(self, segment_id: str, text: str) -> None:
+        self._workflow.review.comment(segment_id, text)
+
+    def undo(self, segment_id: str) -> None:
+        self._end_edit()
+        self._workflow.review.undo(segment_id)
+        self._view.update_surfaces()
+
+    def next_place(self) -> None:
+        self._show_place(self._workflow.review and self._workflow.review.next_place())
+
+    def previous_place(self) -> None:
+        self._show_place(self._workflow.review and self._workflow.review.previous_place())
+
+    def export(self, kind: str) -> None:
+        self.finish_edit()
+        path = self._study.export(Export(kind))
+        if path is None:
+            return
+        href = "" if path.is_dir() else self._app.downloads.offer(path)
+        written = {"kind": kind, "name": path.name, "path": str(path), "href": href}
+        self._state.written = [written, *self._state.written]
+
+    # Editing
+
+    def edit(self, segment_id: str) -> None:
+        self._end_edit()
+        self._state.selected = segment_id
+        review = self._workflow.review
+        review.edit(segment_id)
+        if review.state.editing != segment_id:
+            return
+        locked = [i.id for i in review.state.items if i.verdict is Verdict.ACCEPTED]
+        self._editor = SegmentEditor(self._view.segmentation, segment_id, locked)
+        self._note_step("")
+        self.use_tool("paint")
+
+    def finish_edit(self) -> None:
+        if self._editor is not None:
+            self._end_edit()
+            self._workflow.review.finish_edit()
+            self._view.update_surfaces()
+
+    def use_tool(self, tool: str) -> None:
+        if tool in ("paint", "erase"):
+            if self._editor is None:
+                return
+            self._pointer.tool = BrushTool(self._editor, tool == "erase", self._after_stroke)
+            self._set_brush()
+        elif tool == "window":
+            self._pointer.tool = WindowTool(self._view.window)
+        else:
+            tool, self._pointer.tool = "crosshair", self._crosshair
+        self._state.tool = tool
+
+    def undo_stroke(self) -> None:
+        if self._editor is not None and self._editor.undo():
+            self._note_step("")
+
+    def keep_largest(self) -> None:
+        if self._editor is not None:
+            gone = self._editor.keep_largest_island()
+            self._note_step(f"{gone} smaller pieces removed." if gone else "It is one piece.")
+
+    def remove_small(self) -> None:
+        if self._editor is not None:
+            gone = self._editor.remove_small_islands(_SPECK_ML)
+            text = f"{gone} pieces below {_SPECK_ML} mL removed."
+            self._note_step(text if gone else f"No piece is below {_SPECK_ML} mL.")
+
+    def smooth(self) -> None:
+        if self._editor is not None:
+            changed = self._editor.smooth(_SMOOTH_MM)
+            self._note_step("Smoothed." if changed else "It is smooth already.")
+
+    def change_brush(self, step: int) -> None:
+        low, high = _BRUSH
+        self._state.brush = min(high, max(low, round(float(self._state.brush)) + int(step)))
+
+    # Views
+
+    def go_to(self, position: Sequence[float]) -> None:
+        self._view.views.go_to(position, center=True)
+
+    def set_slice(self, view: str, index: int) -> None:
+        self._view.views.set_slice(view, int(index))
+
+    def reset_views(self) -> None:
+        self._view.views.reset()
+
+    def next_image(self) -> None:
+        self._view.next_image()
+
+    def use_preset(self, name: str) -> None:
+        self._view.use_preset(name)
+
+    def toggle_overlay(self) -> None:
+        self._view.set_overlay(not self._state.overlay)
+
+    def toggle_3d(self) -> None:
+        if self._workflow.review is not None:
+            self._view.set_3d(not self._state.show_3d)
+
+    def maximize(self, view: str) -> None:
+        self._state.maximized = "" if self._state.maximized else view
+
+    async def test_devices(self) -> None:
+        """Try all devices in child processes and offer those that work."""
+        from MIMSegment.Logic.devices import probe
+
+        self._state.testing_devices = True
+        self._state.flush()
+        reports = await asyncio.to_thread(probe)
+        works = [r for r in reports if r.works]
+        self._state.devices = [
+            self._state.devices[0],
+            *(
+                {"value": r.device, "title": f"{r.title} ({r.seconds:.2f} s in the test)"}
+                for r in works
+            ),
+        ]
+        self._state.testing_devices = False
+
+    def _decide(self, decide, segment_id: str) -> None:
+        """Give a verdict and go on to the next structure without one."""
+        self._end_edit()
+        decide(segment_id)
+        self._view.update_surfaces()
+        items = self._workflow.review.state.items
+        at = next(n for n, item in enumerate(items) if item.id == segment_id)
+        following = [*items[at + 1 :], *items[:at]]
+        left = next((item.id for item in following if not item.verdict.resolved), "")
+        if left:
+            self.select(left)
+
+    def _show_place(self, place) -> None:
+        if place is None:
+            return
+        if place.segment_id:
+            self._state.selected = place.segment_id
+        self._view.views.go_to(place.position, center=True)
+
+    def _center(self, segment_id: str) -> np.ndarray | None:
+        """The structure's voxel nearest to its center, LPS in mm; None when it is empty."""
+        if self._view.segmentation is None:
+            return None
+        mask, geometry = segment_array(self._view.segmentation, segment_id)
+        where = np.argwhere(mask)
+        if not where.size:
+            return None
+        nearest = where[np.abs(where - where.mean(0)).sum(1).argmin()]
+        return (geometry.ijk_to_lps @ [*nearest[::-1], 1.0])[:3]
+
+    def _after_stroke(self) -> None:
+        self._note_step("")
+
+    def _note_step(self, text: str) -> None:
+        self._state.edit_note = text
+        self._state.can_undo_stroke = self._editor is not None and self._editor.can_undo
+        self._state.flush()
+
+    def _set_brush(self) -> None:
+        tool = self._pointer.tool
+        if isinstance(tool, BrushTool):
+            tool.diameter, tool.sphere = float(self._state.brush), bool(self._state.sphere)
+
+    def _end_edit(self) -> None:
+        """Put the brush away; the review ends its own edit with the next step."""
+        if self._editor is not None:
+            self._editor = None
+            self.use_tool("crosshair")
+            self._state.can_undo_stroke, self._state.edit_note = False, ""
+
+    def _shown(self, method):
+        """What goes wrong is a sentence on the page; afterwards the page is up to date."""
+
+        @functools.wraps(method)
+        async def call(*arguments) -> None:
+            self._state.problem = ""
+            try:
+                result = method(*arguments)
+                if asyncio.iscoroutine(result):
+                    await result
+            except MIMSegmentError as error:
+                self._state.problem = str(error)
+            self._app.refresh()
+
+        return call

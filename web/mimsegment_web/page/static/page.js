@@ -1,0 +1,152 @@
+// What only the browser can do: choosing, dropping and sending files, keys, the clipboard.
+(function () {
+  const trigger = (name, args = []) => window.trame.trigger(name, args);
+  const state = () => window.trame.state;
+  let sending = null;
+
+  function show(values) {
+    state().set("upload", { active: false, percent: 0, error: "", ...values });
+  }
+
+  async function answer(response) {
+    if (response.ok) return response.json();
+    if (response.status === 422) throw new Error((await response.json()).error);
+    throw new Error(await response.text());
+  }
+
+  // files: [{file, name}], name with the folders in it
+  async function send(files) {
+    if (!files.length || sending) return;
+    const total = files.reduce((sum, f) => sum + f.file.size, 0);
+    sending = new AbortController();
+    const { signal } = sending;
+    let id = null;
+    show({ active: true });
+    try {
+      const begun = await fetch("upload/begin", {
+        method: "POST", signal, body: JSON.stringify({ files: files.length, bytes: total }),
+      });
+      id = (await answer(begun)).id;
+      let sent = 0;
+      for (const { file, name } of files) {
+        const url = `upload/${id}?name=${encodeURIComponent(name)}`;
+        await answer(await fetch(url, { method: "PUT", signal, body: file }));
+        sent += file.size;
+        show({ active: true, percent: Math.round((100 * sent) / Math.max(total, 1)) });
+      }
+      await answer(await fetch(`upload/${id}/done`, { method: "POST", signal }));
+      show({});
+    } catch (error) {
+      if (id) fetch(`upload/${id}`, { method: "DELETE" });
+      const stopped = error.name === "AbortError";
+      show({ error: stopped ? "" : error.message || "The files could not be sent." });
+    } finally {
+      sending = null;
+    }
+  }
+
+  // A dropped folder is read entry by entry.
+  async function walk(entry, prefix, found) {
+    if (entry.isFile) {
+      const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
+      found.push({ file, name: prefix + entry.name });
+      return;
+    }
+    const reader = entry.createReader();
+    for (;;) {
+      const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+      if (!some.length) break;
+      for (const child of some) await walk(child, `${prefix}${entry.name}/`, found);
+    }
+  }
+
+  function listen() {
+    const hint = () => document.getElementById("mim-drop");
+    document.addEventListener("dragover", (event) => {
+      event.preventDefault();
+      hint()?.classList.add("shown");
+    });
+    document.addEventListener("dragleave", (event) => {
+      if (!event.relatedTarget) hint()?.classList.remove("shown");
+    });
+    document.addEventListener("drop", async (event) => {
+      event.preventDefault();
+      hint()?.classList.remove("shown");
+      const entries = [...event.dataTransfer.items].map((i) => i.webkitGetAsEntry()).filter(Boolean);
+      const found = [];
+      for (const entry of entries) await walk(entry, "", found);
+      send(found);
+    });
+    document.addEventListener("keydown", pageKey);
+    document.addEventListener("click", (event) => {
+      for (const menu of document.querySelectorAll("details.menu[open]")) {
+        if (!menu.contains(event.target)) menu.open = false;
+      }
+    });
+    document.addEventListener("contextmenu", (event) => {
+      if (event.target.closest(".view")) event.preventDefault();
+    });
+  }
+
+  const PAGE_KEYS = {
+    n: () => trigger("next_place"), N: () => trigger("previous_place"),
+    o: () => trigger("toggle_overlay"), 3: () => trigger("toggle_3d"),
+    f: () => trigger("reset_views"), i: () => trigger("next_image"),
+    c: () => trigger("use_tool", ["crosshair"]), w: () => trigger("use_tool", ["window"]),
+  };
+
+  function typing(target) {
+    return target.matches("input:not([type=range]):not([type=checkbox]), select, textarea");
+  }
+
+  // Keys that only look; those that decide work in the list of structures alone.
+  function pageKey(event) {
+    if (typing(event.target)) return;
+    if ((event.ctrlKey || event.metaKey) && event.key === "z" && state().get("review")?.editing) {
+      event.preventDefault();
+      trigger("undo_stroke");
+    }
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === "Escape") state().set("help", false);
+    PAGE_KEYS[event.key]?.();
+  }
+
+  const LIST_KEYS = {
+    a: "accept", r: "reject", e: "edit", u: "undo",
+  };
+
+  function listKey(event) {
+    if (typing(event.target) || event.ctrlKey || event.metaKey || event.altKey) return;
+    const rows = state().get("review").rows;
+    const at = rows.findIndex((row) => row.id === state().get("selected"));
+    const id = rows[at]?.id;
+    if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+      event.preventDefault();
+      const next = rows[Math.min(rows.length - 1, Math.max(0, at + (event.key === "ArrowDown" ? 1 : -1)))];
+      trigger("select", [next.id]);
+      document.querySelector(`[data-test="row-${next.id}"]`)?.scrollIntoView({ block: "nearest" });
+    } else if (LIST_KEYS[event.key] && id) {
+      trigger(LIST_KEYS[event.key], [id]);
+    } else if (event.key === "p" || event.key === "x") {
+      trigger("use_tool", [event.key === "p" ? "paint" : "erase"]);
+    } else if (event.key === "[" || event.key === "]") {
+      trigger("change_brush", [event.key === "[" ? -1 : 1]);
+    } else {
+      return;
+    }
+    event.stopPropagation();
+  }
+
+  function pick(event) {
+    const files = [...event.target.files].map((file) => ({ file, name: file.webkitRelativePath || file.name }));
+    event.target.value = "";
+    send(files);
+  }
+
+  window.trame.utils.mim = {
+    pick, listKey,
+    stop: () => sending?.abort(),
+    copy: (text) => navigator.clipboard.writeText(text),
+  };
+  listen();
+})();

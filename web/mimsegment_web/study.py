@@ -1,0 +1,137 @@
+"""One study at a time on the server: its folder, its audit log, autosave, and what is exported."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from pathlib import Path
+
+from MIMSegment.Logic.errors import MIMSegmentError
+from MIMSegment.Logic.scene_gateway import MrmlGateway
+from MIMSegment.Logic.workflow import Workflow
+from MIMSegment.Logic.workflow_state import Export
+from mimsegment_web import autosave, study_files
+
+_LOG = "review.audit.jsonl"
+_REST = 1.5  # seconds without a change before the review is saved
+_DATA_NODES = ("vtkMRMLSegmentationNode", "vtkMRMLScalarVolumeNode", "vtkMRMLTableNode")
+
+
+class Study:
+    """Keeps the opened study's review on the disk; ``problem`` is a sentence when that fails."""
+
+    def __init__(
+        self, workflow: Workflow, gateway: MrmlGateway, root: Path, saver: autosave.Autosave
+    ):
+        self.folder: Path | None = None
+        self.saved = ""
+        self.problem = ""
+        self._workflow, self._gateway, self._root, self._saver = workflow, gateway, root, saver
+        self._review = None
+        self._changed_at: float | None = None
+        self._written: Future | None = None
+        self._checked: tuple = ()
+
+    @property
+    def resumable(self) -> bool:
+        """Whether the disk holds a review of this study and none is going on."""
+        if self.folder is None or self._workflow.review is not None:
+            return False
+        return autosave.has_review(self.folder)
+
+    @property
+    def saving(self) -> bool:
+        """Whether a change is not on the disk yet."""
+        return self._changed_at is not None or self._saver.busy
+
+    def open(self, paths: Sequence[Path]) -> None:
+        """Leave the study that was open, saved, and look for the images of this one."""
+        self.save_now()
+        self._workflow.close_study()
+        self._review, self._changed_at, self._checked = None, None, ()
+        self.saved = self.problem = ""
+        for kind in _DATA_NODES:
+            for node in list(self._gateway.scene.GetNodesByClass(kind)):
+                self._gateway.scene.RemoveNode(node)
+        self.folder = study_files.study_folder(self._root, paths)
+        self._workflow.open_study(paths)
+
+    def follow(self) -> None:
+        """Notice new reviews, changed verdicts and complete inputs; for a timer."""
+        self._check_inputs()
+        review = self._workflow.review
+        if review is not self._review:
+            self._review = review
+            if review is not None:
+                self._begin(review)
+        if self._written is not None and self._written.done():
+            self._finish_save()
+        if self._changed_at is None or self._saver.busy:
+            return
+        if time.monotonic() - self._changed_at >= _REST:
+            self._save()
+
+    def save_now(self) -> None:
+        """Write the review and wait for it."""
+        if self._review is not None and self._changed_at is not None:
+            self._save()
+        if self._written is not None:
+            self._finish_save()
+
+    def resume(self) -> None:
+        """Go on with the saved review. Raises MIMSegmentError."""
+        inputs = [(n, self._gateway.volume_node(i)) for n, i in self._workflow.input_images]
+        node = autosave.restore(self._gateway.scene, self.folder, inputs)
+        self._workflow.open_result(node.GetID())
+
+    def export(self, kind: Export) -> Path | None:
+        """Write the result; its path, or None when that failed (`WorkflowState.error`)."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = study_files.export_path(self.folder, self._result_name(), kind)
+        self._workflow.export(kind, path)
+        return path if path.exists() else None
+
+    def _begin(self, review) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._workflow.log.move_to(self.folder / _LOG)
+        except MIMSegmentError as error:
+            self.problem = str(error)
+        review.listeners.append(self._note_change)
+        self._note_change()
+
+    def _note_change(self) -> None:
+        self._changed_at = time.monotonic()
+
+    def _save(self) -> None:
+        node = self._node()
+        if node is not None:
+            self._written = self._saver.save(node, self.folder)
+        self._changed_at = None
+
+    def _finish_save(self) -> None:
+        written, self._written = self._written, None
+        try:
+            written.result()
+            self.saved = f"Saved at {time.strftime('%H:%M:%S')}"
+        except MIMSegmentError as error:
+            self.problem = f"The review is not saved: {error}"
+
+    def _check_inputs(self) -> None:
+        """Read the images as soon as each input has one, so that they are seen at once."""
+        state = self._workflow.state
+        if state.package is None or not state.inputs or not state.actions["check"]:
+            return
+        wanted = (state.package.key, state.study, *(row.source for row in state.inputs))
+        if wanted != self._checked:
+            self._checked = wanted
+            self._workflow.check()
+
+    def _node(self):
+        results = self._gateway.results()
+        return self._gateway.scene.GetNodeByID(results[-1][0]) if results else None
+
+    def _result_name(self) -> str:
+        node = self._node()
+        return node.GetName() if node is not None else "result"

@@ -1,0 +1,64 @@
+"""Where a study's results are kept on the server, and the studies that lie ready there."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from MIMSegment.Logic.volume import IMAGE_SUFFIXES
+from MIMSegment.Logic.workflow_state import Export
+
+_ENDINGS = {
+    Export.SCENE: ".mrb",
+    Export.DICOM_SEG: ".dcm",
+    Export.SEGMENTATION: ".seg.nrrd",
+    Export.LABELS: ".nii.gz",
+    Export.REPORT: ".html",
+    Export.TABLE: ".csv",
+    Export.TRAINING: "_training",
+}
+_LONGEST = 60
+
+
+def study_folder(root: Path, paths: Sequence[Path]) -> Path:
+    """The folder for the results of the study at ``paths``.
+
+    The same for the same files, wherever they lie: an upload comes to a new place each time.
+    """
+    digest = hashlib.sha256()
+    for name, size in sorted(_listing(paths)):
+        digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
+    return root / f"{_plain(paths[0].name)}-{digest.hexdigest()[:8]}"
+
+
+def export_path(folder: Path, package: str, kind: Export) -> Path:
+    """A name in ``folder`` that no file has yet."""
+    stem, ending, number = _plain(package), _ENDINGS[kind], 1
+    path = folder / f"{stem}{ending}"
+    while path.exists():
+        number += 1
+        path = folder / f"{stem}_{number}{ending}"
+    return path
+
+
+def studies_in(folder: Path | None) -> list[Path]:
+    """The sub-folders and image files that may be studies, by name; hidden ones are left out."""
+    if folder is None or not folder.is_dir():
+        return []
+    inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    found = [p for p in inside if p.is_dir() or p.name.lower().endswith(IMAGE_SUFFIXES)]
+    return sorted(found, key=lambda path: path.name.lower())
+
+
+def _listing(paths: Sequence[Path]) -> list[tuple[str, int]]:
+    files = []
+    for path in paths:
+        inside = path.rglob("*") if path.is_dir() else [path]
+        files += [(file.name, file.stat().st_size) for file in inside if file.is_file()]
+    return files
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", name).strip("._")[:_LONGEST] or "study"

@@ -1,0 +1,150 @@
+"""What the views show, and their state on the page: images, window, overlay, slices, 3D."""
+
+from __future__ import annotations
+
+import contextlib
+
+from trame_slicer.core import SlicerApp
+
+from MIMSegment.Logic.errors import MIMSegmentError
+from MIMSegment.Logic.scene_surfaces import add_surfaces
+from mimsegment_web.views import SLICES, THREE_D, Views
+from mimsegment_web.window import GrayWindow
+
+_OPACITY = 40  # percent, of the filled structures
+_NO_SLICE = {"index": 1, "count": 1, "mm": 0.0}
+
+
+class ViewState:
+    """Keeps the page's view controls and the views the same."""
+
+    def __init__(self, state, server, app: SlicerApp):
+        self._state, self._scene, self._app = state, app.scene, app
+        self.views = Views(server, app)
+        self.window = GrayWindow()
+        self._shown: dict[str, str] = {}  # what was last told to the page, by key
+        self._surfaces_of = None
+        state.update(
+            {
+                "view_names": [*SLICES, THREE_D],
+                "images": [],
+                "image_id": "",
+                "presets": [],
+                "window_width": 0,
+                "window_level": 0,
+                "overlay": True,
+                "opacity": _OPACITY,
+                "show_3d": False,
+                "slices": dict.fromkeys(SLICES, _NO_SLICE),
+                "maximized": "",
+                "tool": "crosshair",
+            }
+        )
+        state.change("image_id")(lambda image_id, **_: self.show_image(image_id))
+        state.change("opacity")(lambda opacity, **_: self.set_opacity(opacity))
+
+    @property
+    def segmentation(self):
+        """The segmentation node that is being reviewed, the newest; None before there is one."""
+        count = self._scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")
+        if not count:
+            return None
+        return self._scene.GetNthNodeByClass(count - 1, "vtkMRMLSegmentationNode")
+
+    def update(self, workflow) -> None:
+        """Follow the scene: new images, new results, moved slices."""
+        images = self._images()
+        if images != self._state.images:
+            self._state.images = images
+        ids = [image["id"] for image in images]
+        if self._state.image_id not in ids:
+            self._state.image_id = ids[0] if ids else ""
+            self.show_image(self._state.image_id, reset=True)
+        self._follow_window()
+        self._follow_segmentation()
+        if images:
+            slices = {name: self.views.slice_state(name) for name in SLICES}
+            if slices != self._state.slices:
+                self._state.slices = slices
+
+    def show_image(self, image_id: str, reset: bool = False) -> None:
+        """Show the volume node with this ID, "" for none."""
+        node = self._scene.GetNodeByID(image_id) if image_id else None
+        if node is self.views.image and not reset:
+            return
+        self.window.node = node
+        self.views.show_image(node, reset)
+        self._state.presets = list(self.window.presets)
+
+    def next_image(self) -> None:
+        """Go round through the images of the study."""
+        ids = [image["id"] for image in self._state.images]
+        if ids:
+            self._state.image_id = ids[(ids.index(self._state.image_id) + 1) % len(ids)]
+
+    def use_preset(self, name: str) -> None:
+        """One of the usual windows for CT, by name."""
+        if name in self.window.presets:
+            self.window.set(*self.window.presets[name])
+
+    def set_opacity(self, percent: float) -> None:
+        """Opacity of the filled structures; outlines stay."""
+        if self.segmentation is not None:
+            self.segmentation.GetDisplayNode().SetOpacity2DFill(float(percent) / 100)
+
+    def set_overlay(self, shown: bool) -> None:
+        """Show or hide all structures in the slices."""
+        self._state.overlay = shown
+        if self.segmentation is not None:
+            display = self.segmentation.GetDisplayNode()
+            display.SetVisibility2D(shown)
+
+    def set_3d(self, shown: bool) -> None:
+        """Show or hide the surfaces, which are only built for this."""
+        self._state.show_3d = shown
+        if self.segmentation is None:
+            return
+        self.segmentation.GetDisplayNode().SetVisibility3D(shown)
+        if shown:
+            self.update_surfaces()
+            self.views.all[THREE_D].reset_view()
+
+    def update_surfaces(self) -> None:
+        """Build the surfaces anew after an edit, if they are shown."""
+        if self._state.show_3d and self.segmentation is not None:
+            with contextlib.suppress(MIMSegmentError):
+                add_surfaces(self.segmentation)
+            self.views.all[THREE_D].schedule_render()
+
+    def clear(self) -> None:
+        """Forget the study; its nodes are gone from the scene."""
+        self._surfaces_of = None
+        self._state.show_3d = False
+        self.show_image("", reset=True)
+
+    def _images(self) -> list[dict]:
+        count = self._scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
+        nodes = [self._scene.GetNthNodeByClass(i, "vtkMRMLScalarVolumeNode") for i in range(count)]
+        return [{"id": node.GetID(), "name": node.GetName()} for node in nodes]
+
+    def _follow_window(self) -> None:
+        width, level = self.window.width, self.window.level
+        digits = 0 if width >= 20 else 2
+        for key, value in (("window_width", width), ("window_level", level)):
+            value = round(value, digits) if digits else round(value)
+            if self._state[key] != value:
+                self._state[key] = value
+
+    def _follow_segmentation(self) -> None:
+        node = self.segmentation
+        if node is self._surfaces_of:
+            return
+        self._surfaces_of = node
+        if node is not None:
+            for other in self._scene.GetNodesByClass("vtkMRMLSegmentationNode"):
+                other.SetDisplayVisibility(other is node)
+            self.set_opacity(self._state.opacity)
+            self.set_overlay(True)
+            node.GetDisplayNode().SetVisibility3D(False)
+            if self._state.show_3d:
+                self.set_3d(True)

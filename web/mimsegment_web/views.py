@@ -1,0 +1,139 @@
+"""Axial, coronal, sagittal and 3D view of the scene: what they show and where they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import slicer
+from trame_slicer.core import SlicerApp
+from trame_slicer.rca_view import register_rca_factories
+from trame_slicer.views import AbstractView, SliceView, ViewLayoutDefinition
+
+from MIMSegment.Logic.scene_core import LPS_TO_RAS
+
+SLICES = ("Axial", "Sagittal", "Coronal")
+THREE_D = "ThreeD"
+_FOCUSED_FPS, _BLURRED_FPS = 30.0, 6.0  # of the view under the pointer, and of the others
+_QUALITY = 70  # of the pictures while something moves
+_COLORS = {"Axial": "#F34A33", "Sagittal": "#EFD64D", "Coronal": "#6DAD4A"}
+
+
+class Views:
+    """The four views of one page; they share a crosshair, and all points are LPS millimeters.
+
+    ``moved`` is called without arguments after a slice or the crosshair has moved.
+    """
+
+    def __init__(self, server, app: SlicerApp):
+        self.moved: Callable[[], None] = lambda: None
+        self._scene = app.scene
+        register_rca_factories(
+            app.view_manager,
+            server,
+            slice_view_ui_f=lambda *_: None,
+            three_d_view_ui_f=lambda *_: None,
+            target_fps=_FOCUSED_FPS,
+            blur_fps=_BLURRED_FPS,
+            interactive_quality=_QUALITY,
+        )
+        definitions = [
+            ViewLayoutDefinition.slice_view(name, color=_COLORS[name]) for name in SLICES
+        ]
+        definitions.append(
+            ViewLayoutDefinition.threed_view(name=THREE_D, background_color="#101418")
+        )
+        self.all: dict[str, AbstractView] = {
+            d.singleton_tag: app.view_manager.create_view(d) for d in definitions
+        }
+        app.view_manager.set_current_view_ids(list(self.all))
+        for view in self.all.values():
+            # Multisampling costs two thirds of the frames where the processor draws.
+            view.render_window().SetMultiSamples(0)
+        self.slices: dict[str, SliceView] = {name: self.all[name] for name in SLICES}
+        self._crosshair = app.scene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+        self._crosshair.SetCrosshairMode(slicer.vtkMRMLCrosshairNode.ShowBasic)
+        self._following = True
+        for name, view in self.slices.items():
+            view.get_view_node().AddObserver(
+                "ModifiedEvent", lambda *_, name=name: self._slice_moved(name)
+            )
+
+    @property
+    def image(self):
+        """The volume node in the background of the slices; None before one is shown."""
+        return self._scene.GetNodeByID(self.slices["Axial"].get_background_volume_id() or "")
+
+    def show_image(self, node, reset: bool = False) -> None:
+        """Show this volume in all slices; with ``reset`` fit them to it and go to its middle."""
+        for view in self.slices.values():
+            view.set_background_volume_id(node.GetID() if node is not None else None)
+        if reset and node is not None:
+            self.reset()
+
+    def reset(self) -> None:
+        """Fit all views and go to the middle of the image."""
+        self._following = False
+        for view in self.all.values():
+            view.reset_view()
+        self._following = True
+        if self.image is not None:
+            bounds = [0.0] * 6
+            self.image.GetRASBounds(bounds)
+            center = [(bounds[i] + bounds[i + 1]) / 2 for i in (0, 2, 4)]
+            self.go_to(LPS_TO_RAS[:3, :3] @ center)
+
+    @property
+    def position(self) -> np.ndarray:
+        """The crosshair, LPS in mm."""
+        return LPS_TO_RAS[:3, :3] @ np.array(self._crosshair.GetCrosshairRAS())
+
+    def go_to(self, position, center: bool = False) -> None:
+        """Move crosshair and slices to this LPS point; with ``center`` bring it to the middle."""
+        ras = LPS_TO_RAS[:3, :3] @ np.asarray(position, float)
+        self._following = False
+        for view in self.slices.values():
+            node = view.get_view_node()
+            if center:
+                node.JumpSliceByCentering(*ras)
+            else:
+                node.JumpSliceByOffsetting(*ras)
+            view._logic.SnapSliceOffsetToIJK()  # or the picture would mix two slices
+        self._following = True
+        self._crosshair.SetCrosshairRAS(*ras)
+        self.moved()
+
+    def slice_state(self, name: str) -> dict:
+        """Where one slice stands: index from 1, number of slices, position in mm."""
+        view = self.slices[name]
+        low, high = view.get_slice_range()
+        step = abs(view.get_slice_step()) or 1.0
+        count = max(1, round((high - low) / step))
+        value = view.get_slice_value()
+        index = min(count, max(1, 1 + int((value - low) / step)))
+        return {"index": index, "count": count, "mm": round(value, 1)}
+
+    def set_slice(self, name: str, index: int) -> None:
+        """Show the slice with this index, counted from 1."""
+        view = self.slices[name]
+        low, _ = view.get_slice_range()
+        view.set_slice_value(low + (index - 0.5) * abs(view.get_slice_step()))
+        view._logic.SnapSliceOffsetToIJK()
+
+    def render(self) -> None:
+        """Ask all views for a new picture."""
+        for view in self.all.values():
+            view.schedule_render()
+
+    def _slice_moved(self, name: str) -> None:
+        """Bring the crosshair along with a slice that was scrolled."""
+        if not self._following:
+            return
+        matrix = self.slices[name].get_view_node().GetSliceToRAS()
+        normal = np.array([matrix.GetElement(i, 2) for i in range(3)])
+        origin = np.array([matrix.GetElement(i, 3) for i in range(3)])
+        at = np.array(self._crosshair.GetCrosshairRAS())
+        away = float((origin - at) @ normal)
+        if abs(away) > 1e-3:
+            self._crosshair.SetCrosshairRAS(*(at + away * normal))
+        self.moved()

@@ -1,0 +1,119 @@
+"""The workflow on the page: what is pushed to it, and only when it has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from MIMSegment.Logic.errors import MIMSegmentError
+from MIMSegment.Logic.matching import match_inputs
+from MIMSegment.Logic.samples import sample_studies
+from MIMSegment.Logic.workflow import Workflow
+from MIMSegment.Logic.workflow_state import Export, PackageCard
+from mimsegment_web.present import present_card, present_review, present_state
+from mimsegment_web.study import Study
+
+EXPORTS = {
+    Export.REPORT: ("Report", "One page with key pictures and verdicts (HTML; print it as PDF)"),
+    Export.DICOM_SEG: ("DICOM SEG", "For the archive; names, codes, algorithm"),
+    Export.TABLE: ("Table of volumes", "CSV"),
+    Export.SEGMENTATION: ("Slicer segmentation", ".seg.nrrd with names, colors and verdicts"),
+    Export.LABELS: ("Label image", "NIfTI with the model's label values"),
+    Export.SCENE: ("Slicer scene", "Images, structures and audit log (.mrb)"),
+    Export.TRAINING: ("Training data", "A folder that the training programs read"),
+}
+DEVICES = [
+    {"value": "auto", "title": "Fastest device (automatic)"},
+    {"value": "cpu", "title": "Processor (CPU)"},
+]
+
+
+class WorkflowView:
+    """Writes the workflow's state into the page's state."""
+
+    def __init__(self, state, workflow: Workflow, study: Study):
+        self._state, self._workflow, self._study = state, workflow, study
+        self._changed = True
+        self._sources: Sequence = ()
+        workflow.listeners.append(self._note)
+        state.update(
+            {
+                "cards": [],
+                "card_search": "",
+                "card_modality": "",
+                "modalities": list(workflow.offers.facets()["modality"]),
+                "choosing": False,
+                "samples": [
+                    {"id": s.id, "title": s.title, "description": s.description}
+                    for s in sample_studies()
+                ],
+                "folder_entries": [],
+                "devices": DEVICES,
+                "testing_devices": False,
+                "exports": [
+                    {"kind": str(kind), "title": title, "about": about}
+                    for kind, (title, about) in EXPORTS.items()
+                ],
+                "written": [],
+                "output_folder": "",
+                "saved": "",
+                "images_found": "",
+                "selected": "",
+                "brush": 8,
+                "sphere": False,
+                "can_undo_stroke": False,
+                "edit_note": "",
+                "problem": "",
+                "help": False,
+                "upload": {"active": False, "percent": 0, "error": ""},
+                "resumable": False,
+            }
+        )
+        state.change("card_search", "card_modality")(lambda **_: self.search())
+        self.search()
+        self.update()
+
+    def search(self) -> None:
+        """List the packages that fit the words; those for which the study has all images first."""
+        text, modality = self._state.card_search, self._state.card_modality or None
+        cards = self._workflow.offers.search(text, modality)
+        sources = self._workflow.images
+        shown = [{**present_card(card), "fits": _fits(card, sources)} for card in cards]
+        self._state.cards = sorted(shown, key=lambda card: not card["fits"])
+
+    def update(self) -> None:
+        """Push what has changed since the last time."""
+        if not self._changed:
+            return
+        self._changed = False
+        state = self._workflow.state
+        self._set("wf", present_state(state))
+        self._set("review", present_review(state.review))
+        self._set("output_folder", str(self._study.folder or ""))
+        self._set("saved", self._study.saved)
+        self._set("resumable", self._study.resumable)
+        if self._sources is not self._workflow.images:
+            self._sources = self._workflow.images
+            count = len(self._sources)
+            self._set("images_found", f"{count} image{'' if count == 1 else 's'}")
+            self.search()
+
+    def note_change(self) -> None:
+        """Push again at the next update."""
+        self._changed = True
+
+    def _note(self) -> None:
+        self._changed = True
+
+    def _set(self, key: str, value) -> None:
+        if not self._state.has(key) or self._state[key] != value:
+            self._state[key] = value
+
+
+def _fits(card: PackageCard, sources: Sequence) -> bool:
+    """Whether the opened study has an image for each input of the package."""
+    if not sources:
+        return False
+    try:
+        return not match_inputs(card.entry.inputs, sources, by_path=False).problems
+    except MIMSegmentError:
+        return False
