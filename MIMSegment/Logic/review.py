@@ -211,7 +211,6 @@ class Review:
         changed = {i: n for i, n in changed.items() if i in step.records}
         self._take_back([i for i in changed if self._records[i].verdict is Verdict.ACCEPTED])
         free = {i: n for i, n in changed.items() if self._records[i].verdict != Verdict.ACCEPTED}
-        before = dict(self._volumes)
         self._volumes |= self._store.volumes_ml()  # also of what is as it was before the edit
         if self._editing is None:
             self._note_edits_elsewhere(step, free)
@@ -219,7 +218,7 @@ class Review:
             if not self._records[segment_id].edited:
                 self._write(segment_id, edited=True)
         self._log_verdicts_elsewhere(step, free)
-        return bool(changed) or self._records != step.records or self._volumes != before
+        return bool(changed) or self._records != step.records or self._volumes != step.volumes
 
     def _adopt(self) -> None:
         """Take over what Slicer's own tables have changed: verdicts, names, segments."""

@@ -95,6 +95,7 @@ class App:
             timeout=0,
             open_browser=False,
             show_connection_info=False,
+            thread=True,  # leaves the signals to our command
             exec_mode="coroutine",
         )
 

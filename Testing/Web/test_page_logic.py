@@ -1,0 +1,156 @@
+"""The page's own logic without a browser: real scene, real worker process, real package."""
+
+import asyncio
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("trame_slicer", reason="needs mimsegment[web]")
+
+from MIMSegment.Logic.audit import read_log
+from MIMSegment.Logic.samples import sample_study
+from MIMSegment.Logic.scene_labels import labels_from_segmentation
+from MIMSegment.Logic.workflow_state import Export
+from mimsegment_web.app import App
+from mimsegment_web.settings import Settings
+
+SAMPLE = "phantom-prostate"
+
+
+def in_page(settings, act):
+    """Run ``await act(app)`` on a fresh page."""
+
+    async def run():
+        app = App(settings)
+        try:
+            await app.start()
+            return await act(app)
+        finally:
+            app.close()
+
+    return asyncio.run(run())
+
+
+async def segment(app):
+    app.actions.open_sample(SAMPLE)
+    await app.settle()
+    app.actions.run()
+    await app.settle(lambda: app.workflow.review is not None)
+    await app.settle()
+
+
+def test_the_whole_way_from_a_sample_to_written_results(tmp_path):
+    async def act(app):
+        await segment(app)
+        state, actions = app.server.state, app.actions
+        assert [row["name"] for row in state.wf["inputs"]] == ["T2w", "ADC", "DWI"]
+        rows = {row["name"]: row["id"] for row in state.review["rows"]}
+        assert len(rows) == 3 and state.images[0]["name"] == "T2w"
+        actions.next_place()
+        place = app.workflow.review.state.place
+        assert np.allclose(app.view.views.position, place.position, atol=1.6)
+
+        actions.accept(rows["transition zone"])
+        before = labels_from_segmentation(app.view.segmentation)[0]
+        actions.edit(rows["lesion"])
+        tool, at, up = app.actions._pointer.tool, app.view.views.position, np.array([0, 0, 1.0])
+        tool.press("Axial", at, up, (0, 0))
+        assert actions.painting
+        tool.drag("Axial", at + np.array([6.0, 0, 0]), up, (6, 0))
+        tool.release("Axial")
+        actions.finish_edit()
+        after = labels_from_segmentation(app.view.segmentation)[0]
+        assert (after != before).any() and ((after == 2) == (before == 2)).all()
+        actions.comment(rows["lesion"], "Looked at")
+        actions.reject(rows["peripheral zone"])
+        verdicts = {r["name"]: r["verdict"] for r in _rows(app)}
+        assert verdicts == {
+            "transition zone": "accepted",
+            "lesion": "editing",
+            "peripheral zone": "rejected",
+        }
+
+        actions.export(str(Export.LABELS))
+        actions.export(str(Export.LABELS))
+        await app.settle()
+        names = [f["name"] for f in state.written]
+        assert len(set(names)) == 2 and all((app.study.folder / n).is_file() for n in names)
+        events = [e["event"] for e in read_log(app.study.folder / "review.audit.jsonl")]
+        assert events[0] == "segmented" and {"accept", "edit", "reject"} <= set(events)
+
+    in_page(Settings(output=tmp_path), act)
+
+
+def _rows(app):
+    app.refresh()
+    return app.server.state.review["rows"]
+
+
+def test_a_review_goes_on_after_the_server_has_ended(tmp_path):
+    async def first(app):
+        await segment(app)
+        row = _rows(app)[0]["id"]
+        app.actions.accept(row)
+        app.actions.comment(row, "As expected")
+        return _rows(app), labels_from_segmentation(app.view.segmentation)[0]
+
+    async def second(app):
+        app.actions.open_sample(SAMPLE)
+        await app.settle()
+        assert app.study.resumable
+        app.actions.resume()
+        return _rows(app), labels_from_segmentation(app.view.segmentation)[0]
+
+    rows, labels = in_page(Settings(output=tmp_path), first)
+    again, restored = in_page(Settings(output=tmp_path), second)
+    assert (labels == restored).all()
+    kept = ("name", "verdict", "comment", "volume", "confidence", "edited")
+    assert [[r[k] for k in kept] for r in rows] == [[r[k] for k in kept] for r in again]
+
+
+def test_cancel_changes_nothing_and_the_next_study_begins_afresh(tmp_path):
+    async def act(app):
+        app.actions.open_sample(SAMPLE)
+        await app.settle()
+        app.actions.run()
+        await app.settle(lambda: app.workflow.state.progress is not None)
+        app.actions.cancel()
+        await app.settle()
+        assert app.workflow.review is None
+        assert "cancelled" in app.server.state.wf["message"]
+        await segment(app)
+        first = app.study.folder
+        app.actions.open_paths([sample_study("phantom-brain").folder])
+        await app.settle()
+        state = app.server.state
+        assert state.review is None and state.written == []
+        assert app.study.folder != first and (first / "review.npz").is_file()
+        assert app.view.segmentation is None
+
+    in_page(Settings(output=tmp_path), act)
+
+
+def test_a_wrong_file_is_one_sentence_and_the_next_study_opens(tmp_path):
+    wrong = tmp_path / "letter.txt"
+    wrong.write_text("Dear colleague")
+
+    async def act(app):
+        app.actions.choose(SAMPLE)
+        app.actions.open_paths([wrong])
+        await app.settle()
+        error = app.server.state.wf["error"]
+        assert "letter.txt" in error["message"] and not error["report"]
+        app.actions.open_sample(SAMPLE)
+        await app.settle()
+        assert app.server.state.wf["error"] is None and app.server.state.wf["can"]["run"]["on"]
+
+    in_page(Settings(output=tmp_path), act)
+
+
+def test_what_the_page_is_told_can_be_sent(tmp_path):
+    async def act(app):
+        await segment(app)
+        json.dumps({key: app.server.state[key] for key in ("wf", "review", "cards", "slices")})
+
+    in_page(Settings(output=tmp_path), act)
