@@ -14,7 +14,7 @@ import json
 import random
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +53,9 @@ class FinetuneRecipe:
     seed: int = setting(0, "of weights, order of subjects, crops and augmentation")
     device: str = setting("auto", "auto, cpu, cuda or cuda:1", affects_result=False)
     precision: Precision = setting("auto", "bf16 where the hardware multiplies in it, or fp32")
+    patch: tuple[int, ...] = setting((), "crop (z, y, x) in voxels; empty: as planned for the data")
     foreground: float = setting(0.5, "share of crops centered on a structure, classes in turn")
-    network: Any = network_choice("resenc_unet")
+    network: Any = network_choice("resenc_unet", "unetr")
     spatial: SpatialSettings = section(SpatialSettings)
     intensity: IntensitySettings = section(IntensitySettings)
     transfer: TransferSettings = section(TransferSettings)
@@ -87,6 +88,8 @@ def main(argv: list[str] | None = None) -> int:
 def finetune(recipe: FinetuneRecipe, resume: bool = False) -> dict:
     """Train by ``recipe``; returns what results.json holds: `evaluation.summarize` and the rows."""
     cache = read_cache(recipe.cache)
+    if recipe.patch:
+        cache = replace(cache, plan={**cache.plan, "patch": list(recipe.patch)})
     if not cache.plan["labels"]:
         raise RecipeError(f"{recipe.cache} has no labels to train on; pretrain.py needs none.")
     device = resolve_device(recipe.device)

@@ -69,9 +69,7 @@ def test_drawing_a_mask_reads_no_value_back():
     assert mask.shape == (2, 1, *SHAPE)
 
 
-@pytest.mark.parametrize(
-    "values", [{"ratio": (0.9, 0.6)}, {"ratio": (0.0, 0.5)}, {"block": (4, 4)}]
-)
+@pytest.mark.parametrize("values", [{"ratio": (0.9, 0.6)}, {"ratio": (0.0, 0.5)}, {"block": (4,)}])
 def test_impossible_mask_settings_are_refused(values):
     with pytest.raises(RecipeError, match="mask"):
         MaskSettings(**values)

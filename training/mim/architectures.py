@@ -16,6 +16,8 @@ from mim import networks
 from mim.classifier import ClassifierSettings, build_classifier, configure_classifier
 from mim.data import Cache
 from mim.recipe import RecipeError, choice
+from mim.unetr import UNETRSettings, build_unetr, configure_unetr
+from mim.vit import VisionTransformer, ViTConfig, ViTSettings, vit_config
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,18 @@ def _build_resenc(config: dict) -> nn.Module:
     return networks.build_network(networks.NetworkConfig.from_dict(config))
 
 
+def _configure_vit(settings, plan, patch, in_channels, out_channels) -> dict:
+    return vit_config(settings, patch, in_channels).to_dict()
+
+
+def _build_vit(config: dict) -> nn.Module:
+    return VisionTransformer(ViTConfig.from_dict(config))
+
+
 ARCHITECTURES: dict[str, Architecture] = {
     "resenc_unet": Architecture(networks.NetworkSettings, _configure_resenc, _build_resenc),
+    "vit": Architecture(ViTSettings, _configure_vit, _build_vit),
+    "unetr": Architecture(UNETRSettings, configure_unetr, build_unetr),
     "resenc_classifier": Architecture(ClassifierSettings, configure_classifier, build_classifier),
 }
 

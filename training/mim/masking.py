@@ -62,11 +62,19 @@ def block_mask(
     count = int(torch.Size(grid).numel())
     low, high = (ratio, ratio) if isinstance(ratio, float | int) else ratio
     drawn = torch.rand(batch, 1, generator=generator, device=device, dtype=torch.float64)
-    fraction = 1 - (low + (high - low) * drawn)
-    # The small number keeps (1 - 0.9) * 10 from being floored to 0.
-    visible = (fraction * count + 1e-6).floor().clamp(1, max(1, count - 1))
+    visible = _visible(count, low + (high - low) * drawn)
     order = hiding_order(strategy, batch, grid, generator, device)
     return (order >= count - visible).view(batch, 1, *grid)
+
+
+def visible_blocks(count: int, ratio: float) -> int:
+    """How many of ``count`` blocks `block_mask` leaves visible."""
+    return int(_visible(count, torch.tensor(ratio, dtype=torch.float64)))
+
+
+def _visible(count: int, ratio: Tensor) -> Tensor:
+    # The small number keeps (1 - 0.9) * 10 from being floored to 0.
+    return ((1 - ratio) * count + 1e-6).floor().clamp(1, max(1, count - 1))
 
 
 def upsample_mask(mask: Tensor, block: Sequence[int], shape: Sequence[int]) -> Tensor:

@@ -20,13 +20,14 @@ from mim.contrastive import ContrastiveSettings
 from mim.contrastive_methods import build_masked_contrastive, build_simclr
 from mim.data import Cache, Crops, UnlabeledVolumes
 from mim.device import Generators
+from mim.mae import MAESettings, build_mae
 from mim.masked_contrastive import CombinedSettings
+from mim.masked_modelling import MaskedModelling
 from mim.masked_unet import MaskedAutoencoderUNet, MethodSettings
-from mim.masking import MaskSettings, draw_mask
 from mim.models_genesis import GenesisSettings, build_models_genesis
 from mim.networks import NetworkConfig
-from mim.recipe import choice
-from mim.reconstruction import FixedCrops
+from mim.recipe import RecipeError, choice
+from mim.simmim import SimMIMSettings, build_simmim
 from mim.sparse_unet import SparseMaskedUNet, SparseSettings
 from mim.volume_fusion import FusionSettings, build_volume_fusion
 
@@ -56,42 +57,23 @@ class Method(Protocol):
         """Draw ``count`` fixed crops to validate on."""
 
 
-@dataclass
-class MaskedModelling:
-    """Restoring what a mask hides.
-
-    ``model(images, mask, valid)`` returns a Reconstruction; masks (b, 1, z, y, x), True = visible,
-    are drawn once for each batch in blocks of ``block`` voxels (z, y, x).
-    """
-
-    model: nn.Module
-    network: dict
-    block: tuple[int, ...]
-    mask: MaskSettings
-
-    def __str__(self) -> str:
-        return f"masked blocks of {self.block} voxels"
-
-    def loss(self, crops: Crops, generators: Generators) -> Tensor:
-        mask = draw_mask(
-            crops.images, self.block, self.mask.ratio, generators.device, self.mask.strategy
+def _unet(recipe: Any, cache: Cache, patch: Sequence[int]) -> tuple[nn.Module, dict]:
+    if recipe.network.name != "resenc_unet":
+        raise RecipeError(
+            f"method {recipe.method.name} pre-trains network resenc_unet, not "
+            f"{recipe.network.name}; for a transformer write method.name=mae or simmim."
         )
-        return self.model(crops.images, mask, crops.valid).loss
-
-    def watch(
-        self, volumes: UnlabeledVolumes, patch: Sequence[int], count: int, device: torch.device
-    ) -> Watch:
-        return FixedCrops.draw(volumes, patch, self.mask, self.block, count, device)
+    return architectures.restoring_network(recipe, cache, patch)
 
 
 def _masked_unet(recipe: Any, cache: Cache, patch: Sequence[int]) -> Method:
-    network, config = architectures.restoring_network(recipe, cache, patch)
+    network, config = _unet(recipe, cache, patch)
     model = MaskedAutoencoderUNet(network, cache.channels, recipe.method)
     return MaskedModelling(model, config, recipe.mask.block or network.divisor, recipe.mask)
 
 
 def _s3d(recipe: Any, cache: Cache, patch: Sequence[int]) -> Method:
-    network, config = architectures.restoring_network(recipe, cache, patch)
+    network, config = _unet(recipe, cache, patch)
     model = SparseMaskedUNet(network, NetworkConfig.from_dict(config), recipe.method)
     return MaskedModelling(model, config, recipe.mask.block or network.divisor, recipe.mask)
 
@@ -108,6 +90,8 @@ class MethodKind:
 METHODS: dict[str, MethodKind] = {
     "masked_unet": MethodKind(MethodSettings, _masked_unet),
     "s3d": MethodKind(SparseSettings, _s3d),
+    "mae": MethodKind(MAESettings, build_mae),
+    "simmim": MethodKind(SimMIMSettings, build_simmim),
     "simclr": MethodKind(ContrastiveSettings, build_simclr),
     "masked_contrastive": MethodKind(CombinedSettings, build_masked_contrastive),
     "models_genesis": MethodKind(GenesisSettings, build_models_genesis),

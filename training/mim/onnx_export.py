@@ -36,18 +36,19 @@ def export_onnx(
     network: torch.nn.Module,
     channels: int,
     patch: Sequence[int],
-    divisor: Sequence[int],
+    divisor: Sequence[int] | None,
     path: Path,
 ) -> None:
     """Write ``network`` for float32 inputs (batch, channels, *sizes) to ``path``.
 
     Batch and sizes stay free, the latter in multiples of ``divisor``, which the file says in the
     names of its axes ("8*z"); so an engine that runs out of memory can take smaller windows.
-    ``patch`` is only the size that it is traced with.
+    ``patch`` is only the size that it is traced with, or the only one without a ``divisor``.
     """
     example = torch.zeros(2, channels, *patch)  # an extent of 1 would be taken for a constant
     free = {0: torch.export.Dim.DYNAMIC}
-    for axis, (name, factor) in enumerate(zip("zyx"[-len(patch) :], divisor, strict=True), 2):
+    axes = zip("zyx"[-len(patch) :], divisor, strict=True) if divisor else ()
+    for axis, (name, factor) in enumerate(axes, 2):
         free[axis] = factor * torch.export.Dim(f"_{name}", min=1, max=4096 // factor)
     quiet = contextlib.redirect_stdout(io.StringIO())
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)

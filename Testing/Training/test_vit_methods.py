@@ -1,0 +1,150 @@
+"""MAE and SimMIM on vision transformers: what is seen, what is scored, what arrives in UNETR."""
+
+import pytest
+import torch
+
+from mim import architectures
+from mim.mae import MAESettings, MaskedAutoencoderViT
+from mim.masking import block_mask, upsample_mask, visible_blocks
+from mim.patches import normalize_patches, patchify, token_mask, unpatchify
+from mim.recipe import RecipeError
+from mim.simmim import SimMIM, SimMIMSettings
+from mim.transfer import load_pretrained
+from mim.unetr import UNETRSettings
+from mim.vit import VisionTransformer, ViTSettings, vit_config
+
+SIZE, PATCH, CHANNELS = (8, 16, 12), (2, 4, 6), 2
+GRID = (4, 4, 2)
+TINY = ViTSettings(patch=PATCH, width=24, depth=2, heads=2)
+
+
+def transformer(**settings):
+    torch.manual_seed(0)
+    chosen = ViTSettings(**{**TINY.__dict__, **settings})
+    return VisionTransformer(vit_config(chosen, SIZE, CHANNELS))
+
+
+def images(seed=0, batch=2):
+    return torch.randn(batch, CHANNELS, *SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+def draw(ratio=0.75, batch=2):
+    blocks = block_mask(batch, GRID, ratio, torch.Generator().manual_seed(1))
+    return upsample_mask(blocks, PATCH, SIZE)
+
+
+def mae(ratio=0.75, **settings):
+    defaults = {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2}
+    visible = visible_blocks(32, ratio)
+    return MaskedAutoencoderViT(transformer(), MAESettings(**{**defaults, **settings}), visible)
+
+
+@pytest.mark.parametrize("patch", [(2, 4, 6), (1, 8, 3), (8, 16, 12), (4, 1, 1)])
+def test_patches_put_together_are_the_image(patch):
+    grid = [n // p for n, p in zip(SIZE, patch, strict=True)]
+    assert torch.equal(unpatchify(patchify(images(), patch), grid, patch), images())
+
+
+def test_patches_of_pictures_put_together_are_the_picture():
+    picture = torch.randn(2, 3, 12, 8)
+    assert torch.equal(unpatchify(patchify(picture, (4, 2)), (3, 4), (4, 2)), picture)
+
+
+def test_normalized_targets_have_mean_0_and_variance_1():
+    patches, mean, deviation = normalize_patches(patchify(5 + 3 * images(), PATCH))
+    assert torch.allclose(patches.mean(2), torch.zeros(()), atol=1e-5)
+    assert torch.allclose(patches.var(2, correction=0), torch.ones(()), atol=1e-4)
+    back = unpatchify(patches * deviation + mean, GRID, PATCH)
+    assert torch.allclose(back, 5 + 3 * images(), atol=1e-5)
+
+
+@pytest.mark.parametrize("ratio", [0.125, 0.5, 0.6, 0.75, 0.875])
+def test_the_encoder_sees_exactly_the_visible_tokens(ratio, monkeypatch):
+    model, seen = mae(ratio), []
+    original = model.network.encode
+    monkeypatch.setattr(model.network, "encode", lambda t: seen.append(t.shape) or original(t))
+    mask = draw(ratio)
+    model(images(), mask)
+    assert seen == [(2, int((1 - ratio) * 32 + 1e-6), 24)]
+    assert token_mask(mask, PATCH).sum(1).tolist() == [seen[0][1]] * 2
+
+
+@pytest.mark.parametrize("garbage", [1e4, float("nan")])
+def test_what_is_hidden_changes_no_feature(garbage):
+    model, mask = mae(), draw()
+    spoiled = torch.where(mask, images(), torch.tensor(garbage))
+
+    def features(x):
+        order = token_mask(mask, PATCH).to(torch.uint8).argsort(dim=1, descending=True, stable=True)
+        return model.encode(patchify(x, PATCH), order[:, : model.visible])
+
+    assert torch.equal(features(images()), features(spoiled))
+
+
+@pytest.mark.parametrize("build", [mae, lambda: SimMIM(transformer(), SimMIMSettings())])
+def test_the_loss_is_of_hidden_voxels_only_and_padding_is_left_out(build):
+    model, mask = build().eval(), draw()
+    result = model(images(), mask)
+    error = result.prediction - images()
+    error = error.abs() if isinstance(model, SimMIM) else error.square()
+    assert torch.allclose(result.loss, error[(~mask).expand_as(error)].mean(), atol=1e-5)
+    valid = torch.ones_like(mask)
+    valid[..., 6:] = False
+    part = model(images(), mask, valid)
+    scored = (~mask & valid).expand_as(error)
+    assert torch.allclose(part.loss, error[scored].mean(), atol=1e-5)
+
+
+def test_simmim_features_do_not_depend_on_hidden_voxels():
+    model, mask = SimMIM(transformer(), SimMIMSettings()), draw()
+    spoiled = torch.where(mask, images(), 100 * images(1))
+    assert torch.equal(model(images(), mask).prediction, model(spoiled, mask).prediction)
+
+
+@pytest.mark.parametrize("target", ["raw", "normalized"])
+@pytest.mark.parametrize("positions", ["learnt", "sincos"])
+def test_one_batch_can_be_learnt(target, positions):
+    torch.manual_seed(0)
+    settings = MAESettings(16, 2, 2, target=target)
+    model = MaskedAutoencoderViT(transformer(positions=positions), settings, 8)
+    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), 1e-2)
+    losses = []
+    for _ in range(120):
+        loss = model(images(), draw()).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_crops_that_are_not_whole_tokens_are_refused():
+    with pytest.raises(RecipeError, match="whole tokens"):
+        vit_config(TINY, (8, 16, 13), 1)
+
+
+def test_the_whole_encoder_arrives_in_unetr(tmp_path):
+    torch.manual_seed(0)
+    size = (16, 32, 16)
+    settings = ViTSettings(patch=(16, 16, 16), width=24, depth=12, heads=2)
+    network = VisionTransformer(vit_config(settings, size, 1))
+    model = MaskedAutoencoderViT(network, MAESettings(16, 1, 2), 1)
+    torch.save(
+        {"model": model.state_dict(), "metadata": {"kind": "mae", "network": {}}, "step": 1},
+        tmp_path / "last.pt",
+    )
+    unetr = architectures.build(
+        {
+            "name": "unetr",
+            **architectures.ARCHITECTURES["unetr"].configure(
+                UNETRSettings(width=24, heads=2, features=4), {}, size, 1, 3
+            ),
+        }
+    )
+    report = load_pretrained(unetr, tmp_path / "last.pt", ("encoder",))
+    assert report.shares["encoder"] == 1.0
+    assert "encoder 100.0%" in report.summary()
+    picture = torch.randn(1, 1, *size)
+    ours, theirs = network(picture)[0], unetr.eval().vit(picture)[0]
+    assert torch.allclose(ours, theirs, atol=1e-5)
+    assert unetr(picture).shape == (1, 3, *size)
