@@ -17,11 +17,12 @@ from MIMSegment.Logic.batching import BatchSize
 from MIMSegment.Logic.doubt import DoubtCollector, DoubtfulPlace
 from MIMSegment.Logic.errors import Cancelled, PackageError
 from MIMSegment.Logic.finding import Finding
-from MIMSegment.Logic.preprocess import WorkingGrid, prepare
-from MIMSegment.Logic.resample import linear_taps, resize_planes, source_coordinates
+from MIMSegment.Logic.preprocess import WorkingGrid, open_prepared
+from MIMSegment.Logic.resample import resampler, resize_planes
 from MIMSegment.Logic.spec import ModelSpec
 from MIMSegment.Logic.volume import Geometry, Volume
 from MIMSegment.Logic.windows import window_starts
+from MIMSegment.Logic.working_image import WorkingImage
 
 Predictor = Callable[[np.ndarray], np.ndarray]
 """(b, c, *patch) float32 → (b, channels, *patch) logits; without z for a 2D network."""
@@ -48,7 +49,9 @@ class Segmentation:
 
     def volumes_ml(self) -> dict[int, float]:
         """Milliliters of every label value that occurs, background left out."""
-        counts = np.bincount(self.labels.ravel())
+        counts = np.zeros(int(self.labels.max(initial=0)) + 1, np.int64)
+        for plane in self.labels:  # bincount makes 8 bytes of every voxel
+            counts += np.bincount(plane.ravel(), minlength=len(counts))
         return {
             int(v): float(counts[v] * self.geometry.voxel_volume_ml)
             for v in np.flatnonzero(counts)
@@ -64,29 +67,29 @@ def segment(
     cancelled: Callable[[], bool] | None = None,
     wanted: Collection[int] | None = None,
     batch: BatchSize | None = None,
-    inspect: Callable[[np.ndarray], None] = lambda array: None,
+    inspect: Callable[[WorkingImage], None] = lambda image: None,
 ) -> Segmentation:
     """Segment ``volume`` (c, z, y, x; channels in the order of ``spec.inputs``) on its own grid.
 
     Several predictors are an ensemble: their logits are averaged. ``wanted`` keeps only these
-    label values. ``inspect`` gets the image as the network sees it (c, z, y, x) before the first
-    window. Raises PackageError when the network's channels are not those of the spec,
-    Cancelled when ``cancelled()`` turned true between two windows, OutOfMemory when a single
-    window is too much.
+    label values. ``inspect`` gets the image as the network sees it before the first window.
+    Raises PackageError when the network's channels are not those of the spec, Cancelled when
+    ``cancelled()`` turned true between two windows, OutOfMemory when a single window is too much.
     """
-    array, grid = prepare(volume, spec.preprocessing)
-    inspect(array)
+    image, grid = open_prepared(volume, spec.preprocessing)
+    inspect(image)
     predictors = [predict] if callable(predict) else list(predict)
     collector = DoubtCollector(spec, grid.geometry)
-    planes = predict_planes(array, spec, predictors, progress, cancelled, batch)
-    dtype = np.uint8 if max(spec.channel_labels) < 256 else np.uint16
-    labels = np.zeros(volume.geometry.shape, dtype)
+    planes = predict_planes(image, spec, predictors, progress, cancelled, batch)
+    labels = np.zeros(volume.geometry.shape, _label_type(spec))
     view = grid.reoriented_view(labels)
-    for z, logits in restore_planes(_watched(planes, spec, collector), grid):
-        view[z] = decide(logits, spec)
-    if wanted is not None:
-        labels[~np.isin(labels, list(wanted))] = 0
     kept = set(spec.channel_labels if wanted is None else wanted)
+    dropped = [value for value in spec.channel_labels if value not in kept]
+    for z, logits in restore_planes(_watched(planes, spec, collector), grid):
+        plane = decide(logits, spec)
+        if dropped:
+            plane[np.isin(plane, dropped)] = 0
+        view[z] = plane
     return Segmentation(
         labels,
         volume.geometry,
@@ -96,41 +99,56 @@ def segment(
 
 
 def decide(logits: np.ndarray, spec: ModelSpec) -> np.ndarray:
-    """Logits (channels, y, x) to label values (y, x)."""
-    values = np.asarray(spec.channel_labels)
+    """Logits (channels, y, x) to label values (y, x), uint8 or uint16."""
+    labels = np.zeros(logits.shape[1:], _label_type(spec))
     if spec.head == "softmax":
-        return values[logits.argmax(axis=0)]
-    labels = np.zeros(logits.shape[1:], values.dtype)
-    for value, channel in zip(values, logits, strict=True):
-        labels[channel > 0] = value  # sigmoid(x) > 0.5
+        # Channel by channel in the cache: argmax across the first axis takes ten times as long.
+        best = logits[0].copy()
+        labels += labels.dtype.type(spec.channel_labels[0])
+        for value, channel in zip(spec.channel_labels[1:], logits[1:], strict=True):
+            np.copyto(labels, value, where=channel > best)
+            np.maximum(best, channel, out=best)
+        return labels
+    for value, channel in zip(spec.channel_labels, logits, strict=True):
+        np.copyto(labels, value, where=channel > 0)  # sigmoid(x) > 0.5
     return labels
 
 
+def _label_type(spec: ModelSpec) -> type:
+    return np.uint8 if max(spec.channel_labels) < 256 else np.uint16
+
+
 def predict_planes(
-    array: np.ndarray,
+    image: np.ndarray | WorkingImage,
     spec: ModelSpec,
     predictors: Sequence[Predictor],
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
     batch: BatchSize | None = None,
 ) -> Iterator[np.ndarray]:
-    """Yield the logits (channels, y, x) of each plane of the network's grid, in z order."""
-    padded, start = _pad_to_patch(array, spec.patch)
-    shape, batch = padded.shape[1:], batch or BatchSize()
+    """Yield the logits (channels, y, x) of each plane of the network's grid, in z order.
+
+    ``image`` is (c, z, y, x); only as many planes of it as a window is deep are read at once.
+    """
+    batch = batch or BatchSize()
+    missing = [max(p - n, 0) for n, p in zip(image.shape[1:], spec.patch, strict=True)]
+    shape = [n + m for n, m in zip(image.shape[1:], missing, strict=True)]
+    begin = [m // 2 for m in missing]  # zeros all around where the image is smaller than a window
     starts = [window_starts(n, p, spec.overlap) for n, p in zip(shape, spec.patch, strict=True)]
     total, done = int(np.prod([len(s) for s in starts])), 0
     slab = SlabAccumulator(len(spec.channel_labels), shape, spec.patch, starts)
-    rows, columns = (slice(s, s + n) for s, n in zip(start[1:], array.shape[2:], strict=True))
+    rows, columns = (slice(b, b + n) for b, n in zip(begin[1:], image.shape[2:], strict=True))
     for z, following in zip(starts[0], [*starts[0][1:], shape[0]], strict=True):
-        corners = list(product([z], starts[1], starts[2]))
-        for group, logits in _predict_windows(padded, corners, spec, predictors, cancelled, batch):
+        corners = list(product(starts[1], starts[2]))
+        read = _padded(image[:, z : z + spec.patch[0]], missing)
+        for group, logits in _predict_windows(read, corners, spec, predictors, cancelled, batch):
             for corner, window in zip(group, logits, strict=True):
-                slab.add(window, *corner)
+                slab.add(window, z, *corner)
             done += len(group)
             if progress is not None:
                 progress(done, total)
         for index, plane in enumerate(slab.planes(z, following), z):
-            if start[0] <= index < start[0] + array.shape[1]:
+            if begin[0] <= index < begin[0] + image.shape[1]:
                 yield plane[:, rows, columns]
 
 
@@ -139,23 +157,19 @@ def restore_planes(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (z, logits (channels, y, x)) for each slice of the cropped source, resampled."""
     order_z, *plane_orders = grid.output_orders
-    size, new_size = grid.shape[0], grid.cropped[0]
-    at = source_coordinates(size, new_size)
-    if order_z == 0:
-        lower, weight = np.clip(np.floor(at + 0.5).astype(int), 0, size - 1), np.zeros(new_size)
-    else:
-        lower, weight = linear_taps(at, size)
-    needed = np.minimum(lower + (weight > 0), size - 1)
+    along_z = resampler(grid.shape[0], grid.cropped[0], order_z)
     alive: dict[int, np.ndarray] = {}
     z = 0
     for read, plane in enumerate(planes):
-        alive[read] = resize_planes(plane, grid.cropped[1:], plane_orders)
-        while z < new_size and needed[z] <= read:
-            below, above = alive[lower[z]], alive[needed[z]]
-            yield z, below if weight[z] == 0 else below + (above - below) * weight[z]
+        alive[read] = plane
+        while z < along_z.new_size and (needed := along_z.sources(z, z + 1))[1] <= read + 1:
+            stack = np.stack([alive[source] for source in range(*needed)])
+            blended = along_z.apply(stack, 0, z, z + 1, begin=needed[0])[0]
+            yield z, resize_planes(blended, grid.cropped[1:], plane_orders)
             z += 1
-        for old in [k for k in alive if z < new_size and k < lower[z]]:
-            del alive[old]
+        if z < along_z.new_size:
+            oldest = along_z.sources(z, z + 1)[0]
+            alive = {source: plane for source, plane in alive.items() if source >= oldest}
 
 
 def _watched(planes, spec: ModelSpec, collector: DoubtCollector) -> Iterator[np.ndarray]:
@@ -164,11 +178,12 @@ def _watched(planes, spec: ModelSpec, collector: DoubtCollector) -> Iterator[np.
         yield logits
 
 
-def _predict_windows(padded, corners, spec: ModelSpec, predictors, cancelled, batch: BatchSize):
-    """Yield groups of corners (z, y, x) with their logits (b, channels, *patch)."""
+def _predict_windows(read, corners, spec: ModelSpec, predictors, cancelled, batch: BatchSize):
+    """Yield groups of corners (y, x) with their logits (b, channels, *patch)."""
     waiting = []
     for corner in corners:
-        tile = padded[(slice(None), *(slice(a, a + p) for a, p in zip(corner, spec.patch)))]  # noqa: B905
+        rows, columns = (slice(a, a + p) for a, p in zip(corner, spec.patch[1:], strict=True))
+        tile = read[:, :, rows, columns]
         if spec.empty_below is not None and tile.max() < spec.empty_below:
             yield [corner], _background(spec)[None]
         else:
@@ -218,10 +233,8 @@ def _mirrored(predict: Predictor, tiles: np.ndarray, spec: ModelSpec) -> np.ndar
     return total if len(subsets) == 1 else total / np.float32(len(subsets))
 
 
-def _pad_to_patch(array: np.ndarray, patch) -> tuple[np.ndarray, tuple[int, int, int]]:
-    """Zero-pad (c, z, y, x) around the image to at least ``patch``; and where the image begins."""
-    missing = [max(p - n, 0) for n, p in zip(array.shape[1:], patch, strict=True)]
-    start = tuple(m // 2 for m in missing)
-    if any(missing):
-        array = np.pad(array, [(0, 0), *((m // 2, m - m // 2) for m in missing)])
-    return array, start
+def _padded(array: np.ndarray, missing: Sequence[int]) -> np.ndarray:
+    """Zeros around (c, z, y, x), half of ``missing`` voxels per axis on each side."""
+    if not any(missing):
+        return array
+    return np.pad(array, [(0, 0), *((m // 2, m - m // 2) for m in missing)])

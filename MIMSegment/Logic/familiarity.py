@@ -11,6 +11,7 @@ from MIMSegment.Logic.finding import Finding
 from MIMSegment.Logic.package import ModelPackage
 from MIMSegment.Logic.reconstruction import judge, measure, not_compared
 from MIMSegment.Logic.session import Session
+from MIMSegment.Logic.working_image import WorkingImage
 
 
 class FamiliarityCheck:
@@ -45,7 +46,7 @@ class FamiliarityCheck:
                 return (self._session,)
         return ()
 
-    def look(self, array: np.ndarray) -> None:
+    def look(self, array: np.ndarray | WorkingImage) -> None:
         """Compare the image as the network sees it (c, z, y, x). Raises Cancelled."""
         known = self._known
         if known is None or self.findings:

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from MIMSegment.Logic.errors import PackageError
+from MIMSegment.Logic.intensity import fit_intensity
 from MIMSegment.Logic.resample import axis_orders, resize
 from MIMSegment.Logic.spec import Normalization, Preprocessing
 from MIMSegment.Logic.volume import Geometry, Volume, axes_to, permute, permuted
+from MIMSegment.Logic.working_image import WorkingImage
+
+_SLICES = 16  # looked at once, so that no temporary array is as large as the image
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,15 @@ def prepare(volume: Volume, plan: Preprocessing) -> tuple[np.ndarray, WorkingGri
     Returns a float32 array (c, z, y, x) and the grid it lies on. Raises PackageError when the
     number of channels is not the plan's.
     """
+    image, grid = open_prepared(volume, plan)
+    array = np.empty(image.shape, np.float32)
+    for first in range(0, grid.shape[0], _SLICES):
+        array[:, first : first + _SLICES] = image[:, first : first + _SLICES]
+    return array, grid
+
+
+def open_prepared(volume: Volume, plan: Preprocessing) -> tuple[WorkingImage, WorkingGrid]:
+    """`prepare` without its array: the image is calculated where it is read."""
     if volume.array.shape[0] != len(plan.normalization):
         raise PackageError(
             f"{volume.source or 'The image'} has {volume.array.shape[0]} channel(s), the model "
@@ -53,25 +66,22 @@ def prepare(volume: Volume, plan: Preprocessing) -> tuple[np.ndarray, WorkingGri
     order, flips = reorientation(volume.geometry, plan)
     array = permute(volume.array, order, flips)
     geometry = permuted(volume.geometry, order, flips)
-    start, mask = (0, 0, 0), None
+    start = (0, 0, 0)
     if plan.crop_to_nonzero:
-        mask = nonzero_mask(array)
-        start, stop = bounding_box(mask)
-        block = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
-        array, mask = array[(slice(None), *block)], mask[block]
+        start, stop = nonzero_box(array)
+        array = array[(slice(None), *(slice(a, b) for a, b in zip(start, stop, strict=True)))]
         geometry = geometry.cropped(start, array.shape[1:])
+    masks = _masks(array, plan)
     shape = working_shape(geometry, plan)
     target = geometry.resized(shape)
     # The rule asks for the planned spacing: the grid's own differs by the rounding of its shape.
     planned = (w or have for w, have in zip(plan.spacing, geometry.spacing, strict=True))
     rule = (geometry.spacing, tuple(planned))
     orders = axis_orders(*rule, plan.image_order, plan.image_order_z, plan.anisotropy)
-    result = np.empty((len(array), *shape), np.float32)
-    for channel, normalization, out in zip(array, plan.normalization, result, strict=True):
-        out[...] = resize(normalize(channel, normalization, mask), shape, orders)
+    intensities = list(map(fit_intensity, array, plan.normalization, masks))
+    image = WorkingImage(array, intensities, masks, shape, orders)
     back = axis_orders(*reversed(rule), plan.output_order, plan.output_order_z, plan.anisotropy)
-    grid = WorkingGrid(volume.geometry, order, flips, start, array.shape[1:], target, back)
-    return result, grid
+    return image, WorkingGrid(volume.geometry, order, flips, start, array.shape[1:], target, back)
 
 
 def prepare_labels(labels: np.ndarray, grid: WorkingGrid) -> np.ndarray:
@@ -96,48 +106,41 @@ def working_shape(geometry: Geometry, plan: Preprocessing) -> tuple[int, int, in
     )
 
 
-def normalize(channel: np.ndarray, plan: Normalization, mask: np.ndarray | None) -> np.ndarray:
-    """Normalize one channel (z, y, x) to float32; ``mask`` is the non-zero region where known."""
-    image = channel.astype(np.float32)
-    if plan.scheme == "zscore":
-        return _zscore(image, plan, mask)
-    if plan.scheme == "ct":
-        np.clip(image, plan.lower, plan.upper, out=image)
-        image -= np.float32(plan.mean)
-        image /= np.float32(max(plan.std, 1e-8))
-    elif plan.scheme == "rescale_to_01":
-        image -= image.min()
-        image /= max(float(image.max()), 1e-8)
-    elif plan.scheme == "rgb_to_01":
-        image /= np.float32(255)
-    return image
-
-
-def _zscore(image: np.ndarray, plan: Normalization, mask: np.ndarray | None) -> np.ndarray:
-    if plan.nonzero and mask is None:
-        mask = nonzero_mask(image[None])
-    region = image[mask] if plan.nonzero else image
-    if plan.percentiles is not None:
-        low, high = np.percentile(region, plan.percentiles)
-        np.clip(image, low, high, out=image)
-        region = image[mask] if plan.nonzero else image
-    mean, std = float(region.mean(dtype=np.float64)), float(region.std(dtype=np.float64))
-    normalized = (image - np.float32(mean)) / np.float32(max(std, 1e-8))
-    return np.where(mask, normalized, np.float32(0)) if plan.nonzero else normalized
+def normalize(channel: np.ndarray, plan: Normalization) -> np.ndarray:
+    """One channel (z, y, x) normalized by its own statistics, as float32."""
+    mask = nonzero_mask(channel[None]) if plan.nonzero else None
+    return fit_intensity(channel, plan, mask).apply(channel, mask)
 
 
 def nonzero_mask(array: np.ndarray) -> np.ndarray:
     """Where any channel of (c, z, y, x) is not 0, holes filled; everything if all is 0."""
     from scipy.ndimage import binary_fill_holes
 
-    mask = binary_fill_holes((array != 0).any(axis=0))
+    mask = (array != 0).any(axis=0)
+    if not mask.all():
+        mask = binary_fill_holes(mask)
     return mask if mask.any() else np.ones_like(mask)
 
 
-def bounding_box(mask: np.ndarray) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """First index and one past the last of the True voxels of (z, y, x), per axis."""
-    bounds = []
-    for axis in range(3):
-        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        bounds.append((int(hit[0]), int(hit[-1]) + 1))
-    return tuple(b[0] for b in bounds), tuple(b[1] for b in bounds)
+def _masks(array: np.ndarray, plan: Preprocessing) -> list[np.ndarray | None]:
+    """The non-zero region for each channel that needs it: of all channels if the image is cropped
+    to that, else of its own."""
+    wanted = [n.nonzero for n in plan.normalization]
+    if plan.crop_to_nonzero and any(wanted):
+        shared = nonzero_mask(array)
+        return [shared if w else None for w in wanted]
+    return [nonzero_mask(c[None]) if w else None for c, w in zip(array, wanted, strict=True)]
+
+
+def nonzero_box(array: np.ndarray) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """First index and one past the last, per axis, of what is not 0 in (c, z, y, x)."""
+    hits = [np.zeros(n, bool) for n in array.shape[1:]]
+    for first in range(0, array.shape[1], _SLICES):
+        block = (array[:, first : first + _SLICES] != 0).any(axis=0)
+        hits[0][first : first + _SLICES] = block.any(axis=(1, 2))
+        hits[1] |= block.any(axis=(0, 2))
+        hits[2] |= block.any(axis=(0, 1))
+    if not hits[0].any():
+        return (0, 0, 0), array.shape[1:]
+    bounds = [np.flatnonzero(hit) for hit in hits]
+    return tuple(int(b[0]) for b in bounds), tuple(int(b[-1]) + 1 for b in bounds)

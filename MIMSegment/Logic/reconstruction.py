@@ -19,6 +19,7 @@ from MIMSegment.Logic.errors import DeviceError
 from MIMSegment.Logic.expectations import ReconstructionRange
 from MIMSegment.Logic.finding import Finding, Severity
 from MIMSegment.Logic.windows import window_starts
+from MIMSegment.Logic.working_image import WorkingImage
 
 CROPS = 8
 _SEED = 20220411
@@ -41,7 +42,7 @@ class ReconstructionError:
 
 
 def measure(
-    array: np.ndarray,
+    array: np.ndarray | WorkingImage,
     patch: Sequence[int],
     block: Sequence[int],
     ratio: float,
@@ -119,7 +120,7 @@ def _worst(error: ReconstructionError, known: ReconstructionRange, inputs: Seque
     return f" (above all of {inputs[worst]}, {_percent(error.inputs[worst])})"
 
 
-def _places(array: np.ndarray, patch: Sequence[int]) -> list[tuple[int, ...]]:
+def _places(array: np.ndarray | WorkingImage, patch: Sequence[int]) -> list[tuple[int, ...]]:
     """First indices of the crops: evenly among the half of all windows with most contrast."""
     starts = [window_starts(n, p, 0.0) for n, p in zip(array.shape[1:], patch, strict=True)]
     windows = list(product(*starts))
@@ -133,7 +134,7 @@ def _places(array: np.ndarray, patch: Sequence[int]) -> list[tuple[int, ...]]:
     return [windows[kept[i]] for i in chosen]
 
 
-def _crop(array: np.ndarray, start, patch) -> tuple[np.ndarray, np.ndarray]:
+def _crop(array: np.ndarray | WorkingImage, start, patch) -> tuple[np.ndarray, np.ndarray]:
     """A crop (c, *patch), 0 beyond the image, and where (*patch) there is an image."""
     image, valid = np.zeros((len(array), *patch), np.float32), np.zeros(patch, bool)
     found = array[(slice(None), *(slice(s, s + n) for s, n in zip(start, patch, strict=True)))]

@@ -1,15 +1,18 @@
 """Resizing arrays edge to edge by splines, one axis at a time.
 
 The values are those of ``scipy.ndimage.zoom(..., mode="nearest", grid_mode=True)``, which is what
-skimage's ``resize`` and so nnU-Net use; one axis at a time costs 4 taps per axis instead of 64 in
-all, and lets each axis have its own order.
+skimage's ``resize`` and so nnU-Net use. A spline is linear in the samples, so along one axis it is
+a matrix with a narrow band, and the product with it is many times faster than filtering.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
-_CHUNK = 32  # lines of voxels along the other axis that are resized at once
+_BLOCK = 64  # rows of the matrix that are multiplied at once; more would multiply many zeros
+_NEGLIGIBLE = 1e-8  # the spline's reach has no end, its weights have
 _PAD = 12  # samples of edge that scipy adds before the spline filter, so that both agree
 
 
@@ -47,71 +50,95 @@ def resize(array: np.ndarray, shape, orders) -> np.ndarray:
     before = [a for a in axes if orders[a] == 0 and growth[a] < 1]  # drops slices: less to do
     after = [a for a in axes if a not in (*before, *cubic)]
     channels = array.reshape(-1, *array.shape[-3:])
-    if max(orders) == 0:
-        out = np.empty((len(channels), *shape), array.dtype)
-    else:
-        out = np.empty((len(channels), *shape), np.float32)
+    dtype = array.dtype if max(orders) == 0 else np.float32
+    out = np.empty((len(channels), *shape), dtype)
     for target, channel in zip(out, channels, strict=True):
         result = channel
         for axis in before:
-            result = _resize_axis(result, axis, shape[axis], orders[axis])
+            result = resampler(result.shape[axis], shape[axis], orders[axis]).apply(result, axis)
         if cubic:
             low, high = (f(result, axis=tuple(cubic), keepdims=True) for f in (np.min, np.max))
             for axis in cubic:
-                result = _resize_axis(result, axis, shape[axis], orders[axis])
+                result = resampler(result.shape[axis], shape[axis], 3).apply(result, axis)
             result = np.clip(result, low, high)
         for axis in after:
-            result = _resize_axis(result, axis, shape[axis], orders[axis])
+            result = resampler(result.shape[axis], shape[axis], orders[axis]).apply(result, axis)
         target[...] = result
     return out.reshape(*array.shape[:-3], *shape)
 
 
 def resize_planes(planes: np.ndarray, shape, orders) -> np.ndarray:
-    """Resize (c, y, x) to ``shape`` (y, x), order 0 or 1 per axis, all channels at once."""
+    """Resize (c, y, x) to ``shape`` (y, x) with one spline order per axis, without clipping."""
     for axis in sorted((0, 1), key=lambda a: shape[a] / planes.shape[a + 1]):
-        old, size, along = planes.shape[axis + 1], shape[axis], axis + 1
-        if size == old:
-            continue
-        at = source_coordinates(old, size)
-        if orders[axis] == 0:
-            planes = planes.take(np.clip(np.floor(at + 0.5).astype(int), 0, old - 1), along)
-            continue
-        lower, weight = linear_taps(at, old)
-        weight = weight[:, None] if axis == 0 else weight
-        left = planes.take(lower, along)
-        right = planes.take(np.minimum(lower + 1, old - 1), along)
-        right -= left
-        right *= weight
-        planes = left + right
+        planes = resampler(planes.shape[axis + 1], shape[axis], orders[axis]).apply(
+            planes, axis + 1
+        )
     return planes
 
 
-def _resize_axis(array: np.ndarray, axis: int, size: int, order: int) -> np.ndarray:
-    old = array.shape[axis]
-    if size == old:
-        return array
-    at = source_coordinates(old, size)
-    if order == 0:
-        return array.take(np.clip(np.floor(at + 0.5).astype(int), 0, old - 1), axis)
-    out = np.empty([size if a == axis else n for a, n in enumerate(array.shape)], np.float32)
-    other = 1 if axis == 0 else 0
-    for first in range(0, array.shape[other], _CHUNK):  # lines are independent: less memory
-        part = tuple(slice(first, first + _CHUNK) if a == other else slice(None) for a in range(3))
-        lines = np.asarray(array[part], np.float32)
-        out[part] = _linear(lines, axis, at) if order == 1 else _cubic(lines, axis, at)
-    return out
+class Resampler:
+    """Resizes one axis from ``size`` to ``new_size`` samples with a spline of ``order`` 0, 1 or 3.
+
+    Made by `resampler`, which keeps the last ones.
+    """
+
+    def __init__(self, size: int, new_size: int, order: int):
+        self.size, self.new_size, self.order = size, new_size, order
+        at = source_coordinates(size, new_size)
+        self._nearest = np.clip(np.floor(at + 0.5).astype(int), 0, size - 1)
+        if order > 0 and size != new_size:
+            matrix = _linear_weights(at, size) if order == 1 else _cubic_weights(at, size)
+            matrix[np.abs(matrix) < _NEGLIGIBLE] = 0
+            self._matrix = matrix.astype(np.float32)
+            self._first = (matrix != 0).argmax(axis=1)
+            self._stop = size - (matrix != 0)[:, ::-1].argmax(axis=1)
+
+    def sources(self, first: int, stop: int) -> tuple[int, int]:
+        """The range of old samples that new ones ``first`` to ``stop`` - 1 are made of."""
+        if self.size == self.new_size:
+            return first, stop
+        if self.order == 0:
+            return int(self._nearest[first]), int(self._nearest[stop - 1]) + 1
+        return int(self._first[first:stop].min()), int(self._stop[first:stop].max())
+
+    def apply(
+        self, array: np.ndarray, axis: int, first: int = 0, stop: int | None = None, begin: int = 0
+    ) -> np.ndarray:
+        """New samples ``first`` to ``stop`` - 1 (default: all) along ``axis`` of ``array``.
+
+        ``array`` may hold old samples from ``begin`` on only, as far as `sources` says. Returns
+        float32, or with order 0 the array's own type.
+        """
+        stop = self.new_size if stop is None else stop
+        if self.size == self.new_size:
+            return array[(slice(None),) * axis + (slice(first - begin, stop - begin),)]
+        if self.order == 0:
+            return array.take(self._nearest[first:stop] - begin, axis)
+        return self._multiply(np.asarray(array, np.float32), axis, first, stop, begin)
+
+    def _multiply(self, array: np.ndarray, axis: int, first: int, stop: int, begin: int):
+        shape = array.shape
+        out = np.empty((*shape[:axis], stop - first, *shape[axis + 1 :]), np.float32)
+        last = axis == array.ndim - 1
+        leading = int(np.prod(shape[:axis]))
+        source = array.reshape((leading, shape[axis]) if last else (leading, shape[axis], -1))
+        target = out.reshape((leading, stop - first) if last else (leading, stop - first, -1))
+        for row in range(first, stop, _BLOCK):
+            end = min(row + _BLOCK, stop)
+            low, high = self.sources(row, end)
+            weights = self._matrix[row:end, low:high]
+            rows, columns = slice(row - first, end - first), slice(low - begin, high - begin)
+            if last:
+                np.matmul(source[:, columns], weights.T, out=target[:, rows])
+            else:
+                np.matmul(weights, source[:, columns], out=target[:, rows])
+        return out
 
 
-def _linear(array: np.ndarray, axis: int, at: np.ndarray) -> np.ndarray:
-    old = array.shape[axis]
-    lower, weight = linear_taps(at, old)
-    weight = weight.reshape([-1 if a == axis else 1 for a in range(3)])
-    left = array.take(lower, axis)
-    right = array.take(np.minimum(lower + 1, old - 1), axis)
-    right -= left
-    right *= weight
-    right += left
-    return right
+@lru_cache(maxsize=16)
+def resampler(size: int, new_size: int, order: int) -> Resampler:
+    """The `Resampler` for these sizes."""
+    return Resampler(size, new_size, order)
 
 
 def linear_taps(at: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -121,29 +148,30 @@ def linear_taps(at: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     return lower, (at - lower).astype(np.float32)
 
 
-def _cubic(array: np.ndarray, axis: int, at: np.ndarray) -> np.ndarray:
-    from scipy.ndimage import spline_filter1d
-    from scipy.sparse import csr_array
+def _linear_weights(at: np.ndarray, size: int) -> np.ndarray:
+    lower, weight = linear_taps(at, size)
+    matrix, rows = np.zeros((len(at), size)), np.arange(len(at))
+    matrix[rows, lower] = 1 - weight
+    matrix[rows, np.minimum(lower + 1, size - 1)] += weight
+    return matrix
 
-    pad = [(_PAD, _PAD) if a == axis else (0, 0) for a in range(3)]
-    spline = spline_filter1d(np.pad(array, pad, mode="edge"), 3, axis, np.float32, mode="nearest")
+
+def _cubic_weights(at: np.ndarray, size: int) -> np.ndarray:
+    """The cubic spline of every unit impulse, sampled at ``at``."""
+    from scipy.ndimage import spline_filter1d
+
+    impulses = np.pad(np.eye(size), ((_PAD, _PAD), (0, 0)), mode="edge")
+    splines = spline_filter1d(impulses, 3, 0, np.float64, mode="nearest")
     at = at + _PAD
     lower = np.floor(at).astype(int)
-    t = at - lower
-    weights = np.stack(
-        [
-            (1 - t) ** 3 / 6,
-            (3 * t**3 - 6 * t**2 + 4) / 6,
-            (3 * (1 - t) ** 3 - 6 * (1 - t) ** 2 + 4) / 6,
-            t**3 / 6,
-        ],
-        axis=1,
-    ).astype(np.float32)
-    columns = np.clip(lower[:, None] + np.arange(-1, 3), 0, spline.shape[axis] - 1)
-    rows = np.repeat(np.arange(len(at)), 4)
-    taps = csr_array(
-        (weights.ravel(), (rows, columns.ravel())), shape=(len(at), spline.shape[axis])
+    t = (at - lower)[:, None]
+    taps = (
+        (1 - t) ** 3 / 6,
+        (3 * t**3 - 6 * t**2 + 4) / 6,
+        (3 * (1 - t) ** 3 - 6 * (1 - t) ** 2 + 4) / 6,
+        t**3 / 6,
     )
-    moved = np.moveaxis(spline, axis, 0)
-    flat = taps @ moved.reshape(moved.shape[0], -1)
-    return np.moveaxis(flat.reshape(len(at), *moved.shape[1:]), 0, axis)
+    matrix = np.zeros((len(at), size))
+    for offset, weight in enumerate(taps, start=-1):
+        matrix += weight * splines[np.clip(lower + offset, 0, len(splines) - 1)]
+    return matrix

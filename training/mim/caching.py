@@ -226,7 +226,7 @@ def picture_to_grid(array: np.ndarray, plan: dict) -> np.ndarray:
     """A picture (c, 1, y, x) scaled to the plan's patch and normalized."""
     scaled = fit(array, plan["patch"][-1])
     schemes = plan_preprocessing(plan).normalization
-    return np.stack([normalize(c, n, None) for c, n in zip(scaled, schemes, strict=True)])
+    return np.stack([normalize(c, n) for c, n in zip(scaled, schemes, strict=True)])
 
 
 def _write_array(path: Path, array: np.ndarray) -> None:
