@@ -162,26 +162,29 @@ def _no_web(arguments: argparse.Namespace) -> None:
 def _segment(arguments: argparse.Namespace) -> None:
     gpu_runtime.activate(*gpu_runtime.runtimes_for(arguments.device))
     from MIMSegment.Logic.inference import run_package
-    from MIMSegment.Logic.inputs import read_inputs
+    from MIMSegment.Logic.inputs import read_images
+    from MIMSegment.Logic.matching import combine
     from MIMSegment.Logic.package import load_package
+    from MIMSegment.Logic.plausibility import check_inputs
     from MIMSegment.Logic.segmentation_file import check_output_path, write_segmentation
     from MIMSegment.Logic.store import PackageStore
 
     output = check_output_path(arguments.output)
     package = load_package(PackageStore().find(arguments.model))
-    volume, explanation = read_inputs(arguments.inputs, package.spec)
+    images, explanation = read_images(arguments.inputs, package.spec)
+    volume = images[0] if len(images) == 1 else combine(images)
     for line in explanation:
         print(line)
     for warning in volume.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    if package.phantom:
-        print(
-            "warning: this model was trained on digital phantoms, not on people.", file=sys.stderr
-        )
+    for finding in check_inputs(images, package):
+        print(f"{finding.severity}: {finding}", file=sys.stderr)
     began = time.perf_counter()
     progress = None if arguments.quiet else _show_progress
     result = run_package(volume, package, _options(arguments), print, progress)
     write_segmentation(result, package.labels, output, f"{package.id} {package.version}")
+    for finding in result.findings:
+        print(f"{finding.severity}: {finding}", file=sys.stderr)
     _print_volumes(result.volumes_ml(), package)
     print(f"Wrote {output} in {time.perf_counter() - began:.1f} s. {NOTICE}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from MIMSegment.Logic.errors import InputError
-from MIMSegment.Logic.matching import find_candidates, match_inputs, read_matched
+from MIMSegment.Logic.matching import combine, find_candidates, match_inputs
 from MIMSegment.Logic.spec import ModelSpec
 from MIMSegment.Logic.volume import IMAGE_SUFFIXES, Volume, read_volume
 
@@ -16,12 +16,21 @@ def read_inputs(arguments: list[str], spec: ModelSpec) -> tuple[Volume, list[str
     Returns it with one sentence per input that says which image was taken for it and why. A single
     image file is taken as it is: its channels are the inputs. Raises InputError.
     """
+    volumes, explanation = read_images(arguments, spec)
+    return (volumes[0] if len(volumes) == 1 else combine(volumes)), explanation
+
+
+def read_images(arguments: list[str], spec: ModelSpec) -> tuple[list[Volume], list[str]]:
+    """As `read_inputs`, each image on its own grid with its own header.
+
+    A single file that holds all inputs as channels is one volume. Raises InputError.
+    """
     named, paths = _split(arguments, spec)
     names = [item.name for item in spec.inputs]
     if len(paths) == 1 and not named and _is_image_file(paths[0]):
         volume = read_volume(paths[0])
         if volume.array.shape[0] == len(names):
-            return volume, [f"{', '.join(names)}: {paths[0]}"]
+            return [volume], [f"{', '.join(names)}: {paths[0]}"]
         raise InputError(
             f"{paths[0]} has {volume.array.shape[0]} channel(s), the model needs {len(names)}: "
             f"{', '.join(names)}."
@@ -31,7 +40,8 @@ def read_inputs(arguments: list[str], spec: ModelSpec) -> tuple[Volume, list[str
             f"{len(paths) + len(named)} images for {len(names)} input(s): {', '.join(names)}."
         )
     matching = match_inputs(spec.inputs, find_candidates(paths), named).require()
-    return read_matched(matching), [str(match) for match in matching.matches]
+    volumes = [match.candidate.read() for match in matching.matches]
+    return volumes, [str(match) for match in matching.matches]
 
 
 def _is_image_file(path: str) -> bool:
