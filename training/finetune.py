@@ -1,10 +1,10 @@
-"""Train a segmentation network, from a pre-trained checkpoint or from scratch.
+"""Train a network to segment or to classify, from a pre-trained checkpoint or from scratch.
 
     python training/finetune.py RECIPE [key=value ...] [--resume]
 
-The run folder gets recipe.json, log.jsonl, last.pt and results.json: the Dice of every held-back
-subject on its own image's grid. The last weights are the ones that are measured; nothing is chosen
-by looking at the held-back subjects.
+The cache decides the task. The run folder gets recipe.json, log.jsonl, last.pt and results.json:
+the Dice of every held-back subject on its own image's grid, or AUC with DeLong's interval. The last
+weights are the ones that are measured; nothing is chosen by looking at the held-back subjects.
 """
 
 from __future__ import annotations
@@ -13,20 +13,18 @@ import argparse
 import json
 import random
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from mim import architectures
 from mim.architectures import network_choice
 from mim.augment import SpatialSettings, augment_spatial
-from mim.data import Cache, LabeledVolumes, draw_labeled_crops, read_cache
+from mim.class_results import class_table
+from mim.classification import Classification, ClassWeights
+from mim.data import Cache, Crops, read_cache
 from mim.device import Generators, Precision, resolve_device, seed_everything, uses_bf16
-from mim.evaluation import evaluate_cases, summarize, table, torch_predictor
+from mim.evaluation import table
 from mim.intensity import IntensitySettings, augment_intensity
 from mim.layers import layer_scales
 from mim.loop import LoopSettings, TrainState, train
@@ -34,6 +32,7 @@ from mim.optim import OptimizerSettings
 from mim.recipe import RecipeError, describe, load_recipe, section, setting
 from mim.runs import LAST, open_run, run_metadata
 from mim.schedule import TransferSettings
+from mim.segmentation import Segmentation
 from mim.transfer import load_pretrained, part_of
 from MIMSegment.Logic.errors import MIMSegmentError
 from MIMSegment.Logic.files import replacing
@@ -55,7 +54,13 @@ class FinetuneRecipe:
     precision: Precision = setting("auto", "bf16 where the hardware multiplies in it, or fp32")
     patch: tuple[int, ...] = setting((), "crop (z, y, x) in voxels; empty: as planned for the data")
     foreground: float = setting(0.5, "share of crops centered on a structure, classes in turn")
-    network: Any = network_choice("resenc_unet", "unetr")
+    deep_supervision: bool = setting(
+        False, "outputs at every resolution of the decoder learn, where the network has them"
+    )
+    class_weights: ClassWeights = setting(
+        "none", "of classification: none, or balanced, rare classes as much as common ones"
+    )
+    network: Any = network_choice("resenc_unet", "unetr", "resenc_classifier")
     spatial: SpatialSettings = section(SpatialSettings)
     intensity: IntensitySettings = section(IntensitySettings)
     transfer: TransferSettings = section(TransferSettings)
@@ -80,26 +85,27 @@ def main(argv: list[str] | None = None) -> int:
     except MIMSegmentError as error:
         print(f"finetune: error: {error}", file=sys.stderr)
         return 2
-    print(table(results) if results["cases"] else "No held-back subject has a label: no Dice.")
+    print(class_table(results) if "auc_per_class" in results else table(results))
     print(f"Wrote {recipe.run}: {LAST}, log.jsonl, results.json, recipe.json")
     return 0
 
 
 def finetune(recipe: FinetuneRecipe, resume: bool = False) -> dict:
-    """Train by ``recipe``; returns what results.json holds: `evaluation.summarize` and the rows."""
+    """Train by ``recipe``; returns what results.json holds, see `Segmentation` or `Classification`.
+
+    Raises MIMSegmentError with a sentence for the user.
+    """
     cache = read_cache(recipe.cache)
     if recipe.patch:
-        cache = replace(cache, plan={**cache.plan, "patch": list(recipe.patch)})
-    if not cache.plan["labels"]:
-        raise RecipeError(f"{recipe.cache} has no labels to train on; pretrain.py needs none.")
+        cache = cache.with_patch(recipe.patch)
+    task = task_of(cache, recipe)
     device = resolve_device(recipe.device)
     bf16 = uses_bf16(recipe.precision, device)
     seed_everything(recipe.seed)
-    patch, classes = cache.plan["patch"], len(cache.plan["labels"]) + 1
-    config = architectures.configure(recipe.network, cache.plan, patch, cache.channels, classes)
+    config = network_for(task, cache, recipe)
     network = architectures.build(config).to(device)
-    network.check_patch(patch)
-    metadata = run_metadata("segmentation", recipe, cache, config)
+    network.check_patch(cache.patch)
+    metadata = run_metadata(task.kind, recipe, cache, config)
     checkpoint = open_run(recipe, metadata, resume)
     encoder = tuple(n for n, _ in network.named_parameters() if part_of(n) == "encoder")
     state = TrainState.fresh(
@@ -113,12 +119,14 @@ def finetune(recipe: FinetuneRecipe, resume: bool = False) -> dict:
     if checkpoint is not None:
         state.restore(checkpoint)
     elif recipe.pretrained:
-        print(load_pretrained(network, recipe.pretrained, recipe.parts).summary())
-    volumes = LabeledVolumes(cache, training_subjects(cache, recipe), device)
-    train(
+        parts = [part for part in recipe.parts if part in task.parts]
+        print(load_pretrained(network, recipe.pretrained, parts).summary())
+    subjects = training_subjects(task, cache, recipe)
+    task.load(subjects, device)
+    speed = train(
         state,
-        lambda: draw(volumes, cache.plan, recipe, state.generators),
-        segmentation_loss(network),
+        lambda: draw(task, cache, recipe, state.generators),
+        task.loss(network),
         recipe.loop,
         recipe.optimizer,
         Path(recipe.run),
@@ -126,56 +134,65 @@ def finetune(recipe: FinetuneRecipe, resume: bool = False) -> dict:
         transfer=recipe.transfer,
         metadata=metadata,
     )
+    print(f"Trained to step {state.step}: {speed.summary()}.")
     with state.averaged():
-        results = evaluate(network, cache, bf16)
-    results["training_subjects"] = len(training_subjects(cache, recipe))
+        results = task.evaluate(network, bf16)
+    results["training_subjects"] = len(subjects)
     with replacing(Path(recipe.run) / "results.json") as temporary:
         temporary.write_text(json.dumps(results, indent=1) + "\n")
     return results
 
 
-def training_subjects(cache: Cache, recipe: FinetuneRecipe) -> list[str]:
+def task_of(cache: Cache, recipe: FinetuneRecipe) -> Segmentation | Classification:
+    """What the cache's targets are for; raises RecipeError when it has none."""
+    if cache.plan.get("classes"):
+        return Classification(cache, recipe.class_weights)
+    if cache.plan["labels"]:
+        return Segmentation(cache, recipe.foreground)
+    raise RecipeError(f"{recipe.cache} has no labels to train on; pretrain.py needs none.")
+
+
+def network_for(task: Segmentation | Classification, cache: Cache, recipe: FinetuneRecipe) -> dict:
+    """The configuration of the network; raises RecipeError when it does not fit the task."""
+    name = recipe.network.name
+    if name not in task.networks:
+        known = " or ".join(task.networks)
+        raise RecipeError(f"For {task.kind} write network.name={known}, not {name}.")
+    config = architectures.configure(
+        recipe.network, cache.plan, cache.patch, cache.channels, task.outputs
+    )
+    if recipe.deep_supervision:
+        if "deep_supervision" not in config:
+            raise RecipeError(f"{name} has one output; leave out deep_supervision.")
+        config["deep_supervision"] = True
+    return config
+
+
+def training_subjects(
+    task: Segmentation | Classification, cache: Cache, recipe: FinetuneRecipe
+) -> list[str]:
     """The subjects of the training split that have labels, or the first ``recipe.subjects``.
 
     The order depends on the seed alone, so subsets are nested and the same for every arm.
     """
-    labeled = sorted({c["subject"] for c in cache.cases_of(cache.train) if c["label"]})
+    labeled = sorted({c["subject"] for c in cache.cases_of(cache.train) if task.is_labeled(c)})
     random.Random(recipe.seed).shuffle(labeled)
     if recipe.subjects > len(labeled):
         raise RecipeError(f"subjects={recipe.subjects}, but only {len(labeled)} have labels.")
     return labeled[: recipe.subjects or None]
 
 
-def draw(volumes: LabeledVolumes, plan: dict, recipe: FinetuneRecipe, generators: Generators):
-    """A batch of augmented crops."""
-    crops = draw_labeled_crops(
-        volumes, plan["patch"], recipe.loop.micro_batch, generators.host, recipe.foreground
-    )
-    spacing = plan["preprocessing"]["spacing"]
+def draw(
+    task: Segmentation | Classification,
+    cache: Cache,
+    recipe: FinetuneRecipe,
+    generators: Generators,
+) -> Crops:
+    """A batch of augmented crops with their targets."""
+    crops = task.draw(recipe.loop.micro_batch, generators.host)
+    spacing = cache.plan["preprocessing"]["spacing"]
     crops = augment_spatial(crops, recipe.spatial, spacing, generators)
     return augment_intensity(crops, recipe.intensity, spacing, generators)
-
-
-def segmentation_loss(network: torch.nn.Module) -> Callable[..., Tensor]:
-    """Soft Dice over the foreground classes plus cross-entropy, in float32."""
-    from monai.losses import DiceCELoss
-
-    criterion = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
-
-    def compute_loss(crops) -> Tensor:
-        logits = network(crops.images)
-        with torch.autocast(logits.device.type, enabled=False):
-            return criterion(logits.float(), crops.labels)
-
-    return compute_loss
-
-
-def evaluate(network: torch.nn.Module, cache: Cache, bf16: bool) -> dict:
-    """Dice on the held-back subjects that have a label."""
-    held_back = set(cache.held_back)
-    entries = [c for c in cache.cases if c["subject"] in held_back and c["label"]]
-    rows = evaluate_cases(entries, cache.plan, torch_predictor(network, bf16))
-    return {**summarize(rows), "rows": rows}
 
 
 if __name__ == "__main__":

@@ -75,16 +75,12 @@ def check_probabilities(**values: float) -> None:
             raise RecipeError(f"{name} is a probability, from 0 to 1, not {value}.")
 
 
-def _tensors(crops: Crops) -> dict[str, Tensor]:
-    return {name: value for name, value in vars(crops).items() if isinstance(value, Tensor)}
-
-
 def _flip(crops: Crops, axes: Sequence[bool], generator: torch.Generator) -> Crops:
     drawn = (torch.rand(len(crops.images), 3, generator=generator) < 0.5).tolist()
     flips = [[axis - 3 for axis in range(3) if axes[axis] and row[axis]] for row in drawn]
     tensors = {
         name: torch.stack([one.flip(axes) for one, axes in zip(tensor, flips, strict=True)])
-        for name, tensor in _tensors(crops).items()
+        for name, tensor in crops.on_grid().items()
     }
     return replace(crops, **tensors)
 
@@ -132,7 +128,7 @@ def _warp(crops: Crops, chosen: Tensor, matrices: Tensor) -> Crops:
     theta = theta.to(images.device, non_blocking=True)
     moves = chosen.view(-1, 1, 1, 1, 1).to(images.device, non_blocking=True)
     grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
-    tensors = _tensors(crops)
+    tensors = crops.on_grid()
     for name, tensor in tensors.items():  # zeros are padding for all of them
         mode = "bilinear" if name == "images" else "nearest"
         moved = functional.grid_sample(tensor.float(), grid, mode, "zeros", align_corners=False)

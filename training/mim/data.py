@@ -13,7 +13,7 @@ A cache is a folder written by ``prepare.py``::
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self
@@ -50,6 +50,19 @@ class Cache:
     def patch(self) -> tuple[int, ...]:
         """The planned crop in voxels (z, y, x); of pictures (y, x)."""
         return tuple(self.plan["patch"])[-self.plan.get("dims", 3) :]
+
+    def with_patch(self, patch: Sequence[int]) -> Cache:
+        """The same cache with another crop planned; InputError for a wrong number of sizes."""
+        if len(patch) != len(self.patch):
+            raise InputError(
+                f"patch={tuple(patch)}, but {self.folder} needs {len(self.patch)} sizes."
+            )
+        whole = [*[1] * (3 - len(patch)), *patch]
+        return replace(self, plan={**self.plan, "patch": whole})
+
+    def restricted_to(self, cases: Iterable[dict]) -> Cache:
+        """The same cache as if it held these cases only."""
+        return replace(self, cases=tuple(cases))
 
     def cases_of(self, subjects: Iterable[str]) -> list[dict]:
         """The cases of ``subjects`` in the cache's order; raises InputError where there is none."""
@@ -151,19 +164,22 @@ class Crops:
 
     def to(self, device: torch.device | str) -> Self:
         """The same batch on ``device``."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        tensors = {k: v for k, v in vars(self).items() if isinstance(v, Tensor)}
+        moved = {k: tensor.to(device, non_blocking=True) for k, tensor in tensors.items()}
+        return replace(self, **moved)
 
     def as_pictures(self) -> Self:
         """A batch of single slices (b, c, 1, y, x) as one of pictures (b, c, y, x)."""
-        return self._each(lambda tensor: tensor.squeeze(2))
+        return replace(self, **{k: v.squeeze(2) for k, v in self.on_grid().items()})
 
     def as_volumes(self) -> Self:
         """Undo `as_pictures`."""
-        return self._each(lambda tensor: tensor.unsqueeze(2))
+        return replace(self, **{k: v.unsqueeze(2) for k, v in self.on_grid().items()})
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
-        changed = {k: change(v) for k, v in vars(self).items() if isinstance(v, Tensor)}
-        return replace(self, **changed)
+    def on_grid(self) -> dict[str, Tensor]:
+        """The tensors, by field, that have a value for each voxel: all but those of samples."""
+        dims = self.images.ndim
+        return {k: v for k, v in vars(self).items() if isinstance(v, Tensor) and v.ndim == dims}
 
 
 @dataclass(frozen=True)
@@ -201,6 +217,9 @@ def draw_labeled_crops(
 
     The structure is drawn among the classes of the case, each as likely, then one of its voxels.
     """
+    if len(patch) == 2:
+        whole = (1, *patch)
+        return draw_labeled_crops(volumes, whole, batch, generator, foreground).as_pictures()
     chosen = torch.randint(len(volumes), (batch,), generator=generator).tolist()
     images = [volumes.images[i] for i in chosen]
     shapes = [image.shape[1:] for image in images]
@@ -215,6 +234,18 @@ def draw_labeled_crops(
     pixels, valid = _cut(images, starts, patch)
     labels, _ = _cut([volumes.labels[i][None] for i in chosen], starts, patch, torch.int64)
     return LabeledCrops(pixels, valid, tuple(volumes.ids[i] for i in chosen), labels)
+
+
+def center_crop(image: Tensor, patch: Sequence[int]) -> Tensor:
+    """The middle of an image (c, z, y, x) as a batch of one, float32; padded where it is smaller.
+
+    A ``patch`` (y, x) gives a picture (1, c, y, x).
+    """
+    full = (1, *patch) if len(patch) == 2 else tuple(patch)
+    shape = image.shape[1:]
+    start = _centered_start([size // 2 for size in shape], shape, full)
+    pixels, _ = _cut([image], [start], full)
+    return pixels.squeeze(2) if len(patch) == 2 else pixels
 
 
 def _json(folder: Path, name: str) -> dict:

@@ -17,12 +17,16 @@ from MIMSegment.Logic.volume import Volume, read_volume
 
 def model_spec(plan: dict, overlap: float = 0.5) -> ModelSpec:
     """The inference specification that follows from a cache's plan."""
+    regions = plan.get("regions")
+    values = [structure["value"] for structure in regions or plan["labels"]]
     return ModelSpec.from_dict(
         {
             "inputs": plan["inputs"],
             "preprocessing": plan["preprocessing"],
             "patch": plan["patch"],
-            "channel_labels": [0, *(label["value"] for label in plan["labels"])],
+            "channel_labels": values if regions else [0, *values],
+            "head": "regions" if regions else "softmax",
+            "dims": plan.get("dims", 3),
             "overlap": overlap,
         },
         "the plan",
@@ -42,15 +46,17 @@ def torch_predictor(model: torch.nn.Module, bf16: bool = False) -> Predictor:
     return predict
 
 
-def dice_per_class(labels: np.ndarray, truth: np.ndarray, values: Sequence[int]) -> list[float]:
-    """Dice of each label value; NaN where neither array has it (MONAI's ``ignore_empty``)."""
+def dice_per_class(
+    labels: np.ndarray, truth: np.ndarray, values: Sequence[int | Sequence[int]]
+) -> list[float]:
+    """Dice of each label value, or union of values; NaN where neither array has it."""
     from monai.metrics import compute_dice
 
     scores = []
     for value in values:
-        pair = [torch.from_numpy(a == value)[None, None].float() for a in (labels, truth)]
+        pair = [torch.from_numpy(np.isin(a, value))[None, None].float() for a in (labels, truth)]
         scores.append(float(compute_dice(*pair, ignore_empty=True)))
-        if not (truth == value).any() and (labels == value).any():
+        if not np.isin(truth, value).any() and np.isin(labels, value).any():
             scores[-1] = 0.0  # a structure found where there is none
     return scores
 
@@ -61,8 +67,9 @@ def evaluate_cases(entries: Sequence[dict], plan: dict, predict: Predictor, desc
     ``entries`` are those of a cache's cases.json; the original image and label files are read.
     """
     spec, rows = model_spec(plan), []
-    names = [label["name"] for label in plan["labels"]]
-    values = [label["value"] for label in plan["labels"]]
+    structures = plan.get("regions") or plan["labels"]
+    names = [structure["name"] for structure in structures]
+    values = [structure.get("labels", structure.get("value")) for structure in structures]
     for entry in tqdm(entries, desc):
         result = segment(read_source(entry["source"]), spec, predict)
         truth = read_volume(entry["source_label"]).array[0]
@@ -102,6 +109,8 @@ def summarize(rows: Sequence[dict]) -> dict:
 
 def table(summary: dict) -> str:
     """The summary as lines of text."""
+    if not summary["cases"]:
+        return "No held-back subject has a label: no Dice."
     rows = [("mean", summary["dice_mean"], summary["dice_ci95"])]
     rows += [(n, c["dice"], c["ci95"]) for n, c in summary["dice_per_class"].items()]
     width = max(len(name) for name, *_ in rows)

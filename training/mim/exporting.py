@@ -61,7 +61,7 @@ def export_checkpoint(checkpoint: str | Path, folder: str | Path, options: Expor
         raise CheckpointError(
             f"{checkpoint} is a {metadata['kind']} checkpoint; fine-tune it with finetune.py first."
         )
-    network = architectures.build(metadata["network"])
+    network = architectures.build(inference_config(metadata["network"]))
     network.load_state_dict(trained_weights(content))
     plan, results = metadata["plan"], _results(checkpoint)
     spec = _spec_with_provenance(plan, metadata)
@@ -91,6 +91,11 @@ def export_checkpoint(checkpoint: str | Path, folder: str | Path, options: Expor
         )
     verify_metadata(package)
     return _summary(package, agreement)
+
+
+def inference_config(config: dict) -> dict:
+    """The configuration with the finest output alone, the only one that is asked for then."""
+    return {**config, "deep_supervision": False} if "deep_supervision" in config else config
 
 
 def bundle_metadata(title: str, spec: ModelSpec, plan: dict, results: dict, options) -> dict:

@@ -1,0 +1,128 @@
+"""Fine-tuning to classify and to segment regions, from real commands on tiny data."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import finetune
+import pretrain
+from mim.caching import PrepareOptions, prepare_dataset
+from mim.checkpoint import load_checkpoint
+from mim.evaluation import model_spec
+from mim.regions import Region, region_targets
+from mim.segmentation import segmentation_loss
+from test_case_formats import nnunet, picture, table
+
+RECIPES = Path(__file__).resolve().parents[2] / "training" / "recipes"
+SMALL = ["network.features=4,8,8", "network.blocks=1,1,1", "device=cpu", "precision=fp32",
+         "loop.tensorboard=false", "spatial.affine=0"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Pictures of two classes, one with a bright square, and a second, independent finding."""
+    root = tmp_path_factory.mktemp("pictures")
+    rows = []
+    for index in range(24):
+        picture(root / f"data/img/p{index}.png", index, bright=index % 2 == 1)
+        rows.append(f"img/p{index}.png,{'sick' if index % 2 else 'well'},g{index // 2}")
+    (root / "data/labels.csv").write_text("\n".join(["file,class,group", *rows]))
+    options = PrepareOptions(stages=3, jobs=1, picture_size=32, held_back=0.3)
+    prepare_dataset(root / "data", root / "cache", options)
+    return root
+
+
+def run(root, name, *more, network="resenc_classifier"):
+    steps = [f"network.name={network}", "loop.steps=60", "loop.batch=8", "optimizer.warmup=5"]
+    recipe = root / "recipe.toml"
+    recipe.write_text("")
+    code = finetune.main([str(recipe), f"cache={root / 'cache'}", f"run={root / name}", *SMALL,
+                          *steps, "optimizer.lr=0.01", *more])  # fmt: skip
+    path = root / name / "results.json"
+    return json.loads(path.read_text()) if code == 0 else code
+
+
+def test_a_bright_square_is_learnt_and_reported_with_its_interval(pictures, capsys):
+    results = run(pictures, "scratch", "class_weights=balanced")
+    assert results["auc_mean"] > 0.9
+    low, high = results["auc_per_class"]["sick"]["ci95"]
+    assert low <= results["auc_per_class"]["sick"]["auc"] <= high
+    held_back = json.loads((pictures / "cache/split.json").read_text())["held_back"]
+    assert {row["subject"] for row in results["rows"]} == set(held_back)
+    assert results["auc_per_class"]["sick"]["sensitivity"] > 0.6
+    assert "95 % interval" in capsys.readouterr().out
+
+
+def test_pre_training_on_the_same_cache_starts_the_classifier(pictures, capsys):
+    assert pretrain.main([str(RECIPES / "pretrain_cpu.toml"), f"cache={pictures / 'cache'}",
+                          f"run={pictures / 'pre'}", "loop.steps=3", *SMALL]) == 0  # fmt: skip
+    run(pictures, "fine", f"pretrained={pictures / 'pre/last.pt'}", "loop.steps=2",
+        "transfer.schedule=sawtooth")  # fmt: skip
+    printed = capsys.readouterr().out
+    assert "encoder 100.0%" in printed
+    assert load_checkpoint(pictures / "fine/last.pt")["metadata"]["kind"] == "classification"
+
+
+def test_a_network_of_the_other_task_is_refused_by_name(pictures, capsys):
+    assert run(pictures, "x", network="resenc_unet") == 2
+    assert "resenc_classifier" in capsys.readouterr().err
+
+
+def test_several_findings_at_once_are_learnt_apart(tmp_path):
+    rows = [f"img/p{i}.png,{i % 2},{int(i % 3 == 0)}" for i in range(12)]
+    table(tmp_path / "data", "\n".join(["image,bright,other", *rows]), pictures=12)
+    options = PrepareOptions(stages=3, jobs=1, picture_size=32, held_back=0.5)
+    prepare_dataset(tmp_path / "data", tmp_path / "cache", options)
+    results = run(tmp_path, "run", "loop.steps=5", "class_weights=balanced")
+    assert set(results["auc_per_class"]) == {"bright", "other"}
+    row = np.array(results["rows"][0]["probabilities"])
+    assert row.shape == (2,) and (row > 0).all() and (row < 1).all()
+
+
+def test_regions_are_learnt_as_sigmoids_and_measured_as_unions(tmp_path):
+    labels = {"background": 0, "both": [1, 4], "right": 4}
+    nnunet(tmp_path / "raw", labels, order=(1, 4), count=4)
+    options = PrepareOptions(patch_voxels=4000, stages=3, jobs=1)
+    prepare_dataset(tmp_path / "raw", tmp_path / "cache", options)
+    results = run(tmp_path, "run", "deep_supervision=true", "loop.batch=2", network="resenc_unet")
+    assert set(results["dice_per_class"]) == {"both", "right"}
+    assert results["dice_per_class"]["both"]["dice"] > 0.5
+    spec = model_spec(json.loads((tmp_path / "cache/plan.json").read_text()))
+    assert spec.head == "regions" and spec.channel_labels == (1, 4)
+
+
+@pytest.mark.parametrize(("edema", "core", "enhancing"), [(2, 1, 4), (2, 1, 3), (1, 2, 3)])
+def test_voxels_belong_to_the_regions_that_hold_their_label(edema, core, enhancing):
+    values = [0, *sorted((edema, core, enhancing))]
+    regions = [
+        Region("WT", (edema, core, enhancing), edema),
+        Region("TC", (core, enhancing), core),
+        Region("ET", (enhancing,), enhancing),
+    ]
+    stored = torch.tensor([values.index(v) for v in (0, edema, core, enhancing)])
+    targets = region_targets(stored.view(1, 1, 1, 1, 4), regions, values)
+    assert targets.shape == (1, 3, 1, 1, 4)
+    assert targets[0, :, 0, 0].tolist() == [[0, 1, 1, 1], [0, 0, 1, 1], [0, 0, 0, 1]]
+
+
+def test_deep_supervision_weighs_coarser_outputs_half():
+    plan = {"labels": [{"value": 1, "name": "a"}]}
+    fine, coarse = torch.randn(2, 2, 8, 8, 8), torch.randn(2, 2, 4, 4, 4)
+
+    class Crops:
+        images = torch.zeros(2, 1, 8, 8, 8)
+        labels = torch.randint(0, 2, (2, 1, 8, 8, 8))
+
+    both = segmentation_loss(lambda images: [fine, coarse], plan)(Crops)
+    small = Crops()
+    small.labels = torch.nn.functional.interpolate(
+        Crops.labels.float(), (4, 4, 4), mode="nearest-exact"
+    ).long()
+    losses = [
+        segmentation_loss(lambda images: fine, plan)(Crops),
+        segmentation_loss(lambda images: coarse, plan)(small),
+    ]
+    assert both == pytest.approx(float((losses[0] + 0.5 * losses[1]) / 1.5), rel=1e-5)

@@ -1,0 +1,101 @@
+"""Fine-tuning to segment: one label for each voxel, or regions that lie in each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mim.data import Cache, LabeledCrops, LabeledVolumes, draw_labeled_crops
+from mim.evaluation import evaluate_cases, summarize, torch_predictor
+from mim.regions import Region, region_targets
+
+
+class Segmentation:
+    """The task of a cache with labels, as `finetune.py` asks for it.
+
+    ``foreground`` is the share of crops that are centered on a structure.
+    """
+
+    kind = "segmentation"
+    networks = ("resenc_unet", "unetr")
+    parts = ("encoder", "decoder")
+
+    def __init__(self, cache: Cache, foreground: float):
+        self.cache, self.foreground = cache, foreground
+
+    @property
+    def outputs(self) -> int:
+        """Channels of the network: background and labels, or regions."""
+        return len(plan_regions(self.cache.plan)) or len(self.cache.plan["labels"]) + 1
+
+    @staticmethod
+    def is_labeled(case: dict) -> bool:
+        """Whether a case of cases.json can be learnt from."""
+        return case["label"] is not None
+
+    def load(self, subjects: Iterable[str], device: torch.device) -> None:
+        """Open the training images; must come before `draw`."""
+        self.volumes = LabeledVolumes(self.cache, subjects, device)
+
+    def draw(self, batch: int, generator: torch.Generator) -> LabeledCrops:
+        return draw_labeled_crops(self.volumes, self.cache.patch, batch, generator, self.foreground)
+
+    def loss(self, network: nn.Module) -> Callable[[LabeledCrops], Tensor]:
+        return segmentation_loss(network, self.cache.plan)
+
+    def evaluate(self, network: nn.Module, bf16: bool) -> dict:
+        """Dice of the held-back images: `evaluation.summarize`, and ``rows`` with each of them."""
+        held_back = set(self.cache.held_back)
+        entries = [c for c in self.cache.cases if c["subject"] in held_back and self.is_labeled(c)]
+        rows = evaluate_cases(entries, self.cache.plan, torch_predictor(network, bf16))
+        return {**summarize(rows), "rows": rows}
+
+
+def plan_regions(plan: dict) -> tuple[Region, ...]:
+    """The regions of a plan; empty where each voxel has one label."""
+    return tuple(Region.from_dict(values) for values in plan.get("regions", ()))
+
+
+def segmentation_loss(network: nn.Module, plan: dict) -> Callable[[LabeledCrops], Tensor]:
+    """Soft Dice plus cross-entropy in float32, over the foreground classes or over the regions.
+
+    A network that returns outputs at several resolutions, the finest first, learns from all of
+    them, each half as much as the finer one (deep supervision, Lee et al., 2015).
+    """
+    from monai.losses import DiceCELoss, DiceLoss
+
+    regions = plan_regions(plan)
+    values = [0, *(label["value"] for label in plan["labels"])]
+    softmax = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
+    dice = DiceLoss(sigmoid=True, batch=True)
+
+    def at_one_resolution(logits: Tensor, labels: Tensor) -> Tensor:
+        if not regions:
+            return softmax(logits, labels)
+        targets = region_targets(labels, regions, values)
+        entropy = functional.binary_cross_entropy_with_logits(logits, targets)
+        return dice(logits, targets) + entropy
+
+    def compute_loss(crops: LabeledCrops) -> Tensor:
+        outputs = network(crops.images)
+        outputs = outputs if isinstance(outputs, Sequence) else [outputs]
+        weights = [0.5**level for level in range(len(outputs))]
+        with torch.autocast(outputs[0].device.type, enabled=False):
+            losses = [
+                weight * at_one_resolution(logits.float(), _resized(crops.labels, logits))
+                for weight, logits in zip(weights, outputs, strict=True)
+            ]
+        return sum(losses) / sum(weights)
+
+    return compute_loss
+
+
+def _resized(labels: Tensor, logits: Tensor) -> Tensor:
+    """Labels (b, 1, ...) on the grid of ``logits``, nearest neighbor."""
+    if labels.shape[2:] == logits.shape[2:]:
+        return labels
+    small = functional.interpolate(labels.float(), logits.shape[2:], mode="nearest-exact")
+    return small.to(labels.dtype)
