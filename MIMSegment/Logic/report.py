@@ -1,0 +1,160 @@
+"""The report on a reviewed result: one page of HTML with key pictures, and the volumes as CSV.
+
+The page stands alone: no script, nothing from a network, pictures inside. Printed by a browser it
+is one sheet of A4. It has no scores (PI-RADS, RANO) and no probabilities.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import datetime
+import io
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from MIMSegment.Logic.about import NOTICE
+from MIMSegment.Logic.files import replacing
+from MIMSegment.Logic.key_pictures import key_pictures
+from MIMSegment.Logic.lesions import lesion_rows
+from MIMSegment.Logic.report_tables import Table, gland_table, lesion_table, volume_table
+from MIMSegment.Logic.reviewed_case import CaseInput, ReviewedCase
+
+_STYLE = Path(__file__).parents[1] / "Resources" / "report.css"
+_MOST_FINDINGS = 6
+_MOST_LESIONS = 8
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def write_report(case: ReviewedCase, path: str | Path) -> None:
+    """Write the HTML page. Raises OutputError, InputError for an impossible PSA."""
+    text = report_html(case)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_table(case: ReviewedCase, path: str | Path) -> None:
+    """Write the volumes as CSV: numbers with points, units in the header. Raises OutputError."""
+    text = io.StringIO()
+    rows = [[_inert(cell) for cell in row] for row in volume_table(case, exact=True)]
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    with replacing(path) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")
+
+
+def report_html(case: ReviewedCase) -> str:
+    """The page as text; everything in it that is not ours is escaped."""
+    lesions = lesion_table(lesion_rows(case))
+    parts = [
+        f"<h1>{escape(case.title)}</h1>",
+        f'<p class="notice">{escape(_warning(case))}</p>',
+        _pictures(case),
+        _section("Volumes", volume_table(case), _swatches(case)),
+        _left_out(case),
+        _section("Prostate", gland_table(case)),
+        _section("Lesions", lesions[: 1 + _MOST_LESIONS]),
+        _more(len(lesions) - 1 - _MOST_LESIONS, "smaller lesions are left out"),
+        _findings(case),
+        _provenance(case),
+    ]
+    style = _STYLE.read_text(encoding="utf-8")
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+        "style-src 'unsafe-inline'; img-src data:\">"
+        f"<title>{escape(case.title)}</title><style>{style}</style></head><body>"
+        + "\n".join(part for part in parts if part)
+        + "</body></html>\n"
+    )
+
+
+def _warning(case: ReviewedCase) -> str:
+    phantom = " Made by a model that was trained on digital phantoms." if case.phantom else ""
+    return f"{NOTICE}{phantom}"
+
+
+def _pictures(case: ReviewedCase) -> str:
+    figures = [
+        f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,'
+        f'{base64.b64encode(png).decode()}"><figcaption>{escape(caption)}</figcaption></figure>'
+        for caption, png in key_pictures(case)
+    ]
+    return f'<div class="pictures">{"".join(figures)}</div>' if figures else ""
+
+
+def _section(title: str, table: Table, marks: Sequence[str] = ()) -> str:
+    """A heading and a table, whose first row is its header, numbers to the right; ``marks`` is
+    HTML before the first cell of each row."""
+    if not table:
+        return ""
+    header, *rows = table
+    classes = [' class="number"' if _is_number(c) else "" for c in zip(*rows, strict=True)]
+    lines = [_row("th", header, classes)]
+    for row, mark in zip(rows, marks or [""] * len(rows), strict=True):
+        lines.append(_row("td", row, classes, mark))
+    return f"<h2>{title}</h2><table>{''.join(lines)}</table>"
+
+
+def _row(tag: str, cells: Sequence[str], classes: Sequence[str], mark: str = "") -> str:
+    texts = [mark + escape(cells[0]), *map(escape, cells[1:])]
+    pairs = zip(texts, classes, strict=True)
+    return "<tr>" + "".join(f"<{tag}{kind}>{text}</{tag}>" for text, kind in pairs) + "</tr>"
+
+
+def _swatches(case: ReviewedCase) -> list[str]:
+    """The color of each structure, in the order of `volume_table`."""
+    colors = [label.color for label in sorted(case.table, key=lambda label: label.value)]
+    return [f'<i style="background:rgb({r},{g},{b})"></i>' for r, g, b in colors]
+
+
+def _is_number(column: Sequence[str]) -> bool:
+    texts = [text for text in column if text]
+    return bool(texts) and all(_inert(text) == text and text[-1].isdigit() for text in texts)
+
+
+def _left_out(case: ReviewedCase) -> str:
+    kept = {item.id for item in case.kept}
+    names = [item.name for item in case.items if item.id not in kept]
+    return f"<p>Rejected and left out: {escape(', '.join(names))}.</p>" if names else ""
+
+
+def _more(count: int, what: str) -> str:
+    return f"<p>{count} {what}.</p>" if count > 0 else ""
+
+
+def _findings(case: ReviewedCase) -> str:
+    if not case.findings:
+        return ""
+    worst = sorted(case.findings, key=lambda finding: -finding.severity.rank)
+    lines = [
+        f'<li class="{finding.severity}">{escape(str(finding))}</li>'
+        for finding in worst[:_MOST_FINDINGS]
+    ]
+    more = _more(len(worst) - _MOST_FINDINGS, "lesser findings are left out")
+    return f"<h2>What the checks found</h2><ul>{''.join(lines)}</ul>{more}"
+
+
+def _provenance(case: ReviewedCase) -> str:
+    made = case.provenance
+    weights = ", ".join(checksum[:12] for checksum in made.weights.values())
+    today = datetime.date.today().isoformat()
+    lines = [f"Model {made.package} {made.version}, by {made.software}. Written on {today}."]
+    lines += [f"SHA-256 of the weights {weights} …"] if weights else []
+    uids = [*made.series_uids, *[""] * len(case.inputs)]
+    lines += [_input(image, uid) for image, uid in zip(case.inputs, uids, strict=False)]
+    text = "<br>".join(escape(line) for line in lines)
+    return f"<footer>{text}</footer>"
+
+
+def _input(image: CaseInput, uid: str) -> str:
+    return f"{image.name}: series {uid}" if uid else f"{image.name}: not from DICOM"
+
+
+def _inert(cell: str) -> str:
+    """The cell with an apostrophe before what a spreadsheet would take for a formula."""
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}" if cell.startswith(_FORMULA) else cell
+    return cell
