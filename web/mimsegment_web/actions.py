@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from MIMSegment.Logic.errors import MIMSegmentError
 from MIMSegment.Logic.review_items import Verdict
 from MIMSegment.Logic.samples import sample_study
 from MIMSegment.Logic.scene_labels import segment_array
@@ -301,13 +300,13 @@ class Actions:
 
         @functools.wraps(method)
         async def call(*arguments) -> None:
-            self._state.problem = ""
+            self._state.problem = None
             try:
                 result = method(*arguments)
                 if asyncio.iscoroutine(result):
                     await result
-            except MIMSegmentError as error:
-                self._state.problem = str(error)
-            self._app.refresh()
+                self._app.refresh()
+            except Exception as error:
+                self._app.show_problem(error)
 
         return call

@@ -14,6 +14,7 @@ import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 # Before VTK is loaded: without a screen, and seven times as fast to start as through X11.
@@ -32,6 +33,7 @@ from MIMSegment.Logic.offers import Offers
 from MIMSegment.Logic.scene_gateway import MrmlGateway
 from MIMSegment.Logic.store import PackageStore
 from MIMSegment.Logic.workflow import Workflow
+from MIMSegment.Logic.workflow_failure import explain
 from mimsegment_web import page
 from mimsegment_web.access import Access
 from mimsegment_web.actions import Actions
@@ -137,11 +139,19 @@ class App:
         for pool in (self._readers, self._writers):
             pool.shutdown(wait=True, cancel_futures=False)
 
+    def show_problem(self, error: Exception) -> None:
+        """Say on the page what went wrong; for the unforeseen there is a report to copy."""
+        with self.server.state as state:
+            state.problem = asdict(explain(error))
+
     async def _tick(self) -> None:
         while True:
             if not self.actions.painting:  # counting voxels would make the brush stutter
-                self.workflow.poll()
-                self.refresh()
+                try:
+                    self.workflow.poll()
+                    self.refresh()
+                except Exception as error:  # or the page would stand still without a word
+                    self.show_problem(error)
             await asyncio.sleep(_INTERVAL)
 
     def _bind(self, server) -> None:

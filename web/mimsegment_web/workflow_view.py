@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from MIMSegment.Logic.errors import MIMSegmentError
-from MIMSegment.Logic.matching import match_inputs
+from MIMSegment.Logic.matching import InputSpec, match_inputs
 from MIMSegment.Logic.samples import sample_studies
 from MIMSegment.Logic.workflow import Workflow
 from MIMSegment.Logic.workflow_state import Export, PackageCard
@@ -62,7 +62,7 @@ class WorkflowView:
                 "sphere": False,
                 "can_undo_stroke": False,
                 "edit_note": "",
-                "problem": "",
+                "problem": None,
                 "help": False,
                 "upload": {"active": False, "percent": 0, "error": ""},
                 "resumable": False,
@@ -113,7 +113,8 @@ def _fits(card: PackageCard, sources: Sequence) -> bool:
     """Whether the opened study has an image for each input of the package."""
     if not sources:
         return False
+    inputs = [InputSpec(item.name, item.modality) for item in card.entry.inputs]
     try:
-        return not match_inputs(card.entry.inputs, sources, by_path=False).problems
+        return not match_inputs(inputs, sources, by_path=False).problems
     except MIMSegmentError:
         return False
