@@ -107,7 +107,8 @@ class Workflow:
             review=self.review.state if self.review else None,
         )
         checked = self._volume is not None
-        return replace(state, actions=actions_of(state, self._inputs.problem, checked))
+        dicom = bool(self.result and self.result.inputs and self.result.inputs[0][1].instances)
+        return replace(state, actions=actions_of(state, self._inputs.problem, checked, dicom))
 
     @property
     def images(self) -> list[ImageSource]:
@@ -160,7 +161,7 @@ class Workflow:
             return
         if self.review is not None:
             self.review.close()
-        self.review = self.log = self._result = None
+        self.review = self.log = self.result = None
         self._error, self._message = None, ""
         self._opened([], "")
 

@@ -10,11 +10,14 @@ from MIMSegment.Logic.workflow_state import Export, Step, WorkflowState
 _RUNNING = "Wait until the segmentation has ended, or cancel it."
 
 
-def actions_of(state: WorkflowState, input_problem: str, checked: bool) -> dict[str, Action]:
+def actions_of(
+    state: WorkflowState, input_problem: str, checked: bool, dicom: bool
+) -> dict[str, Action]:
     """An `Action` for every button by name; see `WorkflowState.actions`.
 
     ``input_problem`` says why the inputs cannot be used, "" if they can; ``checked`` whether they
-    have been read and checked since they were last changed.
+    have been read and checked since they were last changed; ``dicom`` whether the files of the
+    image that the result lies on are DICOM and known.
     """
     idle = _idle(state)
     ready = _ready(state, idle, input_problem)
@@ -31,7 +34,7 @@ def actions_of(state: WorkflowState, input_problem: str, checked: bool) -> dict[
         "run_anyway": ready,
         "cancel": _cancel(state),
         "undo_result": _undo_result(state, result),
-        **{f"export_{kind}": _first(result, _export(kind, state)) for kind in Export},
+        **{f"export_{kind}": _first(result, _export(kind, state, dicom)) for kind in Export},
         **_steps(state, idle),
     }
 
@@ -88,9 +91,11 @@ def _undo_result(state: WorkflowState, result: Action) -> Action:
     return _first(result, enabled_if(not decided, "The review has begun; undo its steps first."))
 
 
-def _export(kind: Export, state: WorkflowState) -> Action:
+def _export(kind: Export, state: WorkflowState, dicom: bool) -> Action:
     if not is_available(kind):
         return Action(False, "This installation cannot write it.")
+    if kind is Export.DICOM_SEG and not dicom:
+        return Action(False, "It refers to DICOM images, and these were not opened from DICOM.")
     open_items = state.review.open_items if state.review else ()
     if not open_items:
         return ENABLED
