@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from mim.augment import SpatialSettings
 from mim.contrastive import (
+    Backbone,
     CollapseGuard,
     ContrastiveModel,
     ContrastiveSettings,
@@ -26,6 +27,7 @@ from mim.recipe import RecipeError
 from mim.run_log import TrainingError
 from mim.sparse_unet import SparseMaskedUNet, SparseSettings
 from mim.views import ViewSettings, resized_part, two_views
+from mim.vit import VisionTransformer, ViTSettings, vit_config
 
 CONFIG = NetworkConfig(1, 1, (4, 8), ((1, 1, 1), (2, 2, 2)), ((3, 3, 3),) * 2, (1, 1))
 
@@ -204,6 +206,13 @@ def test_every_backbone_gives_one_vector_for_an_image(name):
         }[name]()
     vectors = embedding(network, images)
     assert vectors.shape == (2, width) and vectors.requires_grad
+
+
+def test_the_same_transformer_as_for_masked_modelling_can_be_contrasted():
+    settings = ViTSettings(patch=(16, 16, 16), width=24, depth=2, heads=2)
+    backbone = Backbone(VisionTransformer(vit_config(settings, (32, 32, 32), 1)))
+    assert embedding(backbone, torch.randn(2, 1, 32, 32, 32)).shape == (2, 24)
+    assert "vit.blocks.1.attn.qkv.weight" in backbone.state_dict()  # UNETR's names
 
 
 class _Own(nn.Module):

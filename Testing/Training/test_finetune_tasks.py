@@ -17,8 +17,8 @@ from mim.segmentation import segmentation_loss
 from test_case_formats import nnunet, picture, table
 
 RECIPES = Path(__file__).resolve().parents[2] / "training" / "recipes"
-SMALL = ["network.features=4,8,8", "network.blocks=1,1,1", "device=cpu", "precision=fp32",
-         "loop.tensorboard=false", "spatial.affine=0"]  # fmt: skip
+SIZE = ["network.features=4,8,8", "network.blocks=1,1,1"]
+SMALL = ["device=cpu", "precision=fp32", "loop.tensorboard=false", "spatial.affine=0"]
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +35,12 @@ def pictures(tmp_path_factory):
     return root
 
 
-def run(root, name, *more, network="resenc_classifier"):
+def run(root, name, *more, network="resenc_classifier", size=SIZE):
     steps = [f"network.name={network}", "loop.steps=60", "loop.batch=8", "optimizer.warmup=5"]
     recipe = root / "recipe.toml"
     recipe.write_text("")
     code = finetune.main([str(recipe), f"cache={root / 'cache'}", f"run={root / name}", *SMALL,
-                          *steps, "optimizer.lr=0.01", *more])  # fmt: skip
+                          *size, *steps, "optimizer.lr=0.01", *more])  # fmt: skip
     path = root / name / "results.json"
     return json.loads(path.read_text()) if code == 0 else code
 
@@ -57,13 +57,33 @@ def test_a_bright_square_is_learnt_and_reported_with_its_interval(pictures, caps
 
 
 def test_pre_training_on_the_same_cache_starts_the_classifier(pictures, capsys):
-    assert pretrain.main([str(RECIPES / "pretrain_cpu.toml"), f"cache={pictures / 'cache'}",
-                          f"run={pictures / 'pre'}", "loop.steps=3", *SMALL]) == 0  # fmt: skip
+    assert pretrain.main(
+        [str(RECIPES / "pretrain_cpu.toml"), f"cache={pictures / 'cache'}",
+         f"run={pictures / 'pre'}", "loop.steps=3", *SMALL, *SIZE]
+    ) == 0  # fmt: skip
     run(pictures, "fine", f"pretrained={pictures / 'pre/last.pt'}", "loop.steps=2",
         "transfer.schedule=sawtooth")  # fmt: skip
     printed = capsys.readouterr().out
     assert "encoder 100.0%" in printed
     assert load_checkpoint(pictures / "fine/last.pt")["metadata"]["kind"] == "classification"
+
+
+VIT = ["network.patch=8,8", "network.width=32", "network.depth=2", "network.heads=2"]
+
+
+def test_pictures_become_a_masked_autoencoder_and_then_a_classifier(pictures, capsys):
+    recipe = pictures / "mae.toml"
+    recipe.write_text(
+        "[method]\nname = 'mae'\ndecoder_width = 16\ndecoder_depth = 1\ndecoder_heads = 2\n"
+    )
+    common = [str(recipe), f"cache={pictures / 'cache'}", "device=cpu", "precision=fp32", *VIT]
+    pre = [f"run={pictures / 'mae'}", "network.name=vit", "loop.steps=5", "loop.batch=8"]
+    assert pretrain.main([*common, *pre, "loop.tensorboard=false"]) == 0
+    assert (pictures / "mae/reconstruction.png").exists()
+    results = run(pictures, "vit", f"pretrained={pictures / 'mae/last.pt'}", "optimizer.lr=0.003",
+                  "transfer.layer_decay=0.75", network="vit_classifier", size=VIT)  # fmt: skip
+    assert "encoder 100.0%" in capsys.readouterr().out
+    assert results["auc_mean"] > 0.9
 
 
 def test_a_network_of_the_other_task_is_refused_by_name(pictures, capsys):

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
+from finetune import FinetuneRecipe
 from mim.recipe import (
     RecipeError,
     choice,
@@ -154,9 +155,15 @@ def test_help_lists_every_key_with_default_and_meaning():
     assert "  shape = [1, 2, 3]\n      where" in text
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("*pretrain*.toml")), ids=lambda p: p.name)
-def test_a_shipped_recipe_loads_and_what_it_says_is_what_is_run(path):
-    recipe = to_dict(load_recipe(PretrainRecipe, path))
+SHIPPED = [
+    *((PretrainRecipe, path) for path in sorted(RECIPES.glob("*pretrain*.toml"))),
+    *((FinetuneRecipe, path) for path in sorted(RECIPES.glob("*finetune*.toml"))),
+]
+
+
+@pytest.mark.parametrize(("kind", "path"), SHIPPED, ids=[path.name for _, path in SHIPPED])
+def test_a_shipped_recipe_loads_and_what_it_says_is_what_is_run(kind, path):
+    recipe = to_dict(load_recipe(kind, path))
     for name, value in tomllib.loads(path.read_text()).items():
         for key, said in value.items() if isinstance(value, dict) else [(None, value)]:
             run = recipe[name] if key is None else recipe[name][key]

@@ -18,6 +18,11 @@ from mim.data import Cache
 from mim.recipe import RecipeError, choice
 from mim.unetr import UNETRSettings, build_unetr, configure_unetr
 from mim.vit import VisionTransformer, ViTConfig, ViTSettings, vit_config
+from mim.vit_classifier import (
+    ViTClassifierSettings,
+    build_vit_classifier,
+    configure_vit_classifier,
+)
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     "vit": Architecture(ViTSettings, _configure_vit, _build_vit),
     "unetr": Architecture(UNETRSettings, configure_unetr, build_unetr),
     "resenc_classifier": Architecture(ClassifierSettings, configure_classifier, build_classifier),
+    "vit_classifier": Architecture(
+        ViTClassifierSettings, configure_vit_classifier, build_vit_classifier
+    ),
 }
 
 

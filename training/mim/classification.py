@@ -22,7 +22,7 @@ class Classification:
     """The task of a cache with classes, as `finetune.py` asks for it."""
 
     kind = "classification"
-    networks = ("resenc_classifier",)
+    networks = ("resenc_classifier", "vit_classifier")
     parts = ("encoder",)
 
     def __init__(self, cache: Cache, weights: ClassWeights):

@@ -19,6 +19,7 @@ from mim.parallel import rank, world_size
 from mim.recipe import RecipeError, section, setting
 from mim.run_log import TrainingError
 from mim.views import ViewSettings
+from mim.vit import VisionTransformer
 
 # Embeddings of independent random directions have a spread of about 1, collapsed ones of 0.
 COLLAPSED = 0.05
@@ -78,6 +79,9 @@ class Backbone(nn.Module):
 
     def __init__(self, network: nn.Module):
         super().__init__()
+        if isinstance(network, VisionTransformer):  # it has no other part
+            self.add_module("vit", network)
+            return
         part = next((name for name in self.PARTS if hasattr(network, name)), None)
         if part is None:
             raise RecipeError(
