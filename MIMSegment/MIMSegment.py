@@ -39,10 +39,10 @@ class MIMSegment(ScriptedLoadableModule):
             "masked modelling for prostate lesions and Revisiting MAE pre-training for 3D medical "
             "image segmentation."
         )
-        slicer.app.connect("startupCompleted()", registerSampleData)
+        slicer.app.connect("startupCompleted()", register_sample_data)
 
 
-def registerSampleData():
+def register_sample_data():
     """Offer the phantoms that come with the module in Slicer's Sample Data."""
     import SampleData
 
@@ -60,115 +60,149 @@ def registerSampleData():
             fileNames=[study.files[name].name for name in names],
             nodeNames=[study.files[name].stem for name in names],
             checksums=[f"SHA256:{study.checksums[name]}" for name in names],
+            loadFiles=[True] * len(names),
+            loadFileType=["VolumeFile"] * len(names),
         )
+
+
+def new_workflow():
+    """The workflow on Slicer's scene, DICOM database, interpreter and user."""
+    from MIMSegment.Logic.jobs import JobQueue
+    from MIMSegment.Logic.offers import Offers
+    from MIMSegment.Logic.scene_gateway import MrmlGateway
+    from MIMSegment.Logic.store import PackageStore
+    from MIMSegment.Logic.workflow import Workflow
+
+    def find_file(uid):
+        return slicer.app.dicomDatabase().fileForInstance(uid)
+
+    queue = JobQueue(python=shutil.which("PythonSlicer") or sys.executable)
+    reviewer = slicer.app.applicationLogic().GetUserInformation().GetName()
+    gateway = MrmlGateway(slicer.mrmlScene, find_file)
+    return Workflow(gateway, queue, Offers(PackageStore()), reviewer or "")
 
 
 class MIMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     """Shows the state of a `Workflow` and sends it what the user does; decides nothing."""
 
     def __init__(self, parent=None):
-        ScriptedLoadableModuleWidget.__init__(self, parent)
-        VTKObservationMixin.__init__(self)
         self.workflow = None
-        self.editor = None
-        self.selected = ""
-        self.search = {"text": "", "modality": "", "region": ""}
-        self.inputBoxes = {}
+        self.selected = ""  # the segment chosen in the review table
+        self.filters = {"text": "", "modality": "", "region": ""}
+        VTKObservationMixin.__init__(self)
+        ScriptedLoadableModuleWidget.__init__(self, parent)
 
     def setup(self):
         ScriptedLoadableModuleWidget.setup(self)
         from MIMSegment.Logic import panel
+        from MIMSegment.Logic.samples import sample_studies
+        from MIMSegment.Widgets import editor, items, view
 
-        self.panel, self.shown = panel, None
+        self.panel, self.items = panel, items
+        self.samples = {study.package: study for study in sample_studies()}
         widget = slicer.util.loadUI(self.resourcePath("UI/MIMSegment.ui"))
         self.layout.addWidget(widget)
-        self.ui = slicer.util.childWidgetVariables(widget)
+        self.ui = ui = slicer.util.childWidgetVariables(widget)
         widget.setMRMLScene(slicer.mrmlScene)
-        self.ui.noticeLabel.setText(_("Research use only. Not a medical device."))
-        self.ui.reviewTable.setColumnCount(len(panel.review_header(_)))
-        self.ui.reviewTable.setHorizontalHeaderLabels(list(panel.review_header(_)))
-        self.ui.reviewTable.verticalHeader().setVisible(False)
-        self.ui.reviewTable.horizontalHeader().setStretchLastSection(True)
-        self.connectWidgets()
+        ui.targetBox.setMRMLScene(slicer.mrmlScene)
+        ui.noticeLabel.setText(_("Research use only. Not a medical device."))
+        items.set_up_table(ui.reviewTable, panel.review_header(_))
+        items.fill_box(ui.deviceBox, panel.device_choices(_), "auto")
+        self.view = view.PanelView(ui, self.on_input, _("Choose an image"))
+        self.editor = editor.EmbeddedEditor(ui.editorFrame)
+        self.connect_buttons()
+        self.connect_choices()
         self.timer = qt.QTimer()
         self.timer.setInterval(100)
-        self.timer.timeout.connect(self.onTimer)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.end)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.begin)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.begin)
+        self.timer.timeout.connect(self.on_timer)
+        self.observe(slicer.mrmlScene)
         self.begin()
 
-    def connectWidgets(self):
-        ui = self.ui
+    def observe(self, scene):
+        for event, action in (
+            (scene.StartCloseEvent, self.end),
+            (scene.EndCloseEvent, self.begin),
+            (scene.EndImportEvent, self.on_scene_imported),
+        ):
+            self.addObserver(scene, event, action)
+
+    def connect_buttons(self):
+        ui, result = self.ui, self.ui.resultBox
         clicks = {
             "acknowledgeButton": lambda: self.workflow.acknowledge(),
             "installButton": lambda: self.workflow.install(),
-            "importButton": self.onImport,
-            "sampleButton": self.onSample,
-            "openButton": self.onOpen,
-            "runButton": self.onRun,
+            "importButton": self.on_import,
+            "sampleButton": self.on_sample,
+            "openButton": self.on_open,
+            "runButton": self.on_run,
             "cancelButton": lambda: self.workflow.cancel(),
             "copyReportButton": lambda: self.copy(self.workflow.state.error.report),
-            "previousPlaceButton": lambda: self.onPlace(self.workflow.review.previous_place()),
-            "nextPlaceButton": lambda: self.onPlace(self.workflow.review.next_place()),
+            "reviewAgainButton": lambda: self.workflow.open_result(self.items.chosen_data(result)),
+            "undoResultButton": lambda: self.workflow.undo_result(),
+            "previousPlaceButton": lambda: self.on_place(self.workflow.review.previous_place()),
+            "nextPlaceButton": lambda: self.on_place(self.workflow.review.next_place()),
             "finishEditButton": lambda: self.workflow.review.finish_edit(),
-            "copyTableButton": lambda: self.copy(self.panel.rows_text(self.shown.rows, _)),
+            "copyTableButton": lambda: self.copy(self.panel.rows_text(self.view.shown.rows, _)),
         }
         for verdict in ("accept", "edit", "reject", "reopen", "undo"):
-            clicks[f"{verdict}Button"] = lambda verdict=verdict: self.onVerdict(verdict)
+            clicks[f"{verdict}Button"] = lambda verdict=verdict: self.on_verdict(verdict)
         for name, kind in self.panel.EXPORTS.items():
-            clicks[name] = lambda kind=kind: self.onExport(kind)
+            clicks[name] = lambda kind=kind: self.on_export(kind)
         for name, action in clicks.items():
             getattr(ui, name).clicked.connect(lambda *ignored, action=action: self.do(action))
-        ui.searchBox.textChanged.connect(lambda text: self.onSearch(text=text))
-        ui.modalityFilter.currentTextChanged.connect(lambda text: self.onSearch(modality=text))
-        ui.regionFilter.currentTextChanged.connect(lambda text: self.onSearch(region=text))
-        ui.cardList.itemSelectionChanged.connect(lambda: self.do(self.onCard))
-        ui.deviceBox.currentTextChanged.connect(lambda text: self.do(self.onDevice, text))
-        ui.targetBox.currentNodeIDChanged.connect(lambda node: self.do(self.onTarget, node))
-        ui.structureList.itemChanged.connect(lambda item: self.do(self.onStructures))
-        ui.reviewTable.itemSelectionChanged.connect(lambda: self.do(self.onSelect))
-        ui.commentEdit.textEdited.connect(lambda text: setattr(self, "comment", text))
-        ui.commentEdit.editingFinished.connect(lambda: self.do(self.onComment))
         for key, name in self.panel.SHORTCUTS.items():  # of the list while it has the focus, only
             shortcut = qt.QShortcut(qt.QKeySequence(key), ui.reviewTable)
             shortcut.setContext(qt.Qt.WidgetShortcut)
             shortcut.activated.connect(lambda name=name: getattr(ui, name).click())
 
+    def connect_choices(self):
+        ui, chosen = self.ui, self.items.chosen_data
+        ui.searchBox.textChanged.connect(lambda text: self.on_search(text=text))
+        ui.modalityFilter.currentTextChanged.connect(
+            lambda text: self.on_search(modality=chosen(ui.modalityFilter))
+        )
+        ui.regionFilter.currentTextChanged.connect(
+            lambda text: self.on_search(region=chosen(ui.regionFilter))
+        )
+        ui.cardList.itemSelectionChanged.connect(lambda: self.do(self.on_card))
+        ui.deviceBox.currentTextChanged.connect(
+            lambda text: self.do(self.workflow.change, device=chosen(ui.deviceBox))
+        )
+        ui.targetBox.currentNodeIDChanged.connect(
+            lambda node: self.do(self.workflow.change, target=node or "")
+        )
+        ui.structureList.itemChanged.connect(lambda item: self.do(self.on_structures))
+        ui.reviewTable.itemSelectionChanged.connect(lambda: self.do(self.on_select))
+        ui.commentEdit.editingFinished.connect(lambda: self.do(self.on_comment))
+
     def begin(self, caller=None, event=None):
         """Start on the scene as it is now; what was running has been ended."""
-        from MIMSegment.Logic.jobs import JobQueue
-        from MIMSegment.Logic.offers import Offers
-        from MIMSegment.Logic.samples import sample_studies
-        from MIMSegment.Logic.scene_gateway import MrmlGateway
-        from MIMSegment.Logic.store import PackageStore
-        from MIMSegment.Logic.workflow import Workflow
-
         self.end()
-        self.samples = {study.package: study for study in sample_studies()}
-        gateway = MrmlGateway(slicer.mrmlScene, slicer.dicomDatabase.fileForInstance)
-        queue = JobQueue(python=shutil.which("PythonSlicer") or sys.executable)
-        person = slicer.app.applicationLogic().GetUserInformation()
-        self.workflow = Workflow(gateway, queue, Offers(PackageStore()), person.GetName() or "")
+        self.workflow = new_workflow()
         self.workflow.listeners.append(self.render)
-        self.fillFilters()
-        self.onSearch()
+        facets = self.workflow.offers.facets()
+        for name, everything in (("modality", _("Any modality")), ("region", _("Any region"))):
+            choices = [("", everything), *((value, value) for value in facets[name])]
+            self.items.fill_box(getattr(self.ui, f"{name}Filter"), choices, self.filters[name])
+        self.on_search()
         self.do(self.workflow.use_scene)
         self.timer.start()
 
     def end(self, caller=None, event=None):
         """Stop everything that runs and forget the nodes of the scene."""
         self.timer.stop()
-        if self.editor is not None:
-            self.editor.setMRMLSegmentEditorNode(None)
+        self.editor.close()
+        self.ui.show3DButton.setSegmentationNode(None)
         if self.workflow is not None:
             self.workflow.listeners.clear()
             self.workflow.close()
-        self.workflow, self.shown, self.selected = None, None, ""
+        self.workflow, self.view.shown, self.selected = None, None, ""
 
     def enter(self):
-        if self.workflow is not None and self.workflow.state.review is None:
-            self.do(self.workflow.use_scene)
+        self.editor.enter()
+
+    def exit(self):
+        self.editor.exit()
 
     def cleanup(self):
         self.end()
@@ -181,101 +215,84 @@ class MIMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             del sys.modules[name]
         ScriptedLoadableModuleWidget.onReload(self)
 
-    def do(self, action, *arguments):
+    def do(self, action, *arguments, **options):
         """Do it; nothing that goes wrong may pass without a sentence in the panel."""
         try:
-            action(*arguments)
+            action(*arguments, **options)
         except Exception as error:
             logging.exception("MIM Segment")
             self.ui.errorLabel.setText(_("This did not work: {error}").format(error=error))
             self.ui.errorLabel.setVisible(True)
 
-    def onTimer(self):
+    def on_timer(self):
         self.do(self.workflow.poll)
+        self.do(self.workflow.follow_scene)
 
-    def onSearch(self, **changes):
-        self.search.update(changes)
-        text, modality, region = (self.search[k] for k in ("text", "modality", "region"))
-        known = self.workflow.offers.facets()
-        self.cards = self.workflow.offers.search(
-            text,
-            modality if modality in known["modality"] else None,
-            region if region in known["region"] else None,
-        )
-        fill(self.ui.cardList, self.panel.card_lines(self.cards, _))
+    def on_scene_imported(self, caller=None, event=None):
+        """Settings may have come with the scene; what is going on is not disturbed."""
+        if self.workflow is not None and self.workflow.state.is_free:
+            self.begin()
+
+    def on_search(self, **changes):
+        self.filters.update(changes)
+        text, modality, region = self.filters.values()
+        self.cards = self.workflow.offers.search(text, modality or None, region or None)
+        package = self.workflow.state.package
+        lines = self.panel.card_lines(self.cards, _)
+        self.items.fill_list(self.ui.cardList, lines, package.key if package else "")
         self.render()
 
-    def fillFilters(self):
-        facets = self.workflow.offers.facets()
-        for box, name, everything in (
-            (self.ui.modalityFilter, "modality", _("Any modality")),
-            (self.ui.regionFilter, "region", _("Any region")),
-        ):
-            fillBox(box, [(value, value) for value in ["", *facets[name]]], "", everything)
-        fillBox(self.ui.deviceBox, [(name, name) for name in self.panel.DEVICES], "auto")
+    def on_card(self):
+        row = self.items.current_row(self.ui.cardList)
+        if row >= 0:
+            self.workflow.choose(self.cards[row].key)
 
-    def onCard(self):
-        rows = [index.row() for index in self.ui.cardList.selectedIndexes()]
-        if rows:
-            self.workflow.choose(self.cards[rows[0]].key)
-
-    def onImport(self):
-        path = openPath(_("Model package (zip file)"), "*.zip")
+    def on_import(self):
+        caption = _("Model package (zip file)")
+        path = self.items.ask_file(qt.QFileDialog.getOpenFileName, caption, "*.zip")
         if path:
             self.workflow.offers.store.import_file(path)
-            self.onSearch()
+            self.on_search()
 
-    def onSample(self):
+    def on_sample(self):
         for name, path in self.samples[self.workflow.state.package.entry.id].files.items():
             slicer.util.loadVolume(str(path), {"name": f"{name} ({path.stem})"})
         self.workflow.use_scene()
 
-    def onOpen(self):
+    def on_open(self):
         path = qt.QFileDialog.getExistingDirectory(None, _("Folder of images or DICOM files"))
         if path:
             self.workflow.open_study([path])
 
-    def onInput(self, name, text):
-        box = self.inputBoxes[name][0]
-        self.workflow.assign(name, box.itemData(box.findText(text)) or "")
+    def on_input(self, name, source_id):
+        self.do(self.workflow.assign, name, source_id)
 
-    def onDevice(self, text):
-        self.workflow.change(device=text)
+    def on_structures(self):
+        rows = self.items.checked_rows(self.ui.structureList)
+        self.workflow.change(structures=self.view.wanted_structures(rows))
 
-    def onTarget(self, nodeID):
-        self.workflow.change(target=nodeID or "")
-
-    def onStructures(self):
-        values, items = [], self.ui.structureList
-        for row, (value, _name) in enumerate(self.shown.structures):
-            if items.item(row).checkState() == qt.Qt.Checked:
-                values.append(value)
-        everything = len(values) == len(self.shown.structures)
-        self.workflow.change(structures=() if everything else tuple(values))
-
-    def onRun(self):
+    def on_run(self):
         requirements = slicer.packaging.load_requirements(self.resourcePath("requirements.txt"))
         slicer.packaging.pip_ensure(requirements, requester=_("MIM Segment"))  # asks, once
         self.workflow.run(anyway=bool(self.workflow.state.alerts))
 
-    def onSelect(self):
-        rows = [index.row() for index in self.ui.reviewTable.selectedIndexes()]
-        if rows and self.shown.rows[rows[0]].id != self.selected:
+    def on_select(self):
+        segment_id = self.view.row_id(self.items.current_row(self.ui.reviewTable))
+        if segment_id and segment_id != self.selected:
             from MIMSegment.Logic.scene_navigation import show_segment
 
-            self.selected = self.shown.rows[rows[0]].id
-            show_segment(self.workflow.result.store.node, self.selected)
+            self.selected = segment_id
+            show_segment(self.workflow.result.store.node, segment_id)
             self.render()
 
-    def onVerdict(self, verdict):
+    def on_verdict(self, verdict):
         getattr(self.workflow.review, verdict)(self.selected)
 
-    def onComment(self):
-        text, self.comment = getattr(self, "comment", None), None
-        if text is not None and self.selected:
-            self.workflow.review.comment(self.selected, text)
+    def on_comment(self):
+        if self.selected:
+            self.workflow.review.comment(self.selected, self.ui.commentEdit.property("text"))
 
-    def onPlace(self, place):
+    def on_place(self, place):
         if place is not None:
             from MIMSegment.Logic.scene_navigation import show_position
 
@@ -283,12 +300,12 @@ class MIMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             show_position(slicer.mrmlScene, place.position)
             self.render()
 
-    def onExport(self, kind):
-        caption, pattern, isFolder = self.panel.export_dialog(kind, _)
-        if isFolder:
+    def on_export(self, kind):
+        caption, pattern, is_folder = self.panel.export_dialog(kind, _)
+        if is_folder:
             path = qt.QFileDialog.getExistingDirectory(None, caption)
         else:
-            path = savePath(caption, pattern)
+            path = self.items.ask_file(qt.QFileDialog.getSaveFileName, caption, pattern)
         if path:
             self.workflow.export(kind, path)
 
@@ -299,153 +316,16 @@ class MIMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Show the workflow's state."""
         if self.workflow is None:
             return
-        state = self.workflow.state
-        card = state.package
-        sample = self.samples.get(card.entry.id) if card else None
+        state, workflow = self.workflow.state, self.workflow
+        sample = self.samples.get(state.package.entry.id) if state.package else None
         title = sample.title if sample else ""
-        view = self.panel.panel_of(state, self.selected, title, _)
-        before, self.shown = self.shown, view
-        for name, button in view.buttons.items():
-            widget = getattr(self.ui, name)
-            widget.setEnabled(button.enabled)
-            widget.setVisible(button.visible)
-            widget.setToolTip(button.tooltip)
-            if button.text:
-                widget.setText(button.text)
-        for label, text in (
-            (self.ui.cardDetails, view.details_html),
-            (self.ui.findingsLabel, view.findings_html),
-            (self.ui.statusLabel, view.status),
-            (self.ui.errorLabel, view.error),
-            (self.ui.placeLabel, view.place),
-            (self.ui.reviewDetails, view.selected_html),
-        ):
-            label.setText(text)
-            label.setVisible(bool(text))
-        self.ui.progressBar.setMaximum(0 if view.progress is None else 1000)
-        self.ui.progressBar.setValue(int(1000 * (view.progress or 0)))
-        if before is None or before.reviewing != view.reviewing:
-            self.ui.reviewSection.setCollapsed(not view.reviewing)
-            self.ui.exportSection.setCollapsed(not view.reviewing)
-            self.ui.chooseSection.setCollapsed(view.reviewing)
-            if view.reviewing:
-                self.ui.show3DButton.setSegmentationNode(self.workflow.result.store.node)
-        if before is None or before.inputs != view.inputs:
-            self.renderInputs(view.inputs)
-        if before is None or before.structures != view.structures:
-            self.renderStructures(view.structures)
-        self.renderRows(view.rows, before.rows if before else None)
-        self.renderEditor(view, state)
-
-    def renderInputs(self, rows):
-        form = self.ui.inputFrame.layout()
-        if list(self.inputBoxes) != [name for name, *rest in rows]:
-            while form.rowCount():
-                form.removeRow(0)
-            self.inputBoxes = {}
-            for name, *_rest in rows:
-                box, reason = qt.QComboBox(), qt.QLabel()
-                reason.setWordWrap(True)
-                form.addRow(name, box)
-                form.addRow("", reason)
-                box.currentTextChanged.connect(
-                    lambda text, name=name: self.do(self.onInput, name, text)
-                )
-                self.inputBoxes[name] = box, reason
-        for name, source, reason, choices in rows:
-            box, label = self.inputBoxes[name]
-            fillBox(box, [("", ""), *choices], source, _("Choose an image"))
-            label.setText(reason)
-
-    def renderStructures(self, structures):
-        quietly(self.ui.structureList.clear, self.ui.structureList)
-        for _value, name in structures:
-            item = qt.QListWidgetItem(name)
-            item.setCheckState(qt.Qt.Checked)
-            quietly(lambda item=item: self.ui.structureList.addItem(item), self.ui.structureList)
-
-    def renderRows(self, rows, before):
-        table = self.ui.reviewTable
-        if rows != before:
-            quietly(lambda: self.fillTable(table, rows), table)
-        ids = [row.id for row in rows]
-        if self.selected in ids:
-            quietly(lambda: table.selectRow(ids.index(self.selected)), table)
-
-    def fillTable(self, table, rows):
-        table.setRowCount(len(rows))
-        for number, row in enumerate(rows):
-            for column, text in enumerate(row.cells):
-                item = qt.QTableWidgetItem(text)
-                item.setToolTip(row.tooltip)
-                if column == 0:
-                    item.setBackground(qt.QBrush(qt.QColor(*row.color)))
-                table.setItem(number, column, item)
-        table.resizeColumnsToContents()
-
-    def renderEditor(self, view, state):
-        self.ui.editorFrame.setVisible(view.editing)
-        if not view.editing:
-            return
-        if self.editor is None:
-            self.editor = slicer.qMRMLSegmentEditorWidget()
-            self.editor.setMRMLScene(slicer.mrmlScene)
-            self.ui.editorFrame.layout().addWidget(self.editor)
-        node = slicer.mrmlScene.GetSingletonNode("MIMSegment", "vtkMRMLSegmentEditorNode")
-        if node is None:
-            node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLSegmentEditorNode")
-            node.UnRegister(None)
-            node.SetSingletonTag("MIMSegment")
-            node = slicer.mrmlScene.AddNode(node)
-        result = self.workflow.result.store.node
-        self.editor.setMRMLSegmentEditorNode(node)
-        self.editor.setSegmentationNode(result)
-        role = result.GetReferenceImageGeometryReferenceRole()
-        self.editor.setSourceVolumeNode(result.GetNodeReference(role))
-        self.editor.setCurrentSegmentID(state.review.editing)
-
-
-def fill(listWidget, lines):
-    """Show ``lines`` in a QListWidget."""
-    quietly(listWidget.clear, listWidget)
-    for line in lines:
-        item = qt.QListWidgetItem(line.text)
-        item.setToolTip(line.tooltip)
-        listWidget.addItem(item)
-
-
-def fillBox(box, choices, chosen, empty=""):
-    """Show ``choices`` (data, text) in a QComboBox; ``empty`` names the one without data."""
-
-    def refill():
-        box.clear()
-        for data, text in choices:
-            box.addItem(text or empty, data)
-        box.setCurrentIndex(max(0, [data for data, _text in choices].index(chosen)))
-
-    quietly(refill, box)
-
-
-def quietly(action, widget):
-    """Do it without the widget's signals, which are for what the user does."""
-    widget.blockSignals(True)
-    try:
-        action()
-    finally:
-        widget.blockSignals(False)
-
-
-def openPath(caption, pattern):
-    return firstOf(qt.QFileDialog.getOpenFileName(None, caption, "", pattern))
-
-
-def savePath(caption, pattern):
-    return firstOf(qt.QFileDialog.getSaveFileName(None, caption, "", pattern))
-
-
-def firstOf(answer):
-    """A dialog's path; some Qt bindings return it with the pattern that was chosen."""
-    return answer[0] if isinstance(answer, tuple) else answer
+        view = self.panel.panel_of(
+            state, workflow.settings, workflow.results, self.selected, title, _
+        )
+        self.view.show(view)
+        node = workflow.result.store.node if workflow.result else None
+        self.ui.show3DButton.setSegmentationNode(node)
+        self.editor.edit(node, view.editing)
 
 
 class MIMSegmentTest(ScriptedLoadableModuleTest):

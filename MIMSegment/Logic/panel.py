@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from MIMSegment.Logic.actions import Action, enabled_if
 from MIMSegment.Logic.finding import Finding, Severity
 from MIMSegment.Logic.review_items import ReviewItem, ReviewState, Verdict
-from MIMSegment.Logic.workflow_state import Export, PackageCard, WorkflowState
+from MIMSegment.Logic.workflow_state import (
+    Export,
+    PackageCard,
+    WorkflowSettings,
+    WorkflowState,
+)
 
 Translate = Callable[[str], str]
 
-_MARKS = {Severity.ALERT: "⛔", Severity.WARNING: "⚠", Severity.NOTE: "ⓘ"}
+_MARKS = {Severity.ALERT: "‼", Severity.WARNING: "⚠", Severity.NOTE: "•"}  # in every font
 _SYMBOLS = {
     Verdict.OPEN: "○",
     Verdict.EDITING: "✎",
@@ -44,7 +49,6 @@ SHORTCUTS = {
     "N": "nextPlaceButton",
     "P": "previousPlaceButton",
 }
-DEVICES = ("auto", "cpu", "openvino", "cuda", "directml", "coreml")
 
 
 @dataclass(frozen=True)
@@ -77,25 +81,51 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Panel:
-    """Everything that the panel shows and that the state decides. ``*_html`` are rich text."""
+class Input:
+    """An input of the model: the ID of the image taken, why (or what is missing), the choices as
+    (ID, name), each name once."""
 
-    notice: str
-    details_html: str
-    inputs: tuple[tuple[str, str, str, tuple[tuple[str, str], ...]], ...]
-    """(name, id of the image taken, reason or problem, choices as (id, name)) of each input."""
-    findings_html: str
-    status: str
-    error: str
+    name: str
+    source: str
+    reason: str
+    choices: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Everything that the panel shows and that the state decides.
+
+    ``labels``, ``buttons`` and ``collapsed`` are by the name of the widget; a label without text is
+    hidden. ``progress`` is 0..1, None while unknown or nothing runs. ``structures`` are (label
+    value, name, wanted), ``comment`` is of the ``selected`` structure, ``results`` are the
+    segmentations in the scene that can be reviewed again, as (ID, name).
+    """
+
+    labels: Mapping[str, str]
+    buttons: Mapping[str, Button]
+    collapsed: Mapping[str, bool]
+    inputs: tuple[Input, ...]
     progress: float | None
-    """0..1; None while unknown or nothing runs."""
     rows: tuple[Row, ...]
-    place: str
-    selected_html: str
-    reviewing: bool
-    editing: bool
-    structures: tuple[tuple[int, str], ...]
-    buttons: Mapping[str, Button] = field(default_factory=dict)
+    selected: str
+    comment: str
+    editing: str | None
+    device: str
+    target: str
+    structures: tuple[tuple[int, str, bool], ...]
+    results: tuple[tuple[str, str], ...]
+
+
+def device_choices(_: Translate = str) -> tuple[tuple[str, str], ...]:
+    """The devices that can be asked for, as (name, text)."""
+    return (
+        ("auto", _("Automatic: the fastest that works")),
+        ("cpu", _("Processor")),
+        ("openvino", _("Processor, by OpenVINO")),
+        ("cuda", _("NVIDIA GPU")),
+        ("directml", _("GPU on Windows, by DirectML")),
+        ("coreml", _("Apple, by CoreML")),
+    )
 
 
 def card_lines(cards: Sequence[PackageCard], _: Translate = str) -> tuple[Line, ...]:
@@ -131,36 +161,72 @@ def details_html(card: PackageCard | None, _: Translate = str) -> str:
     return "<br>".join(lines)
 
 
-def review_header(_: Translate = str) -> tuple[str, ...]:
-    """The captions of the review table's columns; the first column is the color."""
-    return ("", _("Structure"), _("mL"), _("Certainty"), _("Verdict"), _("Notes"))
+def review_header(_: Translate = str) -> tuple[tuple[str, str], ...]:
+    """Caption and tooltip of each column of the review table."""
+    certainty = _("How decided the model was, 1 at most; no probability of being right")
+    return (
+        (_("Structure"), _("Color and name")),
+        (_("mL"), _("Volume in milliliters")),
+        (_("Certainty"), certainty),
+        (_("Verdict"), _("What you decided")),
+        (_("Notes"), _("Findings of the checks, edits and your comment")),
+    )
 
 
 def panel_of(
-    state: WorkflowState, selected: str = "", sample: str = "", _: Translate = str
+    state: WorkflowState,
+    settings: WorkflowSettings,
+    results: Sequence[tuple[str, str]] = (),
+    selected: str = "",
+    sample: str = "",
+    _: Translate = str,
 ) -> Panel:
-    """All texts for ``state``; ``selected`` is the segment chosen in the review table, ``sample``
-    the title of the sample study for the chosen model, "" if there is none."""
+    """All that is shown for ``state``; ``selected`` is the segment chosen in the review table,
+    ``sample`` the title of the sample study for the chosen model, "" if there is none."""
     review = state.review
     item = _selected(review, selected)
+    wanted = settings.structures
+    structures = state.package.structures.items() if state.package else ()
     return Panel(
-        notice=_(state.notice),
-        details_html=details_html(state.package, _),
+        labels={
+            "cardDetails": details_html(state.package, _),
+            "findingsLabel": findings_html(_shown_findings(state)),
+            "statusLabel": _status(state, _),
+            "errorLabel": f"⚠ {state.error.message}" if state.error else "",
+            "placeLabel": _place(review, _),
+            "reviewDetails": findings_html(item.findings) if item else "",
+        },
+        buttons={**_buttons(state, sample, bool(results), _), **_review_buttons(review, item, _)},
+        collapsed={
+            "chooseSection": review is not None,
+            "inputsSection": review is not None,
+            "reviewSection": review is None and not results,
+            "exportSection": review is None,
+        },
         inputs=tuple(
-            (row.name, row.source, row.problem or row.reason, row.choices) for row in state.inputs
+            Input(row.name, row.source, row.problem or row.reason, unique_names(row.choices))
+            for row in state.inputs
         ),
-        findings_html=findings_html(state.findings),
-        status=_status(state, _),
-        error=state.error.message if state.error else "",
         progress=state.progress.fraction if state.progress else None,
         rows=tuple(_row(item, _) for item in review.items) if review else (),
-        place=_place(review, _),
-        selected_html=findings_html(item.findings) if item else "",
-        reviewing=review is not None,
-        editing=review is not None and review.editing is not None,
-        structures=tuple(state.package.structures.items()) if state.package else (),
-        buttons={**_buttons(state, sample, _), **_review_buttons(review, item, _)},
+        selected=item.id if item else "",
+        comment=item.comment if item else "",
+        editing=review.editing if review else None,
+        device=settings.device,
+        target=settings.target,
+        structures=tuple((v, name, not wanted or v in wanted) for v, name in structures),
+        results=unique_names(results),
     )
+
+
+def unique_names(choices: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """(ID, name) with a number after each name that has come before."""
+    seen: dict[str, int] = {}
+    named = []
+    for key, name in choices:
+        seen[name] = seen.get(name, 0) + 1
+        named.append((key, name if seen[name] == 1 else f"{name} ({seen[name]})"))
+    return tuple(named)
 
 
 def export_hint(kind: Export, _: Translate = str) -> str:
@@ -192,14 +258,24 @@ def export_dialog(kind: Export, _: Translate = str) -> tuple[str, str, bool]:
 
 def rows_text(rows: Sequence[Row], _: Translate = str) -> str:
     """The table as tab-separated text, for the clipboard."""
-    lines = [review_header(_)[1:], *(row.cells[1:] for row in rows)]
+    lines = [[caption for caption, _tip in review_header(_)], *(row.cells for row in rows)]
     return "".join("\t".join(line) + "\n" for line in lines)
 
 
 def findings_html(findings: Sequence[Finding]) -> str:
-    """A line for each finding, the gravest first."""
+    """A line for each finding, the gravest first and bold."""
     ordered = sorted(findings, key=lambda finding: -finding.severity.rank)
-    return "<br>".join(f"{_MARKS[f.severity]} {html.escape(f.message)}" for f in ordered)
+    return "<br>".join(map(_finding_html, ordered))
+
+
+def _shown_findings(state: WorkflowState) -> Sequence[Finding]:
+    """During a review those about a structure are shown with that structure."""
+    return [f for f in state.findings if f.label is None or state.review is None]
+
+
+def _finding_html(finding: Finding) -> str:
+    text = f"{_MARKS[finding.severity]} {html.escape(finding.message)}"
+    return f"<b>{text}</b>" if finding.severity is Severity.ALERT else text
 
 
 def _status(state: WorkflowState, _: Translate) -> str:
@@ -227,7 +303,7 @@ def _row(item: ReviewItem, _: Translate) -> Row:
     marks = "".join(dict.fromkeys(_MARKS[finding.severity] for finding in item.findings))
     notes = " ".join(filter(None, (marks, _("edited") if item.edited else "", item.comment)))
     verdict = f"{_SYMBOLS[item.verdict]} {verdicts[item.verdict]}"
-    cells = ("", item.name, _milliliters(item.volume_ml), certainty, verdict, notes)
+    cells = (item.name, _milliliters(item.volume_ml), certainty, verdict, notes)
     tooltip = "\n".join([item.name, *(finding.message for finding in item.findings)])
     return Row(item.id, item.color, cells, tooltip)
 
@@ -249,7 +325,7 @@ def _selected(review: ReviewState | None, segment_id: str) -> ReviewItem | None:
     return next((item for item in items if item.id == segment_id), None)
 
 
-def _buttons(state: WorkflowState, sample: str, _: Translate) -> dict[str, Button]:
+def _buttons(state: WorkflowState, sample: str, again: bool, _: Translate) -> dict[str, Button]:
     actions = state.actions
     card = state.package
     anyway = bool(state.alerts) and bool(actions["run_anyway"]) and not actions["run"]
@@ -262,15 +338,16 @@ def _buttons(state: WorkflowState, sample: str, _: Translate) -> dict[str, Butto
         "installButton": _button(actions["install"], visible=bool(card and card.path is None)),
         "importButton": _button(actions["choose"]),
         "openButton": _button(actions["open_study"]),
-        "sampleButton": _button(
-            actions["open_study"],
-            visible=bool(sample),
-            text=_("Load the sample: {name}").format(name=sample),
-        ),
+        "sampleButton": _button(actions["open_study"], visible=bool(sample), hint=sample),
         "runButton": _button(run, text=_("Segment anyway") if anyway else _("Segment")),
         "cancelButton": _button(actions["cancel"]),
         "progressBar": Button(True, visible=running or bool(state.busy)),
         "copyReportButton": Button(True, visible=bool(state.error and state.error.report)),
+        "resultBox": Button(True, visible=again),
+        "reviewAgainButton": _button(actions["open_result"], visible=again),
+        "undoResultButton": _button(
+            actions["undo_result"], hint=_("Remove what the last run has added to the scene")
+        ),
     }
     for name, kind in EXPORTS.items():
         buttons[name] = _button(actions[f"export_{kind}"], hint=export_hint(kind, _))

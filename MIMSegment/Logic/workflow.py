@@ -51,6 +51,8 @@ from MIMSegment.Logic.workflow_state import (
 
 __all__ = ["Export", "Step", "Workflow", "WorkflowSettings", "WorkflowState"]
 
+_SCENE = "Volumes of the scene"
+
 
 class Workflow:
     """One user's way through one study after the other.
@@ -100,7 +102,7 @@ class Workflow:
             inputs=self._inputs.rows(),
             findings=self._findings,
             device=self._device(),
-            progress=_progress(self._job),
+            progress=Progress.of(self._job) if self._job else None,
             busy=self._waiting[1] if self._waiting else "",
             error=self._error,
             message=self._message,
@@ -120,6 +122,11 @@ class Workflow:
         """Name and image of each input of the model. Raises InputError."""
         specs = self._package.spec.inputs if self._package else ()
         return list(zip([spec.name for spec in specs], self._inputs.used(), strict=True))
+
+    @property
+    def results(self) -> list[tuple[str, str]]:
+        """(ID, name) of the segmentations in the scene that can be reviewed (again)."""
+        return self._gateway.results()
 
     def choose(self, name: str) -> None:
         """Choose a package by "id", "id@version" or path.
@@ -168,7 +175,15 @@ class Workflow:
     def use_scene(self) -> None:
         """Match the volumes that are in the scene, as it is now, to the inputs."""
         if self._may("open_study"):
-            self._try(lambda: self._opened(self._gateway.volumes(), "Volumes of the scene"))
+            self._try(lambda: self._opened(self._gateway.volumes(), _SCENE))
+
+    def follow_scene(self) -> None:
+        """Match anew when volumes have come to the scene, left it or been renamed, as long as they
+        are the images of the study; for a timer."""
+        now, before = self._gateway.volumes(), self._inputs.sources
+        same = [(v.key, v.name) for v in now] == [(v.key, v.name) for v in before]
+        if self._inputs.title == _SCENE and not same:
+            self.use_scene()
 
     def assign(self, input_name: str, source_id: str) -> None:
         """Take this image for an input; "" leaves it to the matcher again."""
@@ -395,10 +410,3 @@ class Workflow:
     def _tell(self) -> None:
         for listener in list(self.listeners):
             listener()
-
-
-def _progress(job: Job | None) -> Progress | None:
-    if job is None:
-        return None
-    cancelling = job.state is JobState.CANCELLING
-    return Progress(job.message, job.done, job.total, job.eta, cancelling)

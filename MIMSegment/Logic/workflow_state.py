@@ -11,6 +11,7 @@ from MIMSegment.Logic.about import NOTICE
 from MIMSegment.Logic.actions import Action
 from MIMSegment.Logic.catalog import CatalogEntry
 from MIMSegment.Logic.finding import Finding, Severity
+from MIMSegment.Logic.jobs import Job, JobState
 from MIMSegment.Logic.review_items import ReviewState
 
 
@@ -120,6 +121,12 @@ class Progress:
     eta: float | None = None
     cancelling: bool = False
 
+    @staticmethod
+    def of(job: Job) -> Progress:
+        """How far ``job`` is."""
+        cancelling = job.state is JobState.CANCELLING
+        return Progress(job.message, job.done, job.total, job.eta, cancelling)
+
     @property
     def fraction(self) -> float | None:
         """0..1; None while unknown."""
@@ -162,6 +169,11 @@ class WorkflowState:
     review: ReviewState | None = None
     actions: Mapping[str, Action] = field(default_factory=dict, compare=False)
     notice: str = NOTICE
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nothing runs, is waited for or is being reviewed."""
+        return self.progress is None and not self.busy and self.review is None
 
     @property
     def alerts(self) -> tuple[Finding, ...]:

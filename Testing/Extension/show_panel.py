@@ -33,7 +33,7 @@ def main(folder: Path) -> None:
         panel.timer.stop()
 
         def save(name):
-            panel.parent.resize(460, 1250)
+            panel.parent.resize(372, 1250)
             panel.parent.show()
             application.processEvents()
             panel.parent.grab().save(str(folder / f"{name}.png"))
@@ -45,7 +45,7 @@ def main(folder: Path) -> None:
         save("inputs")
         panel.ui.runButton.click()
         while panel.workflow.state.review is None:
-            panel.onTimer()
+            panel.on_timer()
             progress = panel.workflow.state.progress
             if progress and progress.done == 5:
                 save("running")

@@ -25,22 +25,45 @@ class qMRMLWidget(QtWidgets.QWidget):
         self.scene = scene
 
 
-class ctkCollapsibleButton(QtWidgets.QGroupBox):
-    """Shows its title and hides its content; the text comes from the .ui file."""
+class ctkCollapsibleButton(QtWidgets.QWidget):
+    """A heading that hides what is below it; ``setCollapsed`` cannot be called from Python."""
 
     def __init__(self, parent=None):
         super().__init__(parent)
-        self._collapsed = False
+        self._collapsed, self._text = False, ""
+        self.setContentsMargins(0, 26, 0, 0)
 
-    def setCollapsed(self, collapsed):
+    def _write_text(self, text):
+        self._text = text
+        self.update()
+
+    def _write_collapsed(self, collapsed):
         self._collapsed = collapsed
-        for child in self.findChildren(QtWidgets.QWidget, options=QtCore.Qt.FindDirectChildrenOnly):
-            child.setHidden(collapsed or child.property("hiddenByPanel") is True)
+        self.setMaximumHeight(26 if collapsed else 16777215)
+        self.updateGeometry()
+        self.update()
 
-    text = QtCore.Property(str, lambda self: self.title(), lambda self, text: self.setTitle(text))
-    collapsed = QtCore.Property(
-        bool, lambda self: self._collapsed, lambda self, value: self.setCollapsed(value)
-    )
+    def minimumSizeHint(self):
+        size = super().minimumSizeHint()
+        return QtCore.QSize(size.width(), 26) if self._collapsed else size
+
+    sizeHint = minimumSizeHint
+
+    def mousePressEvent(self, event):
+        self._write_collapsed(not self._collapsed)
+
+    def paintEvent(self, event):
+        painter = QtWidgets.QStylePainter(self)
+        option = QtWidgets.QStyleOptionButton()
+        option.initFrom(self)
+        option.rect = QtCore.QRect(0, 0, self.width(), 24)
+        painter.drawControl(QtWidgets.QStyle.CE_PushButtonBevel, option)
+        arrow = "▸" if self._collapsed else "▾"
+        text = option.rect.adjusted(8, 0, 0, 0)
+        painter.drawText(text, QtCore.Qt.AlignVCenter, f"{arrow}  {self._text}")
+
+    text = QtCore.Property(str, lambda self: self._text, _write_text)
+    collapsed = QtCore.Property(bool, lambda self: self._collapsed, _write_collapsed)
 
 
 class ctkSearchBox(QtWidgets.QLineEdit):
@@ -48,7 +71,50 @@ class ctkSearchBox(QtWidgets.QLineEdit):
 
 
 class qMRMLNodeComboBox(QtWidgets.QComboBox):
+    """Lists the nodes of its type when it is told the scene, and is disabled before."""
+
     currentNodeIDChanged = Signal(str)
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._none, self._types, self.scene = "", [], None
+        self.setEnabled(False)
+        self.currentIndexChanged.connect(
+            lambda index: self.currentNodeIDChanged.emit(self.itemData(index) or "")
+        )
+
+    def setMRMLScene(self, scene):
+        self.scene = scene
+        self.setEnabled(True)
+        self.showPopup(popup=False)
+
+    def showPopup(self, popup=True):
+        """The real one follows the scene; this one looks when it is opened."""
+        chosen = self.currentData()
+        self.blockSignals(True)
+        self.clear()
+        self.addItem(self._none, "")
+        for name in self._types:
+            for i in range(self.scene.GetNumberOfNodesByClass(name)):
+                node = self.scene.GetNthNodeByClass(i, name)
+                self.addItem(node.GetName(), node.GetID())
+        self.setCurrentIndex(max(0, self.findData(chosen)))
+        self.blockSignals(False)
+        if popup:
+            super().showPopup()
+
+    def setCurrentNodeID(self, node_id):
+        self.showPopup(popup=False)
+        self.setCurrentIndex(max(0, self.findData(node_id)))
+
+    def _property(name):
+        return (lambda self: getattr(self, name)), (lambda self, value: setattr(self, name, value))
+
+    nodeTypes = QtCore.Property("QStringList", *_property("_types"))
+    noneDisplay = QtCore.Property(str, *_property("_none"))
+    noneEnabled = QtCore.Property(bool, *_property("_noneEnabled"))
+    addEnabled = QtCore.Property(bool, *_property("_addEnabled"))
+    removeEnabled = QtCore.Property(bool, *_property("_removeEnabled"))
 
 
 class qMRMLSegmentationShow3DButton(QtWidgets.QPushButton):
@@ -73,6 +139,15 @@ class qMRMLSegmentEditorWidget(QtWidgets.QWidget):
 
     def setCurrentSegmentID(self, segment_id):
         self.segment_id = segment_id
+
+    def setActiveEffect(self, effect):
+        self.effect = effect
+
+    def setupViewObservations(self):
+        self.observes_views = True
+
+    def removeViewObservations(self):
+        self.observes_views = False
 
 
 CUSTOM_WIDGETS = (
@@ -146,18 +221,20 @@ def install(monkeypatch, scene, reviewer: str = "") -> types.SimpleNamespace:
         monkeypatch.setitem(sys.modules, name, module)
     person = types.SimpleNamespace(GetName=lambda: reviewer)
     logic = types.SimpleNamespace(GetUserInformation=lambda: person)
+    database = types.SimpleNamespace(fileForInstance=lambda uid: "")
     app = types.SimpleNamespace(
-        applicationLogic=lambda: logic, connect=lambda signal, slot: None, processEvents=lambda: 0
+        applicationLogic=lambda: logic,
+        connect=lambda signal, slot: None,
+        dicomDatabase=lambda: database,
+        processEvents=lambda: 0,
     )
     packaging = types.SimpleNamespace(
         load_requirements=lambda path: Path(path).read_text().split("\n"),
         pip_ensure=lambda requirements, requester="": asked.requirements.append(requirements),
     )
-    database = types.SimpleNamespace(fileForInstance=lambda uid: None)
     for name, value in {
         "app": app,
         "packaging": packaging,
-        "dicomDatabase": database,
         "mrmlScene": scene,
         "qMRMLSegmentEditorWidget": qMRMLSegmentEditorWidget,
     }.items():

@@ -103,9 +103,12 @@ def test_a_clone_is_small_enough():
     assert megabytes < 100
 
 
-@pytest.mark.parametrize("name", ["MIMSegment.py"])
-def test_the_module_file_imports_little_and_does_nothing_when_it_is_loaded(name):
-    tree = ast.parse((MODULE / name).read_text(encoding="utf-8"))
+PANEL = [MODULE / "MIMSegment.py", *sorted((MODULE / "Widgets").glob("*.py"))]
+
+
+@pytest.mark.parametrize("path", PANEL, ids=lambda path: path.name)
+def test_the_panel_imports_little_and_does_nothing_when_it_is_loaded(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module]
@@ -113,7 +116,7 @@ def test_the_module_file_imports_little_and_does_nothing_when_it_is_loaded(name)
                 top = imported.split(".")[0]
                 assert top in FILE_SCOPE or top in sys.stdlib_module_names, imported
         else:
-            is_path = isinstance(node, ast.Assign) and node.targets[0].id in ("__path__", "NAMES")
+            is_path = isinstance(node, ast.Assign) and node.targets[0].id in ("__path__", "_TAG")
             is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
             assert is_path or is_text or isinstance(node, ast.ClassDef | ast.FunctionDef), (
                 f"line {node.lineno} is executed when Slicer starts"

@@ -1,0 +1,91 @@
+"""Draws a `panel.Panel` in the widgets of MIMSegment.ui; knows no workflow and no scene."""
+
+from MIMSegment.Widgets.items import (
+    chosen_data,
+    fill_box,
+    fill_checks,
+    fill_table,
+    new_input_rows,
+    quietly,
+    select_data,
+    show_button,
+)
+
+
+class PanelView:
+    """What is shown at the moment is ``shown``; what has not changed is left alone.
+
+    ``on_input(name, source_id)`` is called when the user takes an image for an input, ``empty`` is
+    the text of a box without an image.
+    """
+
+    def __init__(self, ui, on_input, empty):
+        self.ui = ui
+        self.shown = None
+        self.input_boxes = {}
+        self._on_input, self._empty = on_input, empty
+
+    def show(self, view):
+        """Show ``view``."""
+        before, self.shown = self.shown, view
+        for name, button in view.buttons.items():
+            show_button(getattr(self.ui, name), button)
+        for name, text in view.labels.items():
+            getattr(self.ui, name).setText(text)
+            getattr(self.ui, name).setVisible(bool(text))
+        self.ui.progressBar.setMaximum(0 if view.progress is None else 1000)
+        self.ui.progressBar.setValue(int(1000 * (view.progress or 0)))
+        self.ui.editorFrame.setVisible(view.editing is not None)
+        for part, draw in self._parts().items():
+            if before is None or getattr(before, part) != getattr(view, part):
+                draw(getattr(view, part))
+        self._show_selection(view, before)
+
+    def wanted_structures(self, rows):
+        """The label values of these rows of the list of structures, () if they are all."""
+        values = [value for value, _name, _wanted in self.shown.structures]
+        return () if len(rows) == len(values) else tuple(values[row] for row in rows)
+
+    def row_id(self, row):
+        """The segment in this row of the review table, "" for none."""
+        return self.shown.rows[row].id if 0 <= row < len(self.shown.rows) else ""
+
+    def _parts(self):
+        """How each part of the panel is drawn that is drawn only when it has changed."""
+        ui = self.ui
+        return {
+            "collapsed": self._show_sections,
+            "inputs": self._show_inputs,
+            "structures": lambda lines: fill_checks(ui.structureList, lines),
+            "results": lambda results: fill_box(ui.resultBox, results, ""),
+            "device": lambda device: select_data(ui.deviceBox, device),
+            "target": lambda node_id: quietly(
+                lambda: ui.targetBox.setCurrentNodeID(node_id), ui.targetBox
+            ),
+            "rows": lambda rows: fill_table(ui.reviewTable, rows),
+        }
+
+    def _show_sections(self, collapsed):
+        for name, value in collapsed.items():
+            getattr(self.ui, name).setProperty("collapsed", value)
+
+    def _show_inputs(self, inputs):
+        names = [item.name for item in inputs]
+        if list(self.input_boxes) != names:
+            self.input_boxes = new_input_rows(self.ui.inputFrame, names, self._input_changed)
+        for item in inputs:
+            box, reason = self.input_boxes[item.name]
+            fill_box(box, [("", self._empty), *item.choices], item.source)
+            reason.setText(item.reason)
+
+    def _input_changed(self, name):
+        self._on_input(name, chosen_data(self.input_boxes[name][0]))
+
+    def _show_selection(self, view, before):
+        ids = [row.id for row in view.rows]
+        if view.selected in ids:
+            row, table = ids.index(view.selected), self.ui.reviewTable
+            quietly(lambda: table.selectRow(row), table)
+        comment = (view.selected, view.comment)
+        if before is None or comment != (before.selected, before.comment):
+            self.ui.commentEdit.setText(view.comment)
