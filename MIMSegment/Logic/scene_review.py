@@ -37,7 +37,8 @@ class NodeSegments:
 
     Verdicts are Slicer's own segment status, visibility that of the display node, comment and
     origin (DICOM's SegmentAlgorithmType) are tags of the segment; so all of them are in saved
-    scenes, and changes that the user makes in Slicer's own tables count.
+    scenes, and changes that the user makes in Slicer's own tables count. A node that is not
+    displayed gets a display node, without which nothing could be hidden.
     """
 
     def __init__(self, node):
@@ -63,8 +64,8 @@ class NodeSegments:
             segment.SetTag(COMMENT_TAG, record.comment.replace("|", "/"))  # | ends a tag in files
         if (tag(segment, ALGORITHM_TYPE_TAG) == SEMIAUTOMATIC) != record.edited:
             segment.SetTag(ALGORITHM_TYPE_TAG, SEMIAUTOMATIC if record.edited else AUTOMATIC)
-        display = self.node.GetDisplayNode()
-        if display is not None and display.GetSegmentVisibility(record.id) != record.visible:
+        display = self._display()
+        if display.GetSegmentVisibility(record.id) != record.visible:
             display.SetSegmentVisibility(record.id, record.visible)
 
     def volumes_ml(self, ids: Sequence[str] | None = None) -> dict[str, float]:
@@ -104,8 +105,13 @@ class NodeSegments:
     def logged(self) -> list[dict[str, Any]]:
         return read_rows(self.node)
 
+    def _display(self):
+        if self.node.GetDisplayNode() is None:
+            self.node.CreateDefaultDisplayNodes()
+        return self.node.GetDisplayNode()
+
     def _record(self, segment_id: str, segment, label) -> SegmentRecord:
-        display = self.node.GetDisplayNode()
+        display = self._display()
         return SegmentRecord(
             segment_id,
             label.value,
@@ -114,5 +120,5 @@ class NodeSegments:
             _VERDICT_OF[get_status(self.node, segment_id)],
             tag(segment, COMMENT_TAG),
             tag(segment, ALGORITHM_TYPE_TAG) == SEMIAUTOMATIC,
-            display is None or bool(display.GetSegmentVisibility(segment_id)),
+            bool(display.GetSegmentVisibility(segment_id)),
         )
