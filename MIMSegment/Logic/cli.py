@@ -8,7 +8,7 @@ import time
 from importlib import import_module, util
 from pathlib import Path
 
-from MIMSegment.Logic import devices, gpu_runtime
+from MIMSegment.Logic import devices, gpu_runtime, models_command
 from MIMSegment.Logic.about import NOTICE
 from MIMSegment.Logic.errors import DeviceError, MIMSegmentError
 
@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     segment.set_defaults(run=_segment)
     _add_batch(commands)
     _add_scene(commands)
+    models_command.add_arguments(commands)
     devices.add_arguments(commands)
     gpu_runtime.add_arguments(commands)
     _add_web(commands)
@@ -167,10 +168,9 @@ def _segment(arguments: argparse.Namespace) -> None:
     from MIMSegment.Logic.package import load_package
     from MIMSegment.Logic.plausibility import check_inputs
     from MIMSegment.Logic.segmentation_file import check_output_path, write_segmentation
-    from MIMSegment.Logic.store import PackageStore
 
     output = check_output_path(arguments.output)
-    package = load_package(PackageStore().find(arguments.model))
+    package = load_package(models_command.find_package(arguments.model))
     images, explanation = read_images(arguments.inputs, package.spec)
     volume = images[0] if len(images) == 1 else combine(images)
     for line in explanation:
@@ -194,9 +194,8 @@ def _batch(arguments: argparse.Namespace) -> None:
     from MIMSegment.Logic.batch import FAILURES, VOLUMES, find_cases, run_batch
     from MIMSegment.Logic.package import load_package
     from MIMSegment.Logic.segmentation_file import check_output_path
-    from MIMSegment.Logic.store import PackageStore
 
-    package = load_package(PackageStore().find(arguments.model))
+    package = load_package(models_command.find_package(arguments.model))
     cases, folder = find_cases(arguments.cases, package.spec), Path(arguments.output)
     check_output_path(f"case{arguments.ending}")
     done, failed, skipped = run_batch(
@@ -210,10 +209,9 @@ def _scene(arguments: argparse.Namespace) -> None:
     from MIMSegment.Logic.inputs import read_inputs
     from MIMSegment.Logic.package import load_package
     from MIMSegment.Logic.scene_summary import write_scene
-    from MIMSegment.Logic.store import PackageStore
     from MIMSegment.Logic.volume import read_volume
 
-    package = load_package(PackageStore().find(arguments.model))
+    package = load_package(models_command.find_package(arguments.model))
     volume, _ = read_inputs(arguments.inputs, package.spec)
     written = write_scene(
         volume,
@@ -238,9 +236,8 @@ def _print_volumes(volumes: dict[int, float], package) -> None:
 
 def _info(arguments: argparse.Namespace) -> None:
     from MIMSegment.Logic.package import load_package
-    from MIMSegment.Logic.store import PackageStore
 
-    package = load_package(PackageStore().find(arguments.model))
+    package = load_package(models_command.find_package(arguments.model))
     print(f"{package.title} ({package.id} {package.version})")
     print(package.metadata.get("description", ""))
     for item in package.spec.inputs:
