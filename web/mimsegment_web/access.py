@@ -74,7 +74,8 @@ class Access:
             raise web.HTTPForbidden(text=_FORBIDDEN)
         response = await handler(request)
         if not response.prepared:
-            response.headers.update(_HEADERS)
+            for name, value in _HEADERS.items():
+                response.headers.setdefault(name, value)
         return response
 
     @property

@@ -113,6 +113,12 @@ class Actions:
         if center is not None:
             self._view.views.go_to(center, center=True)
 
+    def select_first(self) -> None:
+        """Begin with the structure that needs a look most."""
+        items = self._workflow.review.state.items
+        if items:
+            self.select(items[0].id)
+
     def accept(self, segment_id: str) -> None:
         self._decide(self._workflow.review.accept, segment_id)
 
@@ -144,6 +150,7 @@ class Actions:
         href = "" if path.is_dir() else self._app.downloads.offer(path)
         written = {"kind": kind, "name": path.name, "path": str(path), "href": href}
         self._state.written = [written, *self._state.written]
+        self._workflow.dismiss()  # the list of what was written says it
 
     # Editing
 
@@ -279,6 +286,7 @@ class Actions:
         self._note_step("")
 
     def _note_step(self, text: str) -> None:
+        self._view.surfaces_are_stale()
         self._state.edit_note = text
         self._state.can_undo_stroke = self._editor is not None and self._editor.can_undo
         self._state.flush()

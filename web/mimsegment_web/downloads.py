@@ -8,6 +8,9 @@ from urllib.parse import quote
 
 from aiohttp import web
 
+# A report that is looked at in the browser runs nothing and loads nothing.
+_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
 
 class Downloads:
     """Offers files under addresses that hold nothing of their place on the disk."""
@@ -30,6 +33,11 @@ class Downloads:
         path = self._paths.get(request.match_info["number"])
         if path is None or not path.is_file():
             raise web.HTTPNotFound(text="404: no such result.")
+        shown = "show" in request.query and path.suffix == ".html"
+        place = "inline" if shown else "attachment"
         name = quote(path.name)
-        headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{name}"}
+        headers = {
+            "Content-Disposition": f"{place}; filename*=UTF-8''{name}",
+            "Content-Security-Policy": _POLICY,
+        }
         return web.FileResponse(path, headers=headers)

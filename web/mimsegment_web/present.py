@@ -71,7 +71,7 @@ def present_review(review: ReviewState | None) -> dict | None:
         "total": len(review.items),
         "places": len(review.places),
         "place": {"rank": review.place.rank, "reason": review.place.reason}
-        if review.place
+        if review.place and review.places
         else None,
         "editing": review.editing or "",
         "notice": review.notice,

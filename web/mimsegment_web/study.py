@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -19,7 +19,10 @@ _DATA_NODES = ("vtkMRMLSegmentationNode", "vtkMRMLScalarVolumeNode", "vtkMRMLTab
 
 
 class Study:
-    """Keeps the opened study's review on the disk; ``problem`` is a sentence when that fails."""
+    """Keeps the opened study's review on the disk; ``problem`` is a sentence when that fails.
+
+    ``began`` is called when a review has begun.
+    """
 
     def __init__(
         self, workflow: Workflow, gateway: MrmlGateway, root: Path, saver: autosave.Autosave
@@ -27,6 +30,7 @@ class Study:
         self.folder: Path | None = None
         self.saved = ""
         self.problem = ""
+        self.began: Callable[[], None] = lambda: None
         self._workflow, self._gateway, self._root, self._saver = workflow, gateway, root, saver
         self._review = None
         self._changed_at: float | None = None
@@ -100,6 +104,7 @@ class Study:
             self.problem = str(error)
         review.listeners.append(self._note_change)
         self._note_change()
+        self.began()
 
     def _note_change(self) -> None:
         self._changed_at = time.monotonic()

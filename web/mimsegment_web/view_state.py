@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 from trame_slicer.core import SlicerApp
 
@@ -12,6 +13,7 @@ from mimsegment_web.views import SLICES, THREE_D, Views
 from mimsegment_web.window import GrayWindow
 
 _OPACITY = 40  # percent, of the filled structures
+_REST = 0.6  # seconds without a stroke before the surfaces are built anew
 _NO_SLICE = {"index": 1, "count": 1, "mm": 0.0}
 
 
@@ -22,8 +24,9 @@ class ViewState:
         self._state, self._scene, self._app = state, app.scene, app
         self.views = Views(server, app)
         self.window = GrayWindow()
-        self._shown: dict[str, str] = {}  # what was last told to the page, by key
-        self._surfaces_of = None
+        self._modalities: dict[str, str] = {}  # of the model's inputs, by name
+        self._followed = None  # the segmentation that is shown
+        self._stale_since: float | None = None
         state.update(
             {
                 "view_names": [*SLICES, THREE_D],
@@ -32,6 +35,7 @@ class ViewState:
                 "presets": [],
                 "window_width": 0,
                 "window_level": 0,
+                "probe": "",
                 "overlay": True,
                 "opacity": _OPACITY,
                 "show_3d": False,
@@ -53,6 +57,7 @@ class ViewState:
 
     def update(self, workflow) -> None:
         """Follow the scene: new images, new results, moved slices."""
+        self._modalities = {row.name: row.modality for row in workflow.state.inputs}
         images = self._images()
         if images != self._state.images:
             self._state.images = images
@@ -62,17 +67,24 @@ class ViewState:
             self.show_image(self._state.image_id, reset=True)
         self._follow_window()
         self._follow_segmentation()
+        if self._stale_since is not None and time.monotonic() - self._stale_since >= _REST:
+            self.update_surfaces()
         if images:
             slices = {name: self.views.slice_state(name) for name in SLICES}
             if slices != self._state.slices:
                 self._state.slices = slices
+        value, unit = self.views.value(), " HU" if self.window.is_ct else ""
+        probe = "" if value is None else f"{value:.5g}{unit}"
+        if probe != self._state.probe:
+            self._state.probe = probe
 
     def show_image(self, image_id: str, reset: bool = False) -> None:
         """Show the volume node with this ID, "" for none."""
         node = self._scene.GetNodeByID(image_id) if image_id else None
         if node is self.views.image and not reset:
             return
-        self.window.node = node
+        name = node.GetName() if node is not None else ""
+        self.window.show(node, self._modalities.get(name, ""))
         self.views.show_image(node, reset)
         self._state.presets = list(self.window.presets)
 
@@ -107,10 +119,15 @@ class ViewState:
         self.segmentation.GetDisplayNode().SetVisibility3D(shown)
         if shown:
             self.update_surfaces()
-            self.views.all[THREE_D].reset_view()
+            self.views.fit_3d(self.segmentation)
+
+    def surfaces_are_stale(self) -> None:
+        """Build the surfaces anew once the strokes have paused."""
+        self._stale_since = time.monotonic()
 
     def update_surfaces(self) -> None:
         """Build the surfaces anew after an edit, if they are shown."""
+        self._stale_since = None
         if self._state.show_3d and self.segmentation is not None:
             with contextlib.suppress(MIMSegmentError):
                 add_surfaces(self.segmentation)
@@ -118,7 +135,8 @@ class ViewState:
 
     def clear(self) -> None:
         """Forget the study; its nodes are gone from the scene."""
-        self._surfaces_of = None
+        self._modalities: dict[str, str] = {}  # of the model's inputs, by name
+        self._followed = None
         self._state.show_3d = False
         self.show_image("", reset=True)
 
@@ -137,9 +155,9 @@ class ViewState:
 
     def _follow_segmentation(self) -> None:
         node = self.segmentation
-        if node is self._surfaces_of:
+        if node is self._followed:
             return
-        self._surfaces_of = node
+        self._followed = node
         if node is not None:
             for other in self._scene.GetNodesByClass("vtkMRMLSegmentationNode"):
                 other.SetDisplayVisibility(other is node)

@@ -8,14 +8,18 @@ import numpy as np
 import slicer
 from trame_slicer.core import SlicerApp
 from trame_slicer.rca_view import register_rca_factories
-from trame_slicer.views import AbstractView, SliceView, ViewLayoutDefinition
+from trame_slicer.views import AbstractView, SliceView, ViewDirection, ViewLayoutDefinition
+from vtkmodules.vtkCommonDataModel import vtkBoundingBox
+from vtkmodules.vtkCommonMath import vtkMatrix4x4
 
 from MIMSegment.Logic.scene_core import LPS_TO_RAS
+from MIMSegment.Logic.scene_layers import CLOSED_SURFACE, segments_of
 
 SLICES = ("Axial", "Sagittal", "Coronal")
 THREE_D = "ThreeD"
 _FOCUSED_FPS, _BLURRED_FPS = 30.0, 6.0  # of the view under the pointer, and of the others
 _QUALITY = 70  # of the pictures while something moves
+_BORDER = 0.1  # of a view, where a point counts as out of sight
 _COLORS = {"Axial": "#F34A33", "Sagittal": "#EFD64D", "Coronal": "#6DAD4A"}
 
 
@@ -83,21 +87,50 @@ class Views:
             center = [(bounds[i] + bounds[i + 1]) / 2 for i in (0, 2, 4)]
             self.go_to(LPS_TO_RAS[:3, :3] @ center)
 
+    def fit_3d(self, node) -> None:
+        """Look at the surfaces of the segmentation ``node`` from the front."""
+        view, box = self.all[THREE_D], vtkBoundingBox()
+        view.rotate_to_view_direction(ViewDirection.ANTERIOR)
+        for segment in segments_of(node).values():
+            surface = segment.GetRepresentation(CLOSED_SURFACE)
+            if surface is not None and surface.GetNumberOfPoints():
+                box.AddBounds(surface.GetBounds())
+        if box.IsValid():
+            bounds = [0.0] * 6
+            box.GetBounds(bounds)
+            view.renderer().ResetCamera(bounds)
+        view.schedule_render()
+
+    def value(self) -> float | None:
+        """The image's value at the crosshair; None outside it."""
+        if self.image is None or self.image.GetImageData() is None:
+            return None
+        matrix = vtkMatrix4x4()
+        self.image.GetRASToIJKMatrix(matrix)
+        point = [*self._crosshair.GetCrosshairRAS(), 1.0]
+        voxel = [round(v) for v in matrix.MultiplyPoint(point)[:3]]
+        data = self.image.GetImageData()
+        if not all(0 <= v < n for v, n in zip(voxel, data.GetDimensions(), strict=True)):
+            return None
+        return data.GetScalarComponentAsDouble(*voxel, 0)
+
     @property
     def position(self) -> np.ndarray:
         """The crosshair, LPS in mm."""
         return LPS_TO_RAS[:3, :3] @ np.array(self._crosshair.GetCrosshairRAS())
 
     def go_to(self, position, center: bool = False) -> None:
-        """Move crosshair and slices to this LPS point; with ``center`` bring it to the middle."""
+        """Move crosshair and slices to this LPS point.
+
+        With ``center`` it comes to the middle of a view in which it would be out of sight.
+        """
         ras = LPS_TO_RAS[:3, :3] @ np.asarray(position, float)
         self._following = False
         for view in self.slices.values():
             node = view.get_view_node()
-            if center:
+            node.JumpSliceByOffsetting(*ras)
+            if center and not _in_sight(node, ras):
                 node.JumpSliceByCentering(*ras)
-            else:
-                node.JumpSliceByOffsetting(*ras)
             view._logic.SnapSliceOffsetToIJK()  # or the picture would mix two slices
         self._following = True
         self._crosshair.SetCrosshairRAS(*ras)
@@ -137,3 +170,12 @@ class Views:
         if abs(away) > 1e-3:
             self._crosshair.SetCrosshairRAS(*(at + away * normal))
         self.moved()
+
+
+def _in_sight(node, ras) -> bool:
+    """Whether the slice node's view shows the point, and not at its very border."""
+    to_xy = vtkMatrix4x4()
+    vtkMatrix4x4.Invert(node.GetXYToRAS(), to_xy)
+    xy = to_xy.MultiplyPoint([*ras, 1.0])[:2]
+    sizes = node.GetDimensions()[:2]
+    return all(_BORDER * n < at < (1 - _BORDER) * n for at, n in zip(xy, sizes, strict=True))

@@ -21,6 +21,21 @@ class GrayWindow:
 
     def __init__(self):
         self.node = None
+        self.is_ct = False
+        self._seen: set[str] = set()  # IDs of nodes that have their window
+
+    def show(self, node, modality: str) -> None:
+        """Turn to ``node``, None for no image.
+
+        ``modality`` is what the model takes it for, where its file does not say (NIfTI, NRRD): a
+        CT is first shown in the window of soft tissue.
+        """
+        self.node = node
+        known = node is not None and _is_ct(node)
+        self.is_ct = known or (node is not None and modality == "CT")
+        if self.is_ct and not known and node.GetID() not in self._seen:
+            self._seen.add(node.GetID())
+            self.set(*CT_PRESETS["Soft tissue"])
 
     @property
     def width(self) -> float:
@@ -33,7 +48,7 @@ class GrayWindow:
     @property
     def presets(self) -> dict[str, tuple[float, float]]:
         """The usual windows by name, for CT only."""
-        return CT_PRESETS if self.node is not None and self._modality == "CT" else {}
+        return CT_PRESETS if self.is_ct else {}
 
     def set(self, width: float, level: float) -> None:
         """Show values within ``width`` around ``level``."""
@@ -45,9 +60,9 @@ class GrayWindow:
     def _display(self):
         return self.node.GetDisplayNode()
 
-    @property
-    def _modality(self) -> str:
-        scene = self.node.GetScene()
-        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-        item = hierarchy.GetItemByDataNode(self.node)
-        return hierarchy.GetItemAttribute(item, "DICOM.Modality") if item else ""
+
+def _is_ct(node) -> bool:
+    """Whether the volume ``node`` is said to be a CT."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(node.GetScene())
+    item = hierarchy.GetItemByDataNode(node)
+    return bool(item) and hierarchy.GetItemAttribute(item, "DICOM.Modality") == "CT"

@@ -56,6 +56,7 @@ class WorkflowView:
                 "written": [],
                 "output_folder": "",
                 "saved": "",
+                "save_problem": "",
                 "images_found": "",
                 "selected": "",
                 "brush": 8,
@@ -82,6 +83,8 @@ class WorkflowView:
 
     def update(self) -> None:
         """Push what has changed since the last time."""
+        self._set("saved", self._study.saved)
+        self._set("save_problem", self._study.problem)
         if not self._changed:
             return
         self._changed = False
@@ -89,17 +92,12 @@ class WorkflowView:
         self._set("wf", present_state(state))
         self._set("review", present_review(state.review))
         self._set("output_folder", str(self._study.folder or ""))
-        self._set("saved", self._study.saved)
         self._set("resumable", self._study.resumable)
         if self._sources is not self._workflow.images:
             self._sources = self._workflow.images
             count = len(self._sources)
             self._set("images_found", f"{count} image{'' if count == 1 else 's'}")
             self.search()
-
-    def note_change(self) -> None:
-        """Push again at the next update."""
-        self._changed = True
 
     def _note(self) -> None:
         self._changed = True
