@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,6 +11,23 @@ from MIMSegment.Logic.errors import GeometryError
 from MIMSegment.Logic.volume import Geometry, Volume, itk, to_itk
 
 _SAMPLES = 48  # points per axis at which the overlap of two boxes is measured
+
+
+def combine(volumes: Sequence[Volume], order: int = 1) -> Volume:
+    """The volumes as channels (c, z, y, x) on the first one's grid, the others resampled to it.
+
+    ``order`` as in `align_to`. Raises GeometryError for images that barely overlap.
+    """
+    reference = volumes[0]
+    stacked = stack_inputs([reference, *(align_to(reference, v, order) for v in volumes[1:])])
+    frames = {v.header.get("FrameOfReferenceUID") for v in volumes} - {None}
+    if len(frames) > 1:
+        warning = (
+            "The inputs have different frames of reference (the patient was positioned anew "
+            "between them); check that they are aligned."
+        )
+        return replace(stacked, warnings=(*stacked.warnings, warning))
+    return stacked
 
 
 def align_to(

@@ -10,19 +10,22 @@ from pathlib import Path
 
 from MIMSegment.Logic.errors import Cancelled, InputError, MIMSegmentError, OutputError
 from MIMSegment.Logic.files import replacing
+from MIMSegment.Logic.finding import Finding, Severity
 from MIMSegment.Logic.inference import InferenceOptions, run_package
-from MIMSegment.Logic.inputs import read_inputs
+from MIMSegment.Logic.inputs import read_study
 from MIMSegment.Logic.package import ModelPackage
+from MIMSegment.Logic.plausibility import gravest_first
 from MIMSegment.Logic.segmentation_file import write_segmentation
 from MIMSegment.Logic.spec import ModelSpec
 from MIMSegment.Logic.volume import IMAGE_SUFFIXES
 
 VOLUMES, FAILURES, RECORD = "volumes.csv", "failures.csv", "batch.json"
+_CHECKS = ("gravest", "findings", "warnings")
 
 
 @dataclass(frozen=True)
 class BatchCase:
-    """A study of the cohort: its name, and its inputs as `inputs.read_inputs` takes them."""
+    """A study of the cohort: its name, and its inputs as `inputs.read_images` takes them."""
 
     name: str
     inputs: tuple[str, ...]
@@ -57,12 +60,15 @@ def run_batch(
     options: InferenceOptions,
     ending: str = ".seg.nrrd",
     report: Callable[[str], None] = lambda sentence: None,
+    series: Sequence[str] = (),
 ) -> tuple[int, int, int]:
     """Segment every case that is not finished; returns how many are done, failed and were skipped.
 
-    ``folder`` gets CASE + ``ending``, volumes.csv (mL) and failures.csv, each complete after every
-    case, so that a batch that was stopped goes on where it was. A case that failed is tried again.
-    Raises OutputError when the folder holds results of another model.
+    ``folder`` gets CASE + ``ending``, volumes.csv (mL, and what the checks found, with the gravest
+    severity in a column of its own) and failures.csv, each complete after every case, so that a
+    batch that was stopped goes on where it was. A case that failed is tried again. ``series``
+    chooses the images of every case, as for `inputs.read_images`. Raises OutputError when the
+    folder holds results of another model.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _check_same_model(folder, package)
@@ -76,7 +82,7 @@ def run_batch(
             continue
         report(f"[{number}/{len(cases)}] {case.name}")
         try:
-            volumes[case.name] = _segment(case, package, target, options)
+            volumes[case.name] = _segment(case, package, target, options, series, report)
             _write(folder / VOLUMES, _columns(package), volumes.values())
         except Cancelled:
             raise
@@ -87,19 +93,30 @@ def run_batch(
     return len(cases) - len(failures) - skipped, len(failures), skipped
 
 
-def _segment(case: BatchCase, package: ModelPackage, target: Path, options) -> dict:
-    volume, _ = read_inputs(list(case.inputs), package.spec)
-    result = run_package(volume, package, options)
+def _segment(case: BatchCase, package: ModelPackage, target: Path, options, series, report) -> dict:
+    study = read_study(case.inputs, package, series)
+    result = run_package(study.volume, package, options)
     write_segmentation(result, package.labels, target, f"{package.id} {package.version}")
-    found = result.volumes_ml()
-    row = {"case": case.name, "warnings": " ".join(volume.warnings)}
-    for label in package.labels:
-        row[_column(label)] = f"{found.get(label.value, 0.0):.4f}"
-    return row
+    findings = gravest_first((*study.findings, *result.findings))
+    for finding in findings:
+        if finding.severity is Severity.ALERT:
+            report(f"    alert: {finding}")
+    volumes = result.volumes_ml()
+    return {
+        "case": case.name,
+        **{_column(label): f"{volumes.get(label.value, 0.0):.4f}" for label in package.labels},
+        "gravest": str(findings[0].severity) if findings else "",
+        "findings": _sentences(findings),
+        "warnings": " ".join(study.volume.warnings),
+    }
+
+
+def _sentences(findings: Sequence[Finding]) -> str:
+    return " ".join(f"{finding.severity}: {finding}" for finding in findings)
 
 
 def _columns(package: ModelPackage) -> list[str]:
-    return ["case", *(_column(label) for label in package.labels), "warnings"]
+    return ["case", *(_column(label) for label in package.labels), *_CHECKS]
 
 
 def _column(label) -> str:

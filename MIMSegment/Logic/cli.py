@@ -8,7 +8,7 @@ import time
 from importlib import import_module, util
 from pathlib import Path
 
-from MIMSegment.Logic import devices, gpu_runtime, models_command
+from MIMSegment.Logic import devices, gpu_runtime, info_command, models_command
 from MIMSegment.Logic.about import NOTICE
 from MIMSegment.Logic.errors import DeviceError, MIMSegmentError
 
@@ -42,13 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Segment one study on its own grid.",
         epilog=NOTICE,
     )
-    segment.add_argument(
-        "inputs",
-        nargs="+",
-        metavar="INPUT",
-        help="image file (NIfTI, NRRD, MHA) or DICOM folder; several for a model with several "
-        "inputs, in any order, or NAME=INPUT to say which is which",
-    )
+    _add_inputs(segment)
     segment.add_argument(
         "--model", "-m", required=True, help="model package: a folder, a zip, or an id"
     )
@@ -68,10 +62,30 @@ def _parser() -> argparse.ArgumentParser:
     devices.add_arguments(commands)
     gpu_runtime.add_arguments(commands)
     _add_web(commands)
-    info = commands.add_parser("info", help="describe a model package")
-    info.add_argument("model", help="model package: a folder, a zip, or an id")
-    info.set_defaults(run=_info)
+    info_command.add_arguments(commands)
     return parser
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="image file (NIfTI, NRRD, MHA) or DICOM folder; several for a model with several "
+        "inputs, in any order, or NAME=INPUT to say which is which",
+    )
+    _add_series(parser)
+
+
+def _add_series(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--series",
+        action="append",
+        default=[],
+        metavar="[NAME=]WHICH",
+        help="of a folder with several series: its number, the beginning of its UID, or a part of "
+        "its description; NAME= says for which input; `mimsegment info FOLDER` lists them",
+    )
 
 
 def _add_inference_options(parser: argparse.ArgumentParser) -> None:
@@ -120,6 +134,7 @@ def _add_batch(commands) -> None:
     batch.add_argument(
         "--ending", default=".seg.nrrd", help="of the results (default: %(default)s)"
     )
+    _add_series(batch)
     _add_inference_options(batch)
     batch.set_defaults(run=_batch)
 
@@ -131,7 +146,7 @@ def _add_scene(commands) -> None:
         description="Write a Slicer scene (.mrb) of a study and its segmentation, and pictures. "
         "Needs slicer-core (pip install 'mimsegment[web]').",
     )
-    scene.add_argument("inputs", nargs="+", metavar="INPUT", help="as for `segment`")
+    _add_inputs(scene)
     scene.add_argument("--segmentation", "-s", required=True, help="result of `segment`")
     scene.add_argument("--model", "-m", required=True, help="model package that made it")
     scene.add_argument("--output", "-o", required=True, metavar="SCENE.mrb", help="scene to write")
@@ -163,30 +178,30 @@ def _no_web(arguments: argparse.Namespace) -> None:
 def _segment(arguments: argparse.Namespace) -> None:
     gpu_runtime.activate(*gpu_runtime.runtimes_for(arguments.device))
     from MIMSegment.Logic.inference import run_package
-    from MIMSegment.Logic.inputs import read_images
-    from MIMSegment.Logic.matching import combine
+    from MIMSegment.Logic.inputs import read_study
     from MIMSegment.Logic.package import load_package
-    from MIMSegment.Logic.plausibility import check_inputs
     from MIMSegment.Logic.segmentation_file import check_output_path, write_segmentation
 
     output = check_output_path(arguments.output)
     package = load_package(models_command.find_package(arguments.model))
-    images, explanation = read_images(arguments.inputs, package.spec)
-    volume = images[0] if len(images) == 1 else combine(images)
-    for line in explanation:
+    study = read_study(arguments.inputs, package, arguments.series)
+    for line in study.explanation:
         print(line)
-    for warning in volume.warnings:
+    for warning in study.volume.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    for finding in check_inputs(images, package):
-        print(f"{finding.severity}: {finding}", file=sys.stderr)
+    _print_findings(study.findings)
     began = time.perf_counter()
     progress = None if arguments.quiet else _show_progress
-    result = run_package(volume, package, _options(arguments), print, progress)
+    result = run_package(study.volume, package, _options(arguments), print, progress)
     write_segmentation(result, package.labels, output, f"{package.id} {package.version}")
-    for finding in result.findings:
-        print(f"{finding.severity}: {finding}", file=sys.stderr)
+    _print_findings(result.findings)
     _print_volumes(result.volumes_ml(), package)
     print(f"Wrote {output} in {time.perf_counter() - began:.1f} s. {NOTICE}")
+
+
+def _print_findings(findings) -> None:
+    for finding in findings:
+        print(f"{finding.severity}: {finding}", file=sys.stderr)
 
 
 def _batch(arguments: argparse.Namespace) -> None:
@@ -199,7 +214,13 @@ def _batch(arguments: argparse.Namespace) -> None:
     cases, folder = find_cases(arguments.cases, package.spec), Path(arguments.output)
     check_output_path(f"case{arguments.ending}")
     done, failed, skipped = run_batch(
-        cases, package, folder, _options(arguments), arguments.ending, print
+        cases,
+        package,
+        folder,
+        _options(arguments),
+        arguments.ending,
+        print,
+        arguments.series,
     )
     print(f"{done} done, {failed} failed, {skipped} were finished before. {NOTICE}")
     print(f"Wrote {folder / VOLUMES}" + (f" and {folder / FAILURES}" if failed else ""))
@@ -212,7 +233,7 @@ def _scene(arguments: argparse.Namespace) -> None:
     from MIMSegment.Logic.volume import read_volume
 
     package = load_package(models_command.find_package(arguments.model))
-    volume, _ = read_inputs(arguments.inputs, package.spec)
+    volume, _ = read_inputs(arguments.inputs, package.spec, arguments.series)
     written = write_scene(
         volume,
         read_volume(arguments.segmentation),
@@ -232,19 +253,6 @@ def _print_volumes(volumes: dict[int, float], package) -> None:
     width = max(len(label.name) for label in package.labels)
     for label in package.labels:
         print(f"{label.value:4d}  {label.name:{width}}  {volumes.get(label.value, 0.0):10.2f} mL")
-
-
-def _info(arguments: argparse.Namespace) -> None:
-    from MIMSegment.Logic.package import load_package
-
-    package = load_package(models_command.find_package(arguments.model))
-    print(f"{package.title} ({package.id} {package.version})")
-    print(package.metadata.get("description", ""))
-    for item in package.spec.inputs:
-        print(f"input      {item.name} ({item.modality})")
-    for label in package.labels:
-        print(f"structure  {label.value:4d}  {label.name}")
-    print(f"location   {Path(package.path).resolve()}")
 
 
 if __name__ == "__main__":

@@ -157,20 +157,16 @@ def scan_all(path: str | Path) -> Scan:
     )
 
 
-def read_dicom(path: str | Path, which: str | None = None) -> Volume:
+def read_dicom(path: str | Path) -> Volume:
     """Read the only image volume of a folder, or the one that a file belongs to.
 
-    ``which`` chooses among several, as for `select_series`. Raises InputError that lists what was
-    found when there is no volume or more than one.
+    Raises InputError that lists what was found when there is no volume or more than one.
     """
-    found = scan_all(path)
-    if which is not None:
-        return read_series(select_series(found.series, which))
-    volumes = [series for series in found.series if series.number_of_slices > 1]
+    volumes = [series for series in scan(path) if series.number_of_slices > 1]
     if len(volumes) > 1:
         raise InputError(
-            f"{path} holds {len(volumes)} image volumes; choose one by its number or name: "
-            f"{_listed(volumes, found.series)}"
+            f"{path} holds {len(volumes)} image volumes; give a file of the right one: "
+            f"{_listed(volumes)}"
         )
     if not volumes:
         raise InputError(why_no_volume(path))
@@ -189,17 +185,6 @@ def why_no_volume(path: str | Path) -> str:
         f"{path} holds no image that can be read; give a NIfTI, NRRD or MHA file or a folder of "
         "DICOM images."
     )
-
-
-def select_series(series: Sequence[Series], which: str) -> Series:
-    """The volume that ``which`` means: its number in the list from 1, or a part of its title."""
-    if which.isdigit() and 1 <= int(which) <= len(series):
-        return series[int(which) - 1]
-    hits = [s for s in series if which.lower() in s.title.lower() or which == s.uid]
-    if len(hits) != 1:
-        problem = "fits several volumes" if hits else "fits no volume"
-        raise InputError(f'"{which}" {problem}; choose one of: {_listed(hits or series, series)}')
-    return hits[0]
 
 
 def read_series(series: Series) -> Volume:
@@ -272,5 +257,5 @@ def _without_vain_b_values(frames: list[Frame]) -> list[Frame]:
     return [replace(frame, b_value=None) for frame in frames]
 
 
-def _listed(chosen: Sequence[Series], numbered: Sequence[Series]) -> str:
-    return "; ".join(f"[{numbered.index(s) + 1}] {s.title}" for s in chosen[:20])
+def _listed(volumes: Sequence[Series]) -> str:
+    return "; ".join(f"{s.title} ({s.files[0].name})" for s in volumes[:20])

@@ -1,6 +1,6 @@
 """What an image must tell before it is read, wherever it is: a file, a series, a volume in a scene.
 
-`matching.Candidate` is the one for files, `scene_inputs.VolumeSource` the one for the scene.
+`candidates.Candidate` is the one for files, `scene_inputs.VolumeSource` the one for the scene.
 """
 
 from __future__ import annotations

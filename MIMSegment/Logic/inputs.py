@@ -2,32 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from MIMSegment.Logic.alignment import combine
+from MIMSegment.Logic.candidates import Candidate, find_candidates, select_candidate
 from MIMSegment.Logic.errors import InputError
-from MIMSegment.Logic.matching import combine, find_candidates, match_inputs
+from MIMSegment.Logic.finding import Finding
+from MIMSegment.Logic.matching import match_inputs
+from MIMSegment.Logic.package import ModelPackage
+from MIMSegment.Logic.plausibility import check_inputs
 from MIMSegment.Logic.spec import ModelSpec
 from MIMSegment.Logic.volume import IMAGE_SUFFIXES, Volume, read_volume
 
 
-def read_inputs(arguments: list[str], spec: ModelSpec) -> tuple[Volume, list[str]]:
-    """Read ``arguments`` (paths or NAME=path) into a volume (c, z, y, x) in the model's order.
+@dataclass(frozen=True)
+class Study:
+    """``volume`` (c, z, y, x) in the model's order on the first input's grid, one sentence per
+    input that says which image was taken for it and why, and what the checks found."""
 
-    Returns it with one sentence per input that says which image was taken for it and why. A single
-    image file is taken as it is: its channels are the inputs. Raises InputError.
-    """
-    volumes, explanation = read_images(arguments, spec)
-    return (volumes[0] if len(volumes) == 1 else combine(volumes)), explanation
+    volume: Volume
+    explanation: tuple[str, ...]
+    findings: tuple[Finding, ...]
 
 
-def read_images(arguments: list[str], spec: ModelSpec) -> tuple[list[Volume], list[str]]:
-    """As `read_inputs`, each image on its own grid with its own header.
+def read_study(
+    arguments: Sequence[str], package: ModelPackage, series: Sequence[str] = ()
+) -> Study:
+    """Read, check and combine what `read_images` takes. Raises InputError, GeometryError."""
+    images, explanation = read_images(arguments, package.spec, series)
+    findings = check_inputs(images, package)
+    return Study(_one(images), tuple(explanation), findings)
 
-    A single file that holds all inputs as channels is one volume. Raises InputError.
+
+def read_inputs(
+    arguments: Sequence[str], spec: ModelSpec, series: Sequence[str] = ()
+) -> tuple[Volume, list[str]]:
+    """As `read_images`, on the first one's grid as channels (c, z, y, x) in the model's order."""
+    images, explanation = read_images(arguments, spec, series)
+    return _one(images), explanation
+
+
+def read_images(
+    arguments: Sequence[str], spec: ModelSpec, series: Sequence[str] = ()
+) -> tuple[list[Volume], list[str]]:
+    """Read ``arguments`` (paths or NAME=path), each image on its own grid with its own header.
+
+    ``series`` names images among those at the paths, as `select_candidate` takes them: for a model
+    of several inputs as NAME=..., for one of a single input as it is. A single image file without
+    that is taken as one volume whose channels are the inputs. Returns the images with one sentence
+    per input that says which was taken for it and why. Raises InputError.
     """
     named, paths = _split(arguments, spec)
     names = [item.name for item in spec.inputs]
-    if len(paths) == 1 and not named and _is_image_file(paths[0]):
+    if len(paths) == 1 and not named and not series and _is_image_file(paths[0]):
         volume = read_volume(paths[0])
         if volume.array.shape[0] == len(names):
             return [volume], [f"{', '.join(names)}: {paths[0]}"]
@@ -39,16 +68,39 @@ def read_images(arguments: list[str], spec: ModelSpec) -> tuple[list[Volume], li
         raise InputError(
             f"{len(paths) + len(named)} images for {len(names)} input(s): {', '.join(names)}."
         )
-    matching = match_inputs(spec.inputs, find_candidates(paths), named).require()
+    candidates = find_candidates(paths)
+    chosen = {**named, **_selected(series, names, candidates)}
+    matching = match_inputs(spec.inputs, candidates, chosen).require()
     volumes = [match.candidate.read() for match in matching.matches]
     return volumes, [str(match) for match in matching.matches]
+
+
+def _one(images: list[Volume]) -> Volume:
+    return images[0] if len(images) == 1 else combine(images)
+
+
+def _selected(
+    series: Sequence[str], names: list[str], candidates: list[Candidate]
+) -> dict[str, Candidate]:
+    selected = {}
+    for choice in series:
+        name, equals, which = choice.partition("=")
+        if not equals or name not in names:
+            if len(names) > 1:
+                raise InputError(
+                    f"--series {choice}: the model has several inputs, say which one as in "
+                    f"--series {names[0]}=NUMBER; they are {', '.join(names)}."
+                )
+            name, which = names[0], choice
+        selected[name] = select_candidate(candidates, which)
+    return selected
 
 
 def _is_image_file(path: str) -> bool:
     return Path(path).is_file() and path.lower().endswith(IMAGE_SUFFIXES)
 
 
-def _split(arguments: list[str], spec: ModelSpec) -> tuple[dict[str, str], list[str]]:
+def _split(arguments: Sequence[str], spec: ModelSpec) -> tuple[dict[str, str], list[str]]:
     names = {item.name for item in spec.inputs}
     named, paths = {}, []
     for argument in arguments:

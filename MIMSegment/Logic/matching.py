@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from MIMSegment.Logic.candidates import distinct_names, find_candidates, listed
 from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.sequences import Evidence, evidence
 
 if TYPE_CHECKING:
-    from MIMSegment.Logic.dicom import Series
     from MIMSegment.Logic.image_source import ImageSource
-    from MIMSegment.Logic.volume import Volume
 
 _LEAST = 10.0  # score below which an image is not taken for an input
 _MARGIN = 3.0  # scores nearer than this are no reason to prefer one image
@@ -30,67 +29,6 @@ class InputSpec:
     name: str
     modality: str
     description: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """An image that may be an input: a file, or a DICOM series (then ``series`` is set).
-
-    ``name`` is for display. ``header`` holds DICOM attributes by keyword, as far as known.
-    """
-
-    name: str
-    path: Path
-    header: Mapping = field(default_factory=dict)
-    series: Series | None = None
-
-    @property
-    def id(self) -> str:
-        """A name that is the same the next time: the path, for a series with its UID and part."""
-        if self.series is None:
-            return str(self.path.absolute())
-        return f"{self.path.absolute()}#{self.series.uid}#{self.series.part}"
-
-    @property
-    def label(self) -> str:
-        """The file's name without its ending; "" for a series, whose files' names say nothing."""
-        if self.series is not None:
-            return ""
-        return re.sub(r"\.(nii(\.gz)?|nrrd|nhdr|mha|mhd)$", "", self.path.name, flags=re.I)
-
-    @property
-    def folder(self) -> str:
-        """The name of a series' folder; "" for a file."""
-        return "" if self.series is None else self.path.name
-
-    @property
-    def plane(self) -> str:
-        """ "axial", "coronal" or "sagittal" for a series; "" where unknown."""
-        return "" if self.series is None else self.series.orientation
-
-    @property
-    def instances(self) -> dict[str, Path]:
-        """The DICOM files of a series by SOPInstanceUID, in slice order; none for another file."""
-        frames = self.series.frames if self.series is not None else ()
-        return {frame.uid: frame.file for frame in frames}
-
-    @property
-    def key(self) -> tuple[Path, int]:
-        """What two candidates share only if they are the same image."""
-        if self.series is None:
-            return self.path.absolute(), 0
-        first = self.series.frames[0]
-        return first.file.absolute(), first.index
-
-    def read(self) -> Volume:
-        """The image itself. Raises InputError or GeometryError."""
-        if self.series is not None:
-            from MIMSegment.Logic.dicom import read_series
-
-            return read_series(self.series)
-        from MIMSegment.Logic.volume import read_volume
-
-        return read_volume(self.path)
 
 
 @dataclass(frozen=True)
@@ -133,24 +71,6 @@ class Matching:
         return self
 
 
-def find_candidates(paths: Sequence[str | Path]) -> list[Candidate]:
-    """The images at these paths: files, DICOM series, and both of these inside folders.
-
-    Raises InputError with the reason for a path without any.
-    """
-    found = []
-    for path in map(Path, paths):
-        if not path.exists():
-            raise InputError(f"{path} does not exist.")
-        here = _files_at(path) + _series_at(path)
-        if not here:
-            from MIMSegment.Logic.dicom import why_no_volume
-
-            raise InputError(why_no_volume(path))
-        found += here
-    return found
-
-
 def match_inputs(
     inputs: Sequence[InputSpec],
     candidates: Sequence[ImageSource],
@@ -161,8 +81,8 @@ def match_inputs(
 
     ``explicit`` overrides by input name, with a candidate or a path. Raises InputError for an
     unknown input name or a path without a single fitting image; everything else that is unclear
-    is in the result's ``problems``, which tell the user to give a path (``by_path``) or to choose
-    from a list.
+    is in the result's ``problems``, which tell the user to give a path or the command line's
+    ``--series`` (``by_path``), or to choose from a list.
     """
     chosen = _explicit(inputs, explicit or {})
     open_inputs = [item for item in inputs if item.name not in chosen]
@@ -174,13 +94,15 @@ def match_inputs(
     for row, item in enumerate(open_inputs):
         column = pairs.get(row, _lone_image(judged, inputs, candidates))
         if column is None:
-            way_out = f"name it with {item.name}=PATH" if by_path else "choose it in the list"
+            way_out = (
+                f"name it with {_options(item, inputs)}" if by_path else "choose it in the list"
+            )
             missing[item.name] = f"{_missing(item, free, candidates)} Add it, or {way_out}."
             continue
         rivals = _rivals(judged, pairs, row, column)
         if rivals:
-            names = " or ".join(free[c].name for c in (column, *rivals))
-            way_out = f"say which with {item.name}=PATH of one of them" if by_path else "choose one"
+            names = " or ".join(distinct_names([free[c] for c in (column, *rivals)]))
+            way_out = f"say which with {_options(item, inputs)}" if by_path else "choose one"
             missing[item.name] = f"{item.name} could be {names}: {way_out}."
             continue
         verdict = judged[row][column]
@@ -191,51 +113,6 @@ def match_inputs(
     used = {id(match.candidate) for match in matches}
     unused = tuple(c for c in free if id(c) not in used)
     return Matching(matches, problems, unused, missing)
-
-
-def read_matched(matching: Matching, order: int = 1) -> Volume:
-    """Read all images and stack them as channels (c, z, y, x) on the first input's grid.
-
-    The others are resampled in world space, by linear (``order`` 1) or cubic (3) interpolation.
-    Raises InputError for missing inputs, GeometryError for images that barely overlap.
-    """
-    return combine([match.candidate.read() for match in matching.require().matches], order)
-
-
-def combine(volumes: Sequence[Volume], order: int = 1) -> Volume:
-    """The volumes as channels (c, z, y, x) on the first one's grid; as `read_matched`."""
-    from MIMSegment.Logic.alignment import align_to, stack_inputs
-
-    reference = volumes[0]
-    stacked = stack_inputs([reference, *(align_to(reference, v, order) for v in volumes[1:])])
-    frames = {v.header.get("FrameOfReferenceUID") for v in volumes} - {None}
-    if len(frames) > 1:
-        warning = (
-            "The inputs have different frames of reference (the patient was positioned anew "
-            "between them); check that they are aligned."
-        )
-        return replace(stacked, warnings=(*stacked.warnings, warning))
-    return stacked
-
-
-def _files_at(path: Path) -> list[Candidate]:
-    from MIMSegment.Logic.volume import IMAGE_SUFFIXES
-
-    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file())
-    return [Candidate(p.name, p) for p in files if p.name.lower().endswith(IMAGE_SUFFIXES)]
-
-
-def _series_at(path: Path) -> list[Candidate]:
-    from MIMSegment.Logic.dicom import scan
-    from MIMSegment.Logic.volume import IMAGE_SUFFIXES
-
-    if path.is_file() and path.name.lower().endswith(IMAGE_SUFFIXES):
-        return []
-    return [
-        Candidate(series.title, series.files[0].parent, series.header, series)
-        for series in scan(path)
-        if series.number_of_slices > 1
-    ]
 
 
 def _explicit(inputs, explicit) -> dict[str, Match]:
@@ -310,10 +187,15 @@ def _missing(
     item: InputSpec, free: Sequence[ImageSource], candidates: Sequence[ImageSource]
 ) -> str:
     shown = free or candidates
-    names = ", ".join(c.name for c in shown[:8]) + (" and more" if len(shown) > 8 else "")
     what = f" ({item.description})" if item.description else ""
-    found = f"found {names}" if names else "no image was found"
+    found = f"found {listed(shown)}" if shown else "no image was found"
     return f"No {item.modality} image fits the input {item.name}{what}: {found}."
+
+
+def _options(item: InputSpec, inputs: Sequence[InputSpec]) -> str:
+    """How the command line is told which image an input is."""
+    which = "NUMBER" if len(inputs) == 1 else f"{item.name}=NUMBER"
+    return f"{item.name}=PATH or --series {which}"
 
 
 def _mixed_studies(matches: Sequence[Match]) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from MIMSegment.Logic.errors import OutputError
 from MIMSegment.Logic.package import ModelPackage
 from MIMSegment.Logic.volume import Volume
 
@@ -19,7 +20,8 @@ def write_scene(
     path: Path,
     pictures: Path | None = None,
 ) -> list[Path]:
-    """Write the scene to ``path`` (.mrb) and slices.png and surfaces.png into ``pictures``.
+    """Write the scene to ``path`` (.mrb) and slices.png and surfaces.png into ``pictures``, which
+    is made if need be.
 
     ``volume`` has a channel for each input of ``package``; ``segmentation`` is a label image of
     the package's values. Returns what was written. Raises OutputError.
@@ -41,9 +43,19 @@ def write_scene(
     )
     written = [path]
     if pictures is not None:
+        _make_folder(pictures)
         written += [pictures / "slices.png", pictures / "surfaces.png"]
         views = [mrml.render_slice(scene, nodes[0], node, v, size=(460, 460)) for v in _VIEWS]
         mrml.save_png(np.concatenate(views, axis=1), written[1])
         mrml.save_png(mrml.render_3d(scene, node, size=(900, 560)), written[2])
     mrml.save_scene(scene, path)
     return written
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"The folder {folder} cannot be made ({error.strerror}); choose another one."
+        ) from None

@@ -16,11 +16,11 @@ import json
 import secrets
 from pathlib import Path
 
+from MIMSegment.Logic.alignment import combine
 from MIMSegment.Logic.errors import OutputError
 from MIMSegment.Logic.file_lock import file_lock
 from MIMSegment.Logic.files import replacing
 from MIMSegment.Logic.labels import Label, labels_to_csv
-from MIMSegment.Logic.matching import combine
 from MIMSegment.Logic.review_items import ReviewItem, Verdict
 from MIMSegment.Logic.reviewed_case import ReviewedCase
 from MIMSegment.Logic.volume import Volume, itk, to_itk, write_volume

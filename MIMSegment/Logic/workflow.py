@@ -22,12 +22,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from MIMSegment.Logic.alignment import combine
 from MIMSegment.Logic.audit import AuditLog, Provenance
+from MIMSegment.Logic.candidates import find_candidates
 from MIMSegment.Logic.finding import Finding, Severity
 from MIMSegment.Logic.image_source import ImageSource
 from MIMSegment.Logic.inference import InferenceOptions
 from MIMSegment.Logic.jobs import Job, JobQueue, JobState
-from MIMSegment.Logic.matching import combine, find_candidates
 from MIMSegment.Logic.offers import Offers, require_installed
 from MIMSegment.Logic.package import ModelPackage
 from MIMSegment.Logic.review import Review

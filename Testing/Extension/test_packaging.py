@@ -54,7 +54,7 @@ print(json.dumps([Logic.__file__, workflow.__file__]))
 """
 SEGMENT = """
 from MIMSegment.Logic.jobs import JobQueue
-from MIMSegment.Logic.matching import combine
+from MIMSegment.Logic.alignment import combine
 from MIMSegment.Logic.samples import sample_study
 from MIMSegment.Logic.volume import read_volume
 

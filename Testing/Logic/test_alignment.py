@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_erosion
 
-from MIMSegment.Logic.alignment import align_to, overlap, stack_inputs
+from MIMSegment.Logic.alignment import align_to, combine, overlap, stack_inputs
+from MIMSegment.Logic.candidates import find_candidates
 from MIMSegment.Logic.errors import GeometryError
-from MIMSegment.Logic.matching import InputSpec, find_candidates, match_inputs, read_matched
+from MIMSegment.Logic.matching import InputSpec, match_inputs
 from MIMSegment.Logic.volume import Geometry, Volume, read_volume
 
 ORIGIN = (-20.0, 15, 40)
@@ -131,7 +132,7 @@ def test_prostatex_inputs_meet_on_the_t2w_grid(data_dir):
     folder = data_dir / "prostate_mpmri_prostatex" / "dicom" / "ProstateX-0000"
     inputs = [InputSpec(name, "MR") for name in ("T2w", "ADC", "DWI")]
     matching = match_inputs(inputs, find_candidates([folder])).require()
-    volume = read_matched(matching)
+    volume = combine([match.candidate.read() for match in matching.matches])
     t2w = read_volume(folder / "t2w")
     assert volume.geometry.is_close(t2w.geometry)
     assert np.array_equal(volume.array[0], t2w.array[0])

@@ -3,6 +3,7 @@ import csv
 import numpy as np
 import pytest
 
+from dicom_writer import noise, write_series
 from MIMSegment.Logic import batch
 from MIMSegment.Logic.batch import find_cases, run_batch
 from MIMSegment.Logic.cli import main
@@ -85,6 +86,38 @@ def test_results_of_two_models_never_meet_in_one_table(package, cohort, tmp_path
     other = write_threshold_package(tmp_path / "other", threshold_spec(patch=(8, 8, 8)), delay=1)
     assert main(["batch", str(cohort), "-m", str(other.path), "-o", str(tmp_path / "out")]) == 2
     assert "another model" in capsys.readouterr().err
+
+
+def test_the_findings_of_the_checks_are_in_the_table_and_alerts_are_said(tmp_path, capsys):
+    """Each image is checked with its own header, as on the command line."""
+    package = write_threshold_package(tmp_path / "package", phantom=True)
+    kinds = {"scan": {"SeriesDescription": "Thorax"}, "empty": {"SeriesDescription": "Thorax"}}
+    for name, tags in kinds.items():
+        array = noise(high=900) if name == "scan" else np.zeros((5, 6, 7), np.int16)
+        write_series(tmp_path / "cohort" / name, array, modality="CT", tags=tags)
+    out = tmp_path / "out"
+    assert main(["batch", str(tmp_path / "cohort"), "-m", str(package.path), "-o", str(out),
+                 "--device", "cpu"]) == 0  # fmt: skip
+    found = {row["case"]: row for row in rows(out / "volumes.csv")}
+    assert found["scan"]["gravest"] == found["empty"]["gravest"] == "alert"
+    assert "alert: Bright thing was trained on digital phantoms" in found["scan"]["findings"]
+    assert "scan from a scanner" in found["scan"]["findings"]
+    assert "CT is empty" in found["empty"]["findings"]
+    assert "    alert: CT is empty" in capsys.readouterr().out
+
+
+def test_the_series_of_every_case_can_be_chosen(package, tmp_path):
+    for case, number in (("a", 4), ("b", 7)):
+        for name in ("soft", "bone"):
+            array = np.full((6, 20, 20), -1000, np.int16)
+            array[:3, :number, :10] = 900 if name == "bone" else -1000
+            write_series(tmp_path / "cohort" / case / name, array, modality="CT",
+                         spacing=(1, 1, 1), tags={"SeriesDescription": name})  # fmt: skip
+    out = tmp_path / "out"
+    command = ["batch", str(tmp_path / "cohort"), "-m", str(package.path), "-o", str(out)]
+    assert main([*command, "--device", "cpu", "--series", "bone"]) == 0
+    volumes = {row["case"]: float(row["Bright thing (mL)"]) for row in rows(out / "volumes.csv")}
+    assert volumes == {"a": pytest.approx(0.12), "b": pytest.approx(0.21)}
 
 
 def test_a_table_names_the_inputs_of_each_case(tmp_path, cohort):

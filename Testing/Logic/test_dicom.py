@@ -7,7 +7,7 @@ from pydicom.uid import generate_uid
 from scipy.ndimage import binary_erosion
 
 from dicom_writer import AXIAL, noise, write_series
-from MIMSegment.Logic.dicom import read_dicom, read_series, scan, select_series
+from MIMSegment.Logic.dicom import read_series, scan
 from MIMSegment.Logic.dicom_headers import Frame
 from MIMSegment.Logic.dicom_split import split_series
 from MIMSegment.Logic.errors import GeometryError, InputError
@@ -203,17 +203,11 @@ def test_b_values_in_one_series_become_volumes(tmp_path, way):
         assert volume.header["DiffusionBValue"] == series.b_value
 
 
-def test_a_folder_of_several_volumes_lists_them_and_takes_a_choice(tmp_path):
+def test_a_folder_of_several_volumes_lists_them_and_a_file_says_which(tmp_path):
     arrays = write_b_values(tmp_path, lambda b: {"DiffusionBValue": float(b)})
-    with pytest.raises(InputError, match=r"3 image volumes.*\[2\] test series, b 400"):
+    with pytest.raises(InputError, match=r"3 image volumes.*test series, b 400.*\(1-0.dcm\)"):
         read_volume(tmp_path)
-    assert np.array_equal(read_dicom(tmp_path, "2").array[0], arrays[1])
-    assert np.array_equal(read_dicom(tmp_path, "b 800").array[0], arrays[2])
     assert np.array_equal(read_volume(tmp_path / "1-3.dcm").array[0], arrays[1])
-    with pytest.raises(InputError, match="fits several"):
-        select_series(scan(tmp_path), "test")
-    with pytest.raises(InputError, match="fits no volume"):
-        select_series(scan(tmp_path), "T1")
 
 
 def test_a_slice_missing_in_one_b_value_leaves_the_others_readable(tmp_path):

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from dicom_writer import noise, write_enhanced, write_series
+from MIMSegment.Logic.alignment import combine
+from MIMSegment.Logic.candidates import find_candidates
 from MIMSegment.Logic.errors import InputError
-from MIMSegment.Logic.matching import InputSpec, find_candidates, match_inputs, read_matched
+from MIMSegment.Logic.matching import InputSpec, match_inputs
 from MIMSegment.Logic.sequences import sequence_by_timing, sequence_in_text, sequence_of
 
 PROSTATE = tuple(InputSpec(name, "MR") for name in ("T2w", "ADC", "DWI"))
@@ -112,7 +114,7 @@ def test_a_prostate_study_is_matched_by_its_tags(tmp_path):
     assert "ADC" in adc.header["ImageType"]
     assert dwi.b_value == 800
     assert len(matching.unused) == 4
-    volume = read_matched(matching)
+    volume = combine([match.candidate.read() for match in matching.matches])
     expected = [noise((6, 8, 8), seed=seed) for seed in (1, 4, 800)]
     assert np.array_equal(volume.array, expected)
     assert volume.geometry.spacing == pytest.approx((2.0, 0.5, 0.75))
@@ -191,7 +193,8 @@ def test_another_position_of_the_patient_is_told(tmp_path):
     kind = ["DERIVED", "PRIMARY", "DIFFUSION", "ADC"]
     write_series(tmp_path / "b", noise(), tags={"ImageType": kind, "FrameOfReferenceUID": "1.9"})
     matching = match_inputs(PROSTATE[:2], find_candidates([tmp_path])).require()
-    assert any("frames of reference" in warning for warning in read_matched(matching).warnings)
+    volume = combine([match.candidate.read() for match in matching.matches])
+    assert any("frames of reference" in warning for warning in volume.warnings)
 
 
 def test_contrast_tells_t1_from_t1c_under_one_description(tmp_path):
