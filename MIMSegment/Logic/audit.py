@@ -92,10 +92,10 @@ class AuditLog:
             "weights": dict(made.weights),
             "software": made.software,
             "series": list(made.series_uids),
-            **values,
+            **{k: plain_text(v) if isinstance(v, str) else v for k, v in values.items()},
         }
         if self._reviewer:
-            entry["reviewer"] = self._reviewer
+            entry["reviewer"] = plain_text(self._reviewer)
         self.entries.append(entry)
         for sink in self._sinks:
             sink(entry)
@@ -110,9 +110,16 @@ class AuditLog:
             return
         held = read_log(path) if path.is_file() else []
         for entry in self.entries:
-            if entry not in held:
+            if entry in held:
+                held.remove(entry)  # two steps within one second may have equal lines
+            else:
                 append_line(path, entry)
         self.path = path
+
+
+def plain_text(text: str) -> str:
+    """Text as the scene's table can hold it, so that table and file have equal lines."""
+    return " ".join(text.replace('"', "'").split())
 
 
 def log_path(scene: Path) -> Path:

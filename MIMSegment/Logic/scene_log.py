@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from MIMSegment.Logic.audit import COLUMNS, Entry
+from MIMSegment.Logic.audit import COLUMNS, Entry, plain_text
 from MIMSegment.Logic.scene_core import unique_name
 
 LOG_ROLE = "MIMSegment.AuditLog"
@@ -52,7 +52,7 @@ def _new_table(scene, segmentation_node):
 
 
 def _text(value: object) -> str:
-    return " ".join(str(value).replace('"', "'").split())
+    return plain_text(str(value))
 
 
 def _weights_to_text(weights: Mapping[str, str]) -> str:

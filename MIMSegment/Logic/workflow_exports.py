@@ -7,6 +7,7 @@ from importlib import import_module, util
 from pathlib import Path
 
 from MIMSegment.Logic.audit import AuditLog, log_path
+from MIMSegment.Logic.errors import MIMSegmentError
 from MIMSegment.Logic.review_items import ReviewState, SegmentStore
 from MIMSegment.Logic.reviewed_case import CaseInput, ReviewedCase, without_rejected
 from MIMSegment.Logic.volume import write_volume
@@ -61,11 +62,9 @@ def write_export(
     A saved scene has its audit log beside it, which goes on there. The log names the kind of
     export and not the file, whose name may be the patient's.
     """
-    log.record("export", export=str(kind))
+    if kind is Export.SCENE:
+        return _write_scene(path, gateway, log)
     match kind:
-        case Export.SCENE:
-            log.move_to(log_path(path))
-            gateway.save(path)
         case Export.SEGMENTATION:
             gateway.save_segmentation(store, path)
         case Export.LABELS:
@@ -73,4 +72,17 @@ def write_export(
         case _:
             module, function = _WRITERS[kind]
             getattr(import_module(module), function)(make_case(), path)
+    log.record("export", export=str(kind))
+    return path
+
+
+def _write_scene(path: Path, gateway: SceneGateway, log: AuditLog) -> Path:
+    """The line comes first, as the scene holds the log as well."""
+    log.record("export", export=str(Export.SCENE))
+    try:
+        gateway.save(path)
+    except MIMSegmentError:
+        log.record("export failed", export=str(Export.SCENE))
+        raise
+    log.move_to(log_path(path))
     return path

@@ -103,6 +103,20 @@ def test_entries_wait_until_the_scene_has_a_file_and_follow_it(tmp_path):
     assert read_log(second) == log.entries and log.path == second
 
 
+def test_equal_lines_of_one_second_are_all_kept_and_none_is_written_twice(tmp_path):
+    noon = datetime.datetime(2026, 1, 2, 12, tzinfo=datetime.UTC)
+    log = AuditLog(MADE, now=lambda: noon)
+    for _ in range(3):
+        log.record("accept", structure='the "left" one')
+    path = tmp_path / "case.audit.jsonl"
+    log.move_to(path)
+    assert read_log(path) == log.entries and len(log.entries) == 3
+    again = AuditLog(MADE, None, entries=log.entries, now=lambda: noon)
+    again.record("accept", structure='the "left" one')
+    again.move_to(path)
+    assert len(read_log(path)) == 4
+
+
 def test_the_log_lies_beside_the_scene():
     assert log_path(Path("a/case.1.mrb")) == Path("a/case.1.audit.jsonl")
 

@@ -1,0 +1,29 @@
+"""The whole way through a study, as a front-end goes it."""
+
+import time
+
+from MIMSegment.Logic.jobs import JobQueue
+from MIMSegment.Logic.offers import Offers
+from MIMSegment.Logic.store import PackageStore
+from MIMSegment.Logic.workflow import Workflow
+
+PATIENCE = 300.0  # seconds for a run on a busy computer
+
+
+def start(gateway, folder, reviewer="") -> Workflow:
+    """A workflow with a queue of its own and no packages but the bundled ones."""
+    return Workflow(gateway, JobQueue(), Offers(PackageStore(folder / "packages")), reviewer)
+
+
+def run(workflow, anyway=True) -> None:
+    """Segment and wait for the review, or for the error."""
+    workflow.run(anyway)
+    deadline = time.monotonic() + PATIENCE
+    while workflow.state.progress is not None and time.monotonic() < deadline:
+        workflow.poll()
+        time.sleep(0.02)
+
+
+def rows(workflow) -> dict:
+    """The rows of the review by name."""
+    return {item.name: item for item in workflow.review.state.items}
