@@ -60,7 +60,9 @@ class FinetuneRecipe:
     class_weights: ClassWeights = setting(
         "none", "of classification: none, or balanced, rare classes as much as common ones"
     )
-    network: Any = network_choice("resenc_unet", "unetr", "resenc_classifier", "vit_classifier")
+    network: Any = network_choice(
+        "resenc_unet", "unetr", "swin_unetr", "resenc_classifier", "vit_classifier"
+    )
     spatial: SpatialSettings = section(SpatialSettings)
     intensity: IntensitySettings = section(IntensitySettings)
     transfer: TransferSettings = section(TransferSettings)

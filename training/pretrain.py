@@ -50,7 +50,7 @@ class PretrainRecipe:
     memory_gib: float = setting(
         8.0, "images stay in the device's memory up to this size", affects_result=False
     )
-    network: Any = network_choice("resenc_unet", "vit")
+    network: Any = network_choice("resenc_unet", "vit", "swin")
     mask: MaskSettings = section(MaskSettings)
     method: Any = method_choice()
     spatial: SpatialSettings = section(SpatialSettings)

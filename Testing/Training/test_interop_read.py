@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from mim import architectures
 from mim.checkpoint import CheckpointError
 from mim.networks import NetworkConfig, build_network
+from mim.swin import SwinUNETRSettings
 from mim.transfer import load_pretrained
 from mim.weight_files import read_weights
 from mim.weight_shapes import inflate, resize_positions
@@ -124,6 +126,31 @@ def test_swin_weights_in_every_published_form(tmp_path, form):
     report = load_pretrained(target, tmp_path / "swin.pt")
     assert same(target.swinViT, source.swinViT) and report.shares["encoder"] == 1
     assert report.shares["decoder"] == (1 if form.startswith("voco") else 0)
+
+
+def test_swin_of_self_supervision_fills_a_segmenter_of_several_sequences(tmp_path):
+    """MONAI's pre-training of SwinUNETR: one channel, wrapped, with heads of its own tasks."""
+    source = swin()
+    state = {
+        f"module.{name.removeprefix('swinViT.').replace('linear', 'fc')}": tensor
+        for name, tensor in source.state_dict().items()
+        if name.startswith("swinViT.")
+    }
+    for head in ("rotation_head", "contrastive_head", "norm"):
+        state[f"module.{head}.weight"] = torch.randn(4, 4)
+    torch.save({"state_dict": state}, tmp_path / "model_swinvit.pt")
+    settings = SwinUNETRSettings(width=12)
+    target = architectures.build(architectures.configure(settings, {}, (64, 64, 64), 4, 3))
+    report = load_pretrained(target, tmp_path / "model_swinvit.pt", parts=("encoder",))
+    assert report.shares["encoder"] == 1
+    assert report.adapted == {"swinViT.patch_embed.proj.weight": "1 to 4 input channels"}
+    assert {"rotation_head.weight", "contrastive_head.weight"} <= set(report.skipped)
+    blocks = "layers3.0.blocks.1.mlp.linear2.weight"
+    theirs, ours = source.swinViT.get_parameter(blocks), target.swinViT.get_parameter(blocks)
+    assert torch.equal(theirs, ours)
+    scan = torch.randn(1, 1, 8, 8, 8)  # the same image in every channel is the same as before
+    embedded = target.swinViT.patch_embed(scan.repeat(1, 4, 1, 1, 1))
+    assert torch.allclose(embedded, source.swinViT.patch_embed(scan), atol=1e-5)
 
 
 def test_monai_masked_autoencoder_fills_the_encoder_of_unetr(tmp_path):

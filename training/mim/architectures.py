@@ -16,6 +16,13 @@ from mim import networks
 from mim.classifier import ClassifierSettings, build_classifier, configure_classifier
 from mim.data import Cache
 from mim.recipe import RecipeError, choice
+from mim.swin import (
+    SwinSettings,
+    SwinUNETRSettings,
+    build_swin,
+    build_swin_unetr,
+    configure_swin,
+)
 from mim.unetr import UNETRSettings, build_unetr, configure_unetr
 from mim.vit import VisionTransformer, ViTConfig, ViTSettings, vit_config
 from mim.vit_classifier import (
@@ -60,6 +67,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "resenc_unet": Architecture(networks.NetworkSettings, _configure_resenc, _build_resenc),
     "vit": Architecture(ViTSettings, _configure_vit, _build_vit),
     "unetr": Architecture(UNETRSettings, configure_unetr, build_unetr),
+    "swin": Architecture(SwinSettings, configure_swin, build_swin),
+    "swin_unetr": Architecture(SwinUNETRSettings, configure_swin, build_swin_unetr),
     "resenc_classifier": Architecture(ClassifierSettings, configure_classifier, build_classifier),
     "vit_classifier": Architecture(
         ViTClassifierSettings, configure_vit_classifier, build_vit_classifier

@@ -20,7 +20,7 @@ class Segmentation:
     """
 
     kind = "segmentation"
-    networks = ("resenc_unet", "unetr")
+    networks = ("resenc_unet", "unetr", "swin_unetr")
     parts = ("encoder", "decoder")
 
     def __init__(self, cache: Cache, foreground: float):

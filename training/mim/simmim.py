@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from mim import architectures
 from mim.data import Cache
 from mim.masked_modelling import MaskedModelling, block_of_tokens
-from mim.masked_unet import Reconstruction
+from mim.masked_unet import Reconstruction, masked_error
 from mim.patches import patchify, token_mask, unpatchify
 from mim.recipe import RecipeError, setting
+from mim.simmim_swin import BLOCK, SimMIMSwin
+from mim.swin import TOKEN
 from mim.vit import VisionTransformer, initialize
 
 
@@ -54,18 +56,22 @@ class SimMIM(nn.Module):
         content = torch.where(visible, content, self.mask_token.to(content.dtype))
         tokens, _ = self.network.encode(content + embedding.position_embeddings)
         prediction = unpatchify(self.predict(tokens).float(), config.grid, config.patch)
-        difference = prediction - images.float()
-        error = difference.abs() if self.settings.loss == "l1" else difference.square()
         scored = ~mask if valid is None else ~mask & valid
-        total = torch.where(scored, error, 0.0).sum()
-        loss = total / (scored.sum() * images.shape[1]).clamp(min=1)
+        loss = masked_error(prediction, images.float(), scored, self.settings.loss)
         return Reconstruction(loss, prediction, mask)
 
 
 def build_simmim(recipe: Any, cache: Cache, patch: Sequence[int]) -> MaskedModelling:
     """The method of a recipe; raises RecipeError for a network or mask that does not suit it."""
-    if recipe.network.name != "vit":
-        raise RecipeError(f"method simmim pre-trains network vit, not {recipe.network.name}.")
+    if recipe.network.name not in ("vit", "swin"):
+        raise RecipeError(
+            f"method simmim pre-trains network vit or swin, not {recipe.network.name}."
+        )
     network, config = architectures.restoring_network(recipe, cache, patch)
-    block = block_of_tokens(recipe.mask.block, network.config.patch, patch)
-    return MaskedModelling(SimMIM(network, recipe.method), config, block, recipe.mask)
+    if recipe.network.name == "vit":
+        model, token, usual = SimMIM(network, recipe.method), network.config.patch, ()
+    else:
+        model = SimMIMSwin(network, cache.channels, recipe.method.loss)
+        token, usual = (TOKEN,) * 3, BLOCK
+    block = block_of_tokens(recipe.mask.block or usual, token, patch)
+    return MaskedModelling(model, config, block, recipe.mask)
