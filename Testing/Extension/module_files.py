@@ -23,7 +23,7 @@ def files_in_tree() -> list[str]:
     found = subprocess.run(command, cwd=MODULE, check=True, capture_output=True, text=True)
     return sorted(
         name
-        for name in found.stdout.splitlines()
+        for name in set(found.stdout.splitlines())  # a file in conflict is listed three times
         if name != CMAKE.name and (MODULE / name).is_file()
     )
 

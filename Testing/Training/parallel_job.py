@@ -93,9 +93,11 @@ if __name__ == "__main__":
     settings = {key: int(value) if value.isdigit() else value for key, value in settings.items()}
     schedule = TransferSettings(settings.pop("schedule", "default"), 0.3, 0.3)
     last = Path(run) / LAST
+    code = 0
     with process_group(torch.device("cpu")):
         content = load_checkpoint(last) if settings.pop("resume", 0) else None
         try:
             run_job(name, run, schedule, resume=content, **settings)
         except KeyboardInterrupt:
-            sys.exit(3)
+            code = 3
+    sys.exit(code)

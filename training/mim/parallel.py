@@ -6,6 +6,7 @@ one and nothing here does anything.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,8 +39,13 @@ def process_group(device: torch.device) -> Iterator[None]:
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield
+        if started:
+            # Gloo's threads may still hold tensors of the last exchange, which abort an interpreter
+            # that is ending; a barrier holds none.
+            distributed.barrier()
     finally:
         if started:
+            gc.collect()  # wrapped models hold the group in cycles
             distributed.destroy_process_group()
 
 
