@@ -2,6 +2,9 @@ import logging
 import os
 import shutil
 import sys
+import tempfile
+import unittest
+from dataclasses import replace
 
 import qt
 import slicer
@@ -39,55 +42,27 @@ class MIMSegment(ScriptedLoadableModule):
             "masked modelling for prostate lesions and Revisiting MAE pre-training for 3D medical "
             "image segmentation."
         )
-        slicer.app.connect("startupCompleted()", register_sample_data)
+        slicer.app.connect("startupCompleted()", on_startup)
 
 
-def register_sample_data():
-    """Offer the phantoms that come with the module in Slicer's Sample Data."""
-    import SampleData
+def on_startup():
+    """Offer the sample studies; imported late, as every module delays the start of Slicer."""
+    from MIMSegment.Widgets.application import register_samples
 
-    from MIMSegment.Logic.samples import sample_studies
-
-    for study in sample_studies():
-        names = list(study.files)
-        SampleData.SampleDataLogic.registerCustomSampleDataSource(
-            category="MIM Segment",
-            sampleName=study.title,
-            thumbnailFileName=os.path.join(
-                os.path.dirname(__file__), "Resources", "Icons", "MIMSegment.png"
-            ),
-            uris=[study.files[name].as_uri() for name in names],
-            fileNames=[study.files[name].name for name in names],
-            nodeNames=[study.files[name].stem for name in names],
-            checksums=[f"SHA256:{study.checksums[name]}" for name in names],
-            loadFiles=[True] * len(names),
-            loadFileType=["VolumeFile"] * len(names),
-        )
-
-
-def new_workflow():
-    """The workflow on Slicer's scene, DICOM database, interpreter and user."""
-    from MIMSegment.Logic.jobs import JobQueue
-    from MIMSegment.Logic.offers import Offers
-    from MIMSegment.Logic.scene_gateway import MrmlGateway
-    from MIMSegment.Logic.store import PackageStore
-    from MIMSegment.Logic.workflow import Workflow
-
-    def find_file(uid):
-        return slicer.app.dicomDatabase().fileForInstance(uid)
-
-    queue = JobQueue(python=shutil.which("PythonSlicer") or sys.executable)
-    reviewer = slicer.app.applicationLogic().GetUserInformation().GetName()
-    gateway = MrmlGateway(slicer.mrmlScene, find_file)
-    return Workflow(gateway, queue, Offers(PackageStore()), reviewer or "")
+    register_samples()
 
 
 class MIMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """Shows the state of a `Workflow` and sends it what the user does; decides nothing."""
+    """Shows the state of a `Workflow` and sends it what the user does; decides nothing.
+
+    Between the closing of a scene and the next one there is no workflow, and nothing is done.
+    """
 
     def __init__(self, parent=None):
         self.workflow = None
+        self.problem = None  # what went wrong outside the workflow, until the next step
         self.selected = ""  # the segment chosen in the review table
+        self.entered = False
         self.filters = {"text": "", "modality": "", "region": ""}
         VTKObservationMixin.__init__(self)
         ScriptedLoadableModuleWidget.__init__(self, parent)
@@ -96,11 +71,12 @@ class MIMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.setup(self)
         from MIMSegment.Logic import panel
         from MIMSegment.Logic.samples import sample_studies
-        from MIMSegment.Widgets import editor, items, view
+        from MIMSegment.Widgets import application, connections, dialogs, editor, items, view
 
         self.panel, self.items = panel, items
+        self.application, self.dialogs = application, dialogs
         self.samples = {study.package: study for study in sample_studies()}
-        widget = slicer.util.loadUI(self.resourcePath("UI/MIMSegment.ui"))
+        widget = slicer.util.loadUI(os.path.join(application.RESOURCES, "UI", "MIMSegment.ui"))
         self.layout.addWidget(widget)
         self.ui = ui = slicer.util.childWidgetVariables(widget)
         widget.setMRMLScene(slicer.mrmlScene)
@@ -110,8 +86,7 @@ class MIMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         items.fill_box(ui.deviceBox, panel.device_choices(_), "auto")
         self.view = view.PanelView(ui, self.on_input, _("Choose an image"))
         self.editor = editor.EmbeddedEditor(ui.editorFrame)
-        self.connect_buttons()
-        self.connect_choices()
+        connections.connect(self)
         self.timer = qt.QTimer()
         self.timer.setInterval(100)
         self.timer.timeout.connect(self.on_timer)
@@ -126,59 +101,10 @@ class MIMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ):
             self.addObserver(scene, event, action)
 
-    def connect_buttons(self):
-        ui, result = self.ui, self.ui.resultBox
-        clicks = {
-            "acknowledgeButton": lambda: self.workflow.acknowledge(),
-            "installButton": lambda: self.workflow.install(),
-            "importButton": self.on_import,
-            "sampleButton": self.on_sample,
-            "openButton": self.on_open,
-            "runButton": self.on_run,
-            "cancelButton": lambda: self.workflow.cancel(),
-            "copyReportButton": lambda: self.copy(self.workflow.state.error.report),
-            "reviewAgainButton": lambda: self.workflow.open_result(self.items.chosen_data(result)),
-            "undoResultButton": lambda: self.workflow.undo_result(),
-            "previousPlaceButton": lambda: self.on_place(self.workflow.review.previous_place()),
-            "nextPlaceButton": lambda: self.on_place(self.workflow.review.next_place()),
-            "finishEditButton": lambda: self.workflow.review.finish_edit(),
-            "copyTableButton": lambda: self.copy(self.panel.rows_text(self.view.shown.rows, _)),
-        }
-        for verdict in ("accept", "edit", "reject", "reopen", "undo"):
-            clicks[f"{verdict}Button"] = lambda verdict=verdict: self.on_verdict(verdict)
-        for name, kind in self.panel.EXPORTS.items():
-            clicks[name] = lambda kind=kind: self.on_export(kind)
-        for name, action in clicks.items():
-            getattr(ui, name).clicked.connect(lambda *ignored, action=action: self.do(action))
-        for key, name in self.panel.SHORTCUTS.items():  # of the list while it has the focus, only
-            shortcut = qt.QShortcut(qt.QKeySequence(key), ui.reviewTable)
-            shortcut.setContext(qt.Qt.WidgetShortcut)
-            shortcut.activated.connect(lambda name=name: getattr(ui, name).click())
-
-    def connect_choices(self):
-        ui, chosen = self.ui, self.items.chosen_data
-        ui.searchBox.textChanged.connect(lambda text: self.on_search(text=text))
-        ui.modalityFilter.currentTextChanged.connect(
-            lambda text: self.on_search(modality=chosen(ui.modalityFilter))
-        )
-        ui.regionFilter.currentTextChanged.connect(
-            lambda text: self.on_search(region=chosen(ui.regionFilter))
-        )
-        ui.cardList.itemSelectionChanged.connect(lambda: self.do(self.on_card))
-        ui.deviceBox.currentTextChanged.connect(
-            lambda text: self.do(self.workflow.change, device=chosen(ui.deviceBox))
-        )
-        ui.targetBox.currentNodeIDChanged.connect(
-            lambda node: self.do(self.workflow.change, target=node or "")
-        )
-        ui.structureList.itemChanged.connect(lambda item: self.do(self.on_structures))
-        ui.reviewTable.itemSelectionChanged.connect(lambda: self.do(self.on_select))
-        ui.commentEdit.editingFinished.connect(lambda: self.do(self.on_comment))
-
     def begin(self, caller=None, event=None):
         """Start on the scene as it is now; what was running has been ended."""
         self.end()
-        self.workflow = new_workflow()
+        self.workflow = self.application.new_workflow()
         self.workflow.listeners.append(self.render)
         facets = self.workflow.offers.facets()
         for name, everything in (("modality", _("Any modality")), ("region", _("Any region"))):
@@ -186,7 +112,6 @@ class MIMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.items.fill_box(getattr(self.ui, f"{name}Filter"), choices, self.filters[name])
         self.on_search()
         self.do(self.workflow.use_scene)
-        self.timer.start()
 
     def end(self, caller=None, event=None):
         """Stop everything that runs and forget the nodes of the scene."""
@@ -196,12 +121,16 @@ class MIMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.workflow is not None:
             self.workflow.listeners.clear()
             self.workflow.close()
-        self.workflow, self.view.shown, self.selected = None, None, ""
+        self.view.forget()
+        self.workflow = self.problem = None
+        self.selected = ""
 
     def enter(self):
+        self.entered = True
         self.editor.enter()
 
     def exit(self):
+        self.entered = False
         self.editor.exit()
 
     def cleanup(self):
@@ -215,18 +144,34 @@ class MIMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             del sys.modules[name]
         ScriptedLoadableModuleWidget.onReload(self)
 
-    def do(self, action, *arguments, **options):
-        """Do it; nothing that goes wrong may pass without a sentence in the panel."""
+    def do(self, action, *arguments):
+        """Do what the user asked for; nothing that goes wrong passes without a sentence."""
+        if self.workflow is None:
+            return
+        had, self.problem = self.problem, None
+        self.timer.start()
+        self.attempt(action, *arguments)
+        if had and not self.problem:
+            self.render()
+
+    def attempt(self, action, *arguments):
+        from MIMSegment.Logic.workflow_failure import explain
+
         try:
-            action(*arguments, **options)
+            action(*arguments)
         except Exception as error:
             logging.exception("MIM Segment")
-            self.ui.errorLabel.setText(_("This did not work: {error}").format(error=error))
-            self.ui.errorLabel.setVisible(True)
+            self.problem = explain(error)
+            self.render()
 
     def on_timer(self):
-        self.do(self.workflow.poll)
-        self.do(self.workflow.follow_scene)
+        if slicer.mrmlScene.IsBatchProcessing():  # it is being loaded or closed
+            return
+        self.attempt(self.workflow.poll)
+        if self.entered:
+            self.attempt(self.workflow.follow_scene)
+        if self.problem:  # said once, not ten times a second
+            self.timer.stop()
 
     def on_scene_imported(self, caller=None, event=None):
         """Settings may have come with the scene; what is going on is not disturbed."""
@@ -235,6 +180,8 @@ class MIMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def on_search(self, **changes):
         self.filters.update(changes)
+        if self.workflow is None:
+            return
         text, modality, region = self.filters.values()
         self.cards = self.workflow.offers.search(text, modality or None, region or None)
         package = self.workflow.state.package
@@ -248,32 +195,35 @@ class MIMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.workflow.choose(self.cards[row].key)
 
     def on_import(self):
-        caption = _("Model package (zip file)")
-        path = self.items.ask_file(qt.QFileDialog.getOpenFileName, caption, "*.zip")
+        path = self.dialogs.ask_package()
         if path:
             self.workflow.offers.store.import_file(path)
             self.on_search()
 
     def on_sample(self):
-        for name, path in self.samples[self.workflow.state.package.entry.id].files.items():
-            slicer.util.loadVolume(str(path), {"name": f"{name} ({path.stem})"})
+        self.application.load_sample(self.samples[self.workflow.state.package.entry.id])
         self.workflow.use_scene()
 
     def on_open(self):
-        path = qt.QFileDialog.getExistingDirectory(None, _("Folder of images or DICOM files"))
+        path = self.dialogs.ask_study()
         if path:
             self.workflow.open_study([path])
 
     def on_input(self, name, source_id):
-        self.do(self.workflow.assign, name, source_id)
+        self.do(lambda: self.workflow.assign(name, source_id))
+
+    def on_device(self):
+        self.workflow.change(device=self.items.chosen_data(self.ui.deviceBox))
+
+    def on_target(self, node_id):
+        self.workflow.change(target=node_id or "")
 
     def on_structures(self):
         rows = self.items.checked_rows(self.ui.structureList)
         self.workflow.change(structures=self.view.wanted_structures(rows))
 
     def on_run(self):
-        requirements = slicer.packaging.load_requirements(self.resourcePath("requirements.txt"))
-        slicer.packaging.pip_ensure(requirements, requester=_("MIM Segment"))  # asks, once
+        self.application.ensure_runtime()  # asks, the first time
         self.workflow.run(anyway=bool(self.workflow.state.alerts))
 
     def on_select(self):
@@ -301,22 +251,29 @@ class MIMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.render()
 
     def on_export(self, kind):
-        caption, pattern, is_folder = self.panel.export_dialog(kind, _)
-        if is_folder:
-            path = qt.QFileDialog.getExistingDirectory(None, caption)
-        else:
-            path = self.items.ask_file(qt.QFileDialog.getSaveFileName, caption, pattern)
+        path = self.dialogs.ask_export(kind)
         if path:
             self.workflow.export(kind, path)
 
-    def copy(self, text):
-        qt.QApplication.clipboard().setText(text)
+    def on_review_again(self):
+        self.workflow.open_result(self.items.chosen_data(self.ui.resultBox))
+
+    def on_copy_report(self):
+        slicer.app.clipboard().setText(self.shown_state().error.report)
+
+    def on_copy_table(self):
+        slicer.app.clipboard().setText(self.panel.rows_text(self.view.shown.rows, _))
+
+    def shown_state(self):
+        """The workflow's state with what went wrong outside it."""
+        state = self.workflow.state
+        return replace(state, error=self.problem) if self.problem else state
 
     def render(self):
         """Show the workflow's state."""
         if self.workflow is None:
             return
-        state, workflow = self.workflow.state, self.workflow
+        state, workflow = self.shown_state(), self.workflow
         sample = self.samples.get(state.package.entry.id) if state.package else None
         title = sample.title if sample else ""
         view = self.panel.panel_of(
@@ -329,54 +286,98 @@ class MIMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
 
 class MIMSegmentTest(ScriptedLoadableModuleTest):
-    """Runs in a real Slicer: sample, segment, review, export, reload."""
+    """Runs in a real Slicer, always: what cannot be done fails."""
 
     def setUp(self):
-        slicer.mrmlScene.Clear()
+        from MIMSegment.Logic.samples import sample_study
+        from MIMSegment.Logic.store import PackageStore
+        from MIMSegment.Widgets import application, self_test
 
-    def runTest(self):
-        self.setUp()
-        self.test_a_sample_is_segmented_reviewed_exported_and_loaded_again()
+        slicer.mrmlScene.Clear()
+        self.folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.folder, True)
+        self.application, self.steps = application, self_test
+        self.store = PackageStore(os.path.join(self.folder, "packages"))
+        self.study = sample_study("phantom-prostate")
+
+    def runTest(self, **options):
+        for name in unittest.TestLoader().getTestCaseNames(type(self)):
+            self.delayDisplay(name)
+            self.setUp()
+            try:
+                getattr(self, name)()
+            finally:
+                self.doCleanups()
+
+    def test_the_sample_studies_are_in_sample_data(self):
+        import SampleData
+
+        self.application.register_samples()
+        nodes = SampleData.SampleDataLogic().downloadSamples(self.study.title)
+        found = [node.GetName() for node in nodes]
+        self.assertEqual(found, [path.stem for path in self.study.files.values()])
 
     def test_a_sample_is_segmented_reviewed_exported_and_loaded_again(self):
-        import tempfile
+        workflow = self.application.new_workflow(self.store)
+        self.addCleanup(workflow.close)
+        self.steps.segment_sample(self, workflow, self.study)
+        items = workflow.state.review.items
+        volumes = {item.name: item.volume_ml for item in items}
+        self.assertAlmostEqual(volumes["transition zone"], 39.5, delta=4)
+        workflow.review.accept(items[0].id)
+        workflow.review.reject(items[1].id)
+        self.check_exports(workflow)
+        workflow.close()
+        self.check_verdicts(slicer.util.loadSegmentation(self.path("segmentation")), items)
+        slicer.mrmlScene.Clear()
+        slicer.util.loadScene(self.path("scene"))
+        again = self.application.new_workflow(self.store)
+        self.addCleanup(again.close)
+        ((node_id, _name),) = again.results
+        again.open_result(node_id)
+        self.assertIsNone(again.state.error)
+        self.check_verdicts(slicer.mrmlScene.GetNodeByID(node_id), items)
 
-        from MIMSegment.Logic.jobs import JobQueue
-        from MIMSegment.Logic.offers import Offers
-        from MIMSegment.Logic.samples import sample_study
-        from MIMSegment.Logic.scene_gateway import MrmlGateway
-        from MIMSegment.Logic.store import PackageStore
-        from MIMSegment.Logic.workflow import Export, Step, Workflow
+    def test_the_panel_leads_from_the_sample_to_a_verdict(self):
+        panel = MIMSegmentWidget()
+        self.addCleanup(self.steps.end_panel, panel)
+        panel.enter()
+        panel.ui.searchBox.setText("prostate")
+        panel.ui.cardList.setCurrentRow(0)
+        panel.ui.sampleButton.click()
+        self.application.install_runtime()
+        panel.ui.runButton.click()
+        self.steps.wait_until(self, lambda: panel.shown_state().error or panel.view.shown.rows)
+        self.assertIsNone(panel.shown_state().error)
+        table = panel.ui.reviewTable
+        self.assertEqual(table.property("rowCount"), 3)
+        table.selectRow(0)
+        panel.ui.acceptButton.click()
+        table.selectRow(1)
+        panel.ui.editButton.click()
+        self.assertIsNotNone(panel.editor.widget)
+        panel.ui.finishEditButton.click()
+        panel.ui.nextPlaceButton.click()
+        self.assertIsNone(panel.shown_state().error)
+        self.assertIn("✔", table.item(0, 3).data(qt.Qt.DisplayRole))
+        panel.exit()
+        slicer.mrmlScene.Clear()
+        self.assertEqual(table.property("rowCount"), 0)
 
-        requirements = os.path.join(os.path.dirname(__file__), "Resources", "requirements.txt")
-        missing = slicer.packaging.load_requirements(requirements)
-        if not slicer.packaging.pip_check(missing):
-            slicer.packaging.pip_install(missing)
-        queue = JobQueue(python=shutil.which("PythonSlicer") or sys.executable)
-        with tempfile.TemporaryDirectory() as folder:
-            gateway = MrmlGateway(slicer.mrmlScene)
-            store = PackageStore(os.path.join(folder, "packages"))
-            workflow = Workflow(gateway, queue, Offers(store))
-            for name, path in sample_study("phantom-prostate").files.items():
-                slicer.util.loadVolume(str(path), {"name": name})
-            workflow.choose("phantom-prostate")
-            workflow.use_scene()
-            self.assertTrue(workflow.state.actions["run"], workflow.state.actions["run"].reason)
-            workflow.run(anyway=bool(workflow.state.alerts))
-            while workflow.state.step is Step.RUN:
-                slicer.app.processEvents()
-                workflow.poll()
+    def path(self, kind):
+        endings = {"segmentation": ".seg.nrrd", "labels": ".nii.gz", "table": ".csv"}
+        endings.update({"report": ".html", "scene": ".mrb"})
+        return os.path.join(self.folder, kind + endings[kind])
+
+    def check_exports(self, workflow):
+        from MIMSegment.Logic.workflow import Export
+
+        for kind in ("segmentation", "labels", "table", "report", "scene"):
+            workflow.export(Export(kind), self.path(kind))
             self.assertIsNone(workflow.state.error)
-            items = workflow.state.review.items
-            volumes = {item.name: item.volume_ml for item in items}
-            self.assertAlmostEqual(volumes["transition zone"], 39.5, delta=4)
-            workflow.review.accept(items[0].id)
-            workflow.review.reject(items[1].id)
-            path = os.path.join(folder, "result.seg.nrrd")
-            workflow.export(Export.SEGMENTATION, path)
-            self.assertIsNone(workflow.state.error)
-            workflow.close()
-            again = slicer.util.loadSegmentation(path)
-            logic = slicer.vtkSlicerSegmentationsModuleLogic
-            segment = again.GetSegmentation().GetSegment(items[0].id)
-            self.assertEqual(logic.GetSegmentStatus(segment), logic.Completed)
+            self.assertTrue(os.path.getsize(self.path(kind)))
+
+    def check_verdicts(self, segmentation, items):
+        logic = slicer.vtkSlicerSegmentationsModuleLogic
+        found = self.steps.verdicts(segmentation, [item.id for item in items[:2]])
+        self.assertEqual(found, [logic.Completed, logic.Flagged])

@@ -3,6 +3,14 @@
 import slicer
 
 _TAG = "MIMSegment"
+# The panel says what is edited, and a review neither adds nor deletes structures.
+_HIDDEN = (
+    "segmentationNodeSelector",
+    "sourceVolumeNodeSelector",
+    "addRemoveSegmentButtons",
+    "switchToSegmentationsButton",
+    "specifyGeometryButton",
+)
 
 
 class EmbeddedEditor:
@@ -23,7 +31,8 @@ class EmbeddedEditor:
             return
         if self.widget is None:
             self.widget = self._new_widget()
-        self.widget.setMRMLSegmentEditorNode(_parameter_node())
+        else:
+            self.widget.setMRMLSegmentEditorNode(_parameter_node())
         self.widget.setSegmentationNode(node)
         role = node.GetReferenceImageGeometryReferenceRole()
         self.widget.setSourceVolumeNode(node.GetNodeReference(role))
@@ -49,8 +58,11 @@ class EmbeddedEditor:
 
     def _new_widget(self):
         widget = slicer.qMRMLSegmentEditorWidget()
+        widget.setMaximumNumberOfUndoStates(10)
+        # Before the scene: what the widget chooses when it gets that is then kept in the node.
+        widget.setMRMLSegmentEditorNode(_parameter_node())
         widget.setMRMLScene(slicer.mrmlScene)
-        for part in ("segmentationNodeSelector", "sourceVolumeNodeSelector"):
+        for part in _HIDDEN:
             widget.setProperty(f"{part}Visible", False)
         self._frame.layout().addWidget(widget)
         widget.setupViewObservations()

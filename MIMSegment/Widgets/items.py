@@ -148,9 +148,3 @@ def new_input_rows(frame, names, on_change):
         layout.addWidget(reason, row + 1, 1)
         rows[name] = box, reason
     return rows
-
-
-def ask_file(ask, caption, pattern):
-    """The path from a dialog, "" for none; some bindings return it with the pattern chosen."""
-    answer = ask(None, caption, "", pattern)
-    return answer[0] if isinstance(answer, tuple) else answer

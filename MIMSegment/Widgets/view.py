@@ -41,6 +41,10 @@ class PanelView:
                 draw(getattr(view, part))
         self._show_selection(view, before)
 
+    def forget(self):
+        """Nothing is shown any more: the next `show` draws everything."""
+        self.shown = None
+
     def wanted_structures(self, rows):
         """The label values of these rows of the list of structures, () if they are all."""
         values = [value for value, _name, _wanted in self.shown.structures]

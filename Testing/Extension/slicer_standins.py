@@ -7,10 +7,16 @@ panel's wiring and flow work, and nothing about a real Slicer.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import sys
+import tempfile
 import types
+import unittest
 from pathlib import Path
+from typing import ClassVar
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import slicer
 from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
@@ -125,6 +131,9 @@ class qMRMLSegmentationShow3DButton(QtWidgets.QPushButton):
 class qMRMLSegmentEditorWidget(QtWidgets.QWidget):
     """Remembers what it was told to edit."""
 
+    def setMaximumNumberOfUndoStates(self, number):
+        self.undo_states = number
+
     def setMRMLScene(self, scene):
         self.scene = scene
 
@@ -165,10 +174,15 @@ class _ScriptedLoadableModule:
 
 
 class _ScriptedLoadableModuleWidget:
+    """As Slicer's: without a parent it sets itself up and is shown."""
+
     def __init__(self, parent=None):
-        self.parent = QtWidgets.QWidget()
-        self.layout = QtWidgets.QVBoxLayout(self.parent)
+        super().__init__()
+        self.parent = parent or qMRMLWidget()
+        self.layout = self.parent.layout() or QtWidgets.QVBoxLayout(self.parent)
         self.reloaded = False
+        if parent is None:
+            self.setup()
 
     def setup(self):
         pass
@@ -176,8 +190,36 @@ class _ScriptedLoadableModuleWidget:
     def onReload(self):
         self.reloaded = True
 
-    def resourcePath(self, name):
-        return str(MODULE_FILE.parent / "Resources" / name)
+    def _onModuleAboutToBeUnloaded(self, name):
+        pass
+
+
+class _ScriptedLoadableModuleTest(unittest.TestCase):
+    def delayDisplay(self, message):
+        pass
+
+
+class _SampleDataLogic:
+    """Keeps what is registered, checks the arguments, and loads by name."""
+
+    registered: ClassVar[dict] = {}
+
+    @classmethod
+    def registerCustomSampleDataSource(
+        cls, category, sampleName, thumbnailFileName, uris, fileNames, nodeNames, checksums,
+        loadFiles, loadFileType,
+    ):  # fmt: skip
+        counts = {len(part) for part in (uris, fileNames, nodeNames, checksums, loadFiles)}
+        assert counts == {len(loadFileType)} and Path(thumbnailFileName).is_file()
+        cls.registered[sampleName] = list(zip(uris, nodeNames, checksums, strict=True))
+
+    def downloadSamples(self, name):
+        return [self._load(*file) for file in self.registered[name]]
+
+    def _load(self, uri, node_name, checksum):
+        path = url2pathname(urlparse(uri).path)
+        assert checksum == f"SHA256:{hashlib.sha256(Path(path).read_bytes()).hexdigest()}"
+        return slicer.util.loadVolume(path, {"name": node_name})
 
 
 class _FlatQt(types.ModuleType):
@@ -203,43 +245,72 @@ def child_widgets(widget):
 
 
 def install(monkeypatch, scene, reviewer: str = "") -> types.SimpleNamespace:
-    """Make the stand-ins importable; returns what the panel asked of Slicer's application."""
-    asked = types.SimpleNamespace(requirements=[], volumes=[])
-    flat = _FlatQt("qt")
+    """Make the stand-ins importable; returns what the panel asked of Slicer's application.
+
+    Its ``missing`` says whether the inference library is missing, ``declines`` whether the user
+    does not want it installed.
+    """
+    asked = types.SimpleNamespace(requirements=[], volumes=[], missing=False, declines=False)
     base = types.ModuleType("slicer.ScriptedLoadableModule")
     base.ScriptedLoadableModule = _ScriptedLoadableModule
     base.ScriptedLoadableModuleWidget = _ScriptedLoadableModuleWidget
-    base.ScriptedLoadableModuleTest = object
+    base.ScriptedLoadableModuleTest = _ScriptedLoadableModuleTest
     i18n = types.ModuleType("slicer.i18n")
     i18n.tr = lambda text: text
     i18n.translate = lambda context, text: text
+    samples = types.ModuleType("SampleData")
+    samples.SampleDataLogic = _SampleDataLogic
     for name, module in (
-        ("qt", flat),
+        ("qt", _FlatQt("qt")),
         ("slicer.ScriptedLoadableModule", base),
         ("slicer.i18n", i18n),
+        ("SampleData", samples),
     ):
         monkeypatch.setitem(sys.modules, name, module)
-    person = types.SimpleNamespace(GetName=lambda: reviewer)
-    logic = types.SimpleNamespace(GetUserInformation=lambda: person)
-    database = types.SimpleNamespace(fileForInstance=lambda uid: "")
-    app = types.SimpleNamespace(
-        applicationLogic=lambda: logic,
-        connect=lambda signal, slot: None,
-        dicomDatabase=lambda: database,
-        processEvents=lambda: 0,
-    )
-    packaging = types.SimpleNamespace(
-        load_requirements=lambda path: Path(path).read_text().split("\n"),
-        pip_ensure=lambda requirements, requester="": asked.requirements.append(requirements),
-    )
     for name, value in {
-        "app": app,
-        "packaging": packaging,
+        "app": _application(reviewer),
+        "packaging": _packaging(asked),
         "mrmlScene": scene,
         "qMRMLSegmentEditorWidget": qMRMLSegmentEditorWidget,
     }.items():
         monkeypatch.setattr(slicer, name, value, raising=False)
+    for name, value in _util(asked, scene).items():
+        monkeypatch.setattr(slicer.util, name, value, raising=False)
+    return asked
 
+
+def _application(reviewer):
+    person = types.SimpleNamespace(GetName=lambda: reviewer)
+    logic = types.SimpleNamespace(GetUserInformation=lambda: person)
+    manager = types.SimpleNamespace(disconnect=lambda signal, slot: None)
+    return types.SimpleNamespace(
+        applicationLogic=lambda: logic,
+        clipboard=QtWidgets.QApplication.clipboard,
+        connect=lambda signal, slot: None,
+        moduleManager=lambda: manager,
+        processEvents=QtWidgets.QApplication.processEvents,
+    )
+
+
+def _packaging(asked):
+    """As Slicer's: requirements are objects, and who declines gets a RuntimeError."""
+
+    def pip_ensure(requirements, requester=""):
+        asked.requirements.append([str(requirement) for requirement in requirements])
+        if asked.missing and asked.declines:
+            raise RuntimeError("User declined package installation")
+        asked.missing = False
+
+    return types.SimpleNamespace(
+        load_requirements=lambda path: [
+            types.SimpleNamespace(text=line) for line in Path(path).read_text().splitlines()
+        ],
+        pip_check=lambda requirements: not asked.missing,
+        pip_ensure=pip_ensure,
+    )
+
+
+def _util(asked, scene):
     def load_volume(path, properties):
         from MIMSegment.Logic.scene import add_volume
         from MIMSegment.Logic.volume import read_volume
@@ -247,13 +318,28 @@ def install(monkeypatch, scene, reviewer: str = "") -> types.SimpleNamespace:
         asked.volumes.append(path)
         return add_volume(scene, read_volume(path), properties["name"])
 
-    for name, value in {
+    def load_segmentation(path):
+        from MIMSegment.Logic.scene_storage import load_segmentation
+
+        return load_segmentation(scene, path)
+
+    def load_scene(path):
+        with tempfile.TemporaryDirectory() as cache:
+            remote = slicer.vtkMRMLRemoteIOLogic()  # gives the reader a place to unpack to
+            remote.SetMRMLScene(scene)
+            remote.GetCacheManager().SetRemoteCacheDirectory(cache)
+            remote.AddDataIOToScene()
+            scene.ReadFromMRB(str(path))
+            remote.RemoveDataIOFromScene()
+
+    return {
         "loadUI": load_ui,
         "childWidgetVariables": child_widgets,
         "loadVolume": load_volume,
-    }.items():
-        monkeypatch.setattr(slicer.util, name, value, raising=False)
-    return asked
+        "loadSegmentation": load_segmentation,
+        "loadScene": load_scene,
+        "mainWindow": lambda: None,
+    }
 
 
 def load_module(monkeypatch):

@@ -29,8 +29,8 @@ def panel(application, monkeypatch, tmp_path):
     asked = slicer_standins.install(monkeypatch, new_scene())
     module = slicer_standins.load_module(monkeypatch)
     widget = module.MIMSegmentWidget()
-    widget.setup()
-    widget.timer.stop()  # the tests poll
+    widget.timer.setInterval(10**6)  # the tests poll
+    widget.enter()
     widget.asked = asked
     yield widget
     widget.cleanup()
@@ -146,12 +146,51 @@ def test_a_comment_is_kept_with_the_structure(panel):
     assert "apex is cut off" in panel.ui.reviewTable.item(0, 4).text()
 
 
-def test_an_exception_becomes_a_sentence(panel):
+def test_an_exception_becomes_a_sentence_until_the_next_step(panel):
     def fail():
         raise RuntimeError("the disk is on fire")
 
     panel.do(fail)
-    assert panel.ui.errorLabel.text() == "This did not work: the disk is on fire"
+    assert "unforeseen" in panel.ui.errorLabel.text()
+    panel.ui.copyReportButton.click()
+    assert "the disk is on fire" in QtWidgets.QApplication.clipboard().text()
+    choose(panel, "brain")
+    assert not panel.ui.errorLabel.text()
+
+
+def test_a_failure_of_the_timer_is_said_once(panel, monkeypatch):
+    calls = []
+    monkeypatch.setattr(panel.workflow, "poll", lambda: calls.append(1) or 1 / 0)
+    panel.timer.start()
+    panel.on_timer()
+    assert not panel.timer.isActive() and "unforeseen" in panel.ui.errorLabel.text()
+    choose(panel, "brain")
+    assert panel.timer.isActive()
+
+
+def test_who_declines_the_runtime_is_told_what_that_means(panel):
+    panel.asked.missing = panel.asked.declines = True
+    choose(panel, "prostate")
+    panel.ui.sampleButton.click()
+    panel.ui.runButton.click()
+    assert "Nothing was segmented" in panel.ui.errorLabel.text()
+    assert panel.workflow.state.progress is None
+    panel.asked.declines = False
+    panel.ui.runButton.click()
+    assert not panel.ui.errorLabel.text() and panel.workflow.state.progress is not None
+
+
+def test_nothing_happens_while_there_is_no_scene(panel):
+    """Boxes of Slicer change when a scene is closed, before there is a new one."""
+    panel.end()
+    for button in panel.panel.EXPORTS:
+        getattr(panel.ui, button).setEnabled(True)
+        getattr(panel.ui, button).click()
+    panel.ui.targetBox.currentNodeIDChanged.emit("")
+    panel.ui.deviceBox.setCurrentIndex(1)
+    panel.ui.searchBox.setText("brain")
+    panel.begin()
+    assert panel.ui.cardList.count() == 1
 
 
 def test_a_closed_scene_leaves_nothing_behind(panel):

@@ -157,6 +157,54 @@ def test_the_ui_file_names_its_connections_and_custom_widgets():
     assert len(set(names)) == len(names)
 
 
+def test_only_words_are_offered_to_translators():
+    """Properties that hold names for the program must be marked so."""
+    for node in ElementTree.parse(UI).getroot().iter("string"):
+        if (node.text or "").startswith(("vtk", "qMRML", "ctk")):
+            assert node.get("notr") == "true", node.text
+
+
+# Of Qt's and Slicer's functions those that show a text, and which of their arguments it is.
+SHOWS = {
+    "setText": 0, "setToolTip": 0, "setPlaceholderText": 0, "setWindowTitle": 0, "setTitle": 0,
+    "setLabelText": 0, "QLabel": 0, "QPushButton": 0, "QListWidgetItem": 0, "QTableWidgetItem": 0,
+    "addItem": 0, "confirmOkCancelDisplay": 0, "errorDisplay": 0, "infoDisplay": 0,
+    "getOpenFileName": 1, "getSaveFileName": 1, "getExistingDirectory": 1,
+    "DeviceError": 0, "InputError": 0,
+}  # fmt: skip
+
+
+def untranslated(node) -> list[str]:
+    """The pieces of text in an expression that no ``_()`` is around."""
+    if isinstance(node, ast.Call) and dotted(node.func) == "_":
+        return []
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return [node.value] if any(map(str.isalpha, node.value)) else []
+    return [text for child in ast.iter_child_nodes(node) for text in untranslated(child)]
+
+
+def test_no_text_is_shown_untranslated():
+    (self_test,) = [n for n in NODES if getattr(n, "name", "") == "MIMSegmentTest"]
+    for call in set(calls()) - set(ast.walk(self_test)):
+        place = SHOWS.get(dotted(call.func).split(".")[-1], len(call.args))
+        for argument in call.args[place : place + 1]:
+            assert not untranslated(argument), f"{at(call)}: {untranslated(argument)}"
+
+
+@pytest.mark.parametrize(
+    ("code", "found"), [('f(_("Yes"))', []), ('f("No")', ["No"]), ('f(f"{x} No")', [" No"])]
+)
+def test_an_untranslated_text_is_found(code, found):
+    assert untranslated(ast.parse(code).body[0].value.args[0]) == found
+
+
+def test_every_text_of_the_ui_file_can_be_translated():
+    """Slicer's tools take what is no name of the program and not marked."""
+    for node in ElementTree.parse(UI).getroot().iter("property"):
+        if node.get("name") in ("text", "toolTip", "placeholderText", "noneDisplay", "title"):
+            assert node.find("string").get("notr") is None, node.find("string").text
+
+
 def test_the_widget_is_thin():
     (widget,) = [n for n in TREES[MAIN.name].body if getattr(n, "name", "") == "MIMSegmentWidget"]
     assert widget.end_lineno - widget.lineno < 250
