@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from MIMSegment.Logic.errors import Cancelled, InputError, MIMSegmentError, OutputError
-from MIMSegment.Logic.files import replacing
+from MIMSegment.Logic.file_lock import file_lock
+from MIMSegment.Logic.files import not_written, remove_leftovers, replacing
 from MIMSegment.Logic.finding import Finding, Severity
 from MIMSegment.Logic.inference import InferenceOptions, run_package
 from MIMSegment.Logic.inputs import read_study
@@ -20,6 +22,7 @@ from MIMSegment.Logic.spec import ModelSpec
 from MIMSegment.Logic.volume import IMAGE_SUFFIXES
 
 VOLUMES, FAILURES, RECORD = "volumes.csv", "failures.csv", "batch.json"
+_LOCK = ".batch.lock"
 _CHECKS = ("gravest", "findings", "warnings")
 
 
@@ -68,29 +71,49 @@ def run_batch(
     severity in a column of its own) and failures.csv, each complete after every case, so that a
     batch that was stopped goes on where it was. A case that failed is tried again. ``series``
     chooses the images of every case, as for `inputs.read_images`. Raises OutputError when the
-    folder holds results of another model.
+    folder holds results of another model, another batch is writing to it, or it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    _check_same_model(folder, package)
-    volumes = {row["case"]: row for row in _read(folder / VOLUMES)}
-    failures: dict[str, dict] = {}
-    skipped = 0
-    for number, case in enumerate(cases, 1):
-        target = folder / f"{case.name}{ending}"
-        if case.name in volumes and target.is_file():
-            skipped += 1
-            continue
-        report(f"[{number}/{len(cases)}] {case.name}")
-        try:
-            volumes[case.name] = _segment(case, package, target, options, series, report)
-            _write(folder / VOLUMES, _columns(package), volumes.values())
-        except Cancelled:
-            raise
-        except MIMSegmentError as error:
-            report(f"    failed: {error}")
-            failures[case.name] = {"case": case.name, "reason": str(error)}
-        _write(folder / FAILURES, ["case", "reason"], failures.values())
+    with _alone_in(folder):
+        _check_same_model(folder, package)
+        volumes = {row["case"]: row for row in _read(folder / VOLUMES)}
+        failures: dict[str, dict] = {}
+        skipped = 0
+        for number, case in enumerate(cases, 1):
+            target = folder / f"{case.name}{ending}"
+            if case.name in volumes and target.is_file():
+                skipped += 1
+                continue
+            report(f"[{number}/{len(cases)}] {case.name}")
+            try:
+                volumes[case.name] = _segment(case, package, target, options, series, report)
+                _write(folder / VOLUMES, _columns(package), volumes.values())
+            except (Cancelled, OutputError):  # no other case could be written either
+                raise
+            except MIMSegmentError as error:
+                report(f"    failed: {error}")
+                failures[case.name] = {"case": case.name, "reason": str(error)}
+            _write(folder / FAILURES, ["case", "reason"], failures.values())
     return len(cases) - len(failures) - skipped, len(failures), skipped
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Make ``folder`` and keep other batches out; what a killed one left half-written is removed.
+
+    Raises OutputError.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(file_lock(folder / _LOCK, cancel=lambda: True))
+        except Cancelled:
+            raise OutputError(
+                f"Another batch is writing to {folder}; wait for its end, or choose another folder."
+            ) from None
+        except OSError as error:
+            raise not_written(folder / VOLUMES, error) from error
+        remove_leftovers(folder)
+        yield
 
 
 def _segment(case: BatchCase, package: ModelPackage, target: Path, options, series, report) -> dict:

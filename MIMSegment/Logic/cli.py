@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
+import threading
 import time
 from importlib import import_module, util
 from pathlib import Path
@@ -16,17 +19,37 @@ _WEB = "mimsegment_web.command"  # by name: nothing in Logic depends on a front-
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns 0, or 2 after printing one line about what went wrong."""
+    """Run one command; returns 0, or 2 after printing one line about what went wrong.
+
+    A request to end (SIGTERM, as schedulers send it) cleans up like Ctrl-C.
+    """
     arguments = _parser().parse_args(argv)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _stop)
     try:
         arguments.run(arguments)
     except MIMSegmentError as error:
         print(f"mimsegment: error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"mimsegment: error: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, _Terminated) as error:
         print("mimsegment: stopped.", file=sys.stderr)
-        return 130
+        return 128 + (signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT)
     return 0
+
+
+class _Terminated(BaseException):
+    """The system asks this process to end."""
+
+
+def _stop(number, frame) -> None:
+    raise _Terminated
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -208,11 +231,11 @@ def _batch(arguments: argparse.Namespace) -> None:
     gpu_runtime.activate(*gpu_runtime.runtimes_for(arguments.device))
     from MIMSegment.Logic.batch import FAILURES, VOLUMES, find_cases, run_batch
     from MIMSegment.Logic.package import load_package
-    from MIMSegment.Logic.segmentation_file import check_output_path
+    from MIMSegment.Logic.segmentation_file import check_ending
 
     package = load_package(models_command.find_package(arguments.model))
     cases, folder = find_cases(arguments.cases, package.spec), Path(arguments.output)
-    check_output_path(f"case{arguments.ending}")
+    check_ending(f"case{arguments.ending}")
     done, failed, skipped = run_batch(
         cases,
         package,

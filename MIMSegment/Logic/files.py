@@ -3,29 +3,80 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import math
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from MIMSegment.Logic.errors import OutputError
+
+_LONGEST_ENDING = 8
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+_NEARLY_NOTHING = 1 << 16  # bytes free, from which a failure is put down to them
 
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` with the same ending; move it there on success.
 
-    Raises OutputError naming ``path`` when it cannot be written; the temporary file is removed and
-    an existing ``path`` stays as it was.
+    Its name is short, so that ``path`` may have the longest that the disk takes. Raises OutputError
+    naming ``path`` when it cannot be written; the temporary file is removed and an existing
+    ``path`` stays as it was.
     """
     path = Path(path)
-    temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
+    temporary = path.with_name(f".mimsegment-{secrets.token_hex(4)}{_ending(path)}")
     try:
         yield temporary
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        raise OutputError(f"{path} could not be written: {reason}") from error
+        raise not_written(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Raise OutputError unless a file could be made at ``path``, whose folder exists."""
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            path.stat()  # fails for a name that is too long
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise not_written(path, error) from error
+
+
+def not_written(path: Path, error: Exception) -> OutputError:
+    """The error to raise when writing ``path`` failed: what is wrong, and the way out.
+
+    Libraries seldom say that the disk is full, so it is looked at, before anything is removed.
+    """
+    free = math.inf
+    with contextlib.suppress(OSError):
+        free = shutil.disk_usage(path.parent).free
+    if getattr(error, "errno", None) in _NO_SPACE or free < _NEARLY_NOTHING:
+        return OutputError(
+            f"{path} could not be written: No space left on the disk of {path.parent}; free some "
+            "space there, or choose another folder."
+        )
+    lines = str(error).strip().splitlines()
+    reason = getattr(error, "strerror", None) or (lines[-1] if lines else type(error).__name__)
+    return OutputError(
+        f"{path} could not be written: {reason}; choose a folder that you may write to."
+    )
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of processes that were killed; only where no other one writes."""
+    for path in folder.glob(".mimsegment-????????.*"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _ending(path: Path) -> str:
+    """``.nii.gz``, ``.seg.nrrd``; not what only follows a dot in a long name."""
+    return "".join(part for part in path.suffixes[-2:] if len(part) <= _LONGEST_ENDING)

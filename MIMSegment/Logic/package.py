@@ -21,6 +21,7 @@ from pathlib import Path
 from MIMSegment.Logic.catalog_rules import ID, VERSION
 from MIMSegment.Logic.errors import OutputError, PackageError
 from MIMSegment.Logic.expectations import Expectations
+from MIMSegment.Logic.files import not_written
 from MIMSegment.Logic.labels import Label, labels_from_csv, labels_to_csv
 from MIMSegment.Logic.spec import ModelSpec
 
@@ -123,41 +124,46 @@ def write_package(
 
     ``models`` maps the names of ``spec.models``, and of the reconstruction network if there is one,
     to files to copy; ``monai`` holds the fields that MONAI's schema asks for (version, task,
-    description, authors, network_data_format ...).
+    description, authors, network_data_format ...). Raises OutputError.
     """
     path = Path(path).resolve()
     if path.exists() and not (path / METADATA).is_file():
         raise OutputError(f"{path} exists and is not a model package; choose another name.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".package-", dir=path.parent) as scratch:
-        folder = Path(scratch) / path.name
-        for name, source in models.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, folder / name)
-        texts = {LABELS: labels_to_csv(labels), "docs/README.md": card, "LICENSE": license_text}
-        for name, text in texts.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(text, encoding="utf-8")
-        ours = {
-            "format_version": FORMAT_VERSION,
-            "id": identifier,
-            "title": title,
-            "phantom": phantom,
-            "model": spec.to_dict(),
-            "checksums": {name: sha256(folder / name) for name in (*models, LABELS)},
-        }
-        if expectations is not None:
-            ours["plausibility"] = expectations.to_dict()
-        (folder / METADATA).parent.mkdir()
-        (folder / METADATA).write_text(
-            json.dumps({**monai, "mimsegment": ours}, indent=2, ensure_ascii=False) + "\n",
-            encoding="utf-8",
-        )
-        load_package(folder)
-        if path.exists():
-            path.rename(Path(scratch) / "replaced")
-        folder.rename(path)
+    ours = {
+        "format_version": FORMAT_VERSION,
+        "id": identifier,
+        "title": title,
+        "phantom": phantom,
+        "model": spec.to_dict(),
+    }
+    if expectations is not None:
+        ours["plausibility"] = expectations.to_dict()
+    texts = {LABELS: labels_to_csv(labels), "docs/README.md": card, "LICENSE": license_text}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".package-", dir=path.parent) as scratch:
+            folder = Path(scratch) / path.name
+            _fill(folder, models, texts, monai, ours)
+            load_package(folder)
+            if path.exists():
+                path.rename(Path(scratch) / "replaced")
+            folder.rename(path)
+    except OSError as error:
+        raise not_written(path, error) from error
     return load_package(path)
+
+
+def _fill(folder: Path, models: Mapping[str, Path], texts: Mapping[str, str], monai, ours) -> None:
+    for name in (*models, *texts, METADATA):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    for name, source in models.items():
+        shutil.copyfile(source, folder / name)
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    checksums = {name: sha256(folder / name) for name in (*models, LABELS)}
+    metadata = {**monai, "mimsegment": {**ours, "checksums": checksums}}
+    text = json.dumps(metadata, indent=2, ensure_ascii=False)
+    (folder / METADATA).write_text(text + "\n", encoding="utf-8")
 
 
 def sha256(path: Path) -> str:

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import slicer
 
 from MIMSegment.Logic.errors import InputError, OutputError
-from MIMSegment.Logic.files import replacing
+from MIMSegment.Logic.files import not_written, replacing
 from MIMSegment.Logic.scene_core import new_scene, subject_item, unique_name, vtk_messages
 from MIMSegment.Logic.scene_layers import REFERENCE_GEOMETRY, set_reference_geometry
 from MIMSegment.Logic.volume import Geometry, from_itk, itk
@@ -36,7 +36,7 @@ def save_segmentation(node, path: str | Path) -> None:
     with replacing(path) as temporary, vtk_messages() as messages:
         storage.SetFileName(str(temporary))
         if not storage.WriteData(node) or not temporary.is_file():
-            raise OutputError(_failure(f"{path} could not be written", messages))
+            raise not_written(path, RuntimeError(_reason(messages)))
 
 
 def load_segmentation(scene, path: str | Path, name: str | None = None):
@@ -80,7 +80,7 @@ def save_scene(scene, path: str | Path) -> None:
         nodes = _nodes(scene, "vtkMRMLVolumeNode") + _nodes(scene, "vtkMRMLSegmentationNode")
         saved = [node for node in nodes if node.GetSaveWithScene()]
         if elements is None or any(node.GetID() not in elements for node in saved):
-            raise OutputError(_failure(f"{path} could not be written", messages))
+            raise not_written(path, RuntimeError(_reason(messages)))
         os.replace(bundle, temporary)
 
 
@@ -141,8 +141,12 @@ def _with_suffix(path: str | Path, suffix: str) -> Path:
 
 
 def _failure(what: str, messages) -> str:
+    return f"{what}: {_reason(messages)}."
+
+
+def _reason(messages) -> str:
     reasons = _REASON.findall(messages.GetOutput())
-    return f"{what}: {reasons[-1].strip()}" if reasons else f"{what}."
+    return reasons[-1].strip().rstrip(".") if reasons else "Slicer does not say why"
 
 
 def _nodes(scene, class_name: str) -> list:

@@ -12,6 +12,7 @@ import vtkmodules.vtkRenderingFreeType
 import vtkmodules.vtkRenderingOpenGL2  # noqa: F401  (both hold the classes behind abstract ones)
 from vtkmodules.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 from vtkmodules.vtkCommonDataModel import vtkImageData
+from vtkmodules.vtkCommonMisc import vtkErrorCode
 from vtkmodules.vtkIOImage import vtkPNGWriter
 from vtkmodules.vtkRenderingCore import (
     vtkRenderer,
@@ -20,7 +21,6 @@ from vtkmodules.vtkRenderingCore import (
     vtkWindowToImageFilter,
 )
 
-from MIMSegment.Logic.errors import OutputError
 from MIMSegment.Logic.files import replacing
 from MIMSegment.Logic.scene_core import vtk_messages
 
@@ -94,4 +94,4 @@ def save_png(picture: np.ndarray, path: str | Path) -> None:
         writer.SetFileName(str(temporary))
         writer.Write()
         if writer.GetErrorCode():
-            raise OutputError(f"{path} could not be written; check the folder and the disk.")
+            raise OSError(vtkErrorCode.GetStringFromErrorCode(writer.GetErrorCode()))

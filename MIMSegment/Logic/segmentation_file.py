@@ -8,20 +8,29 @@ import numpy as np
 
 from MIMSegment.Logic.engine import Segmentation
 from MIMSegment.Logic.errors import OutputError
+from MIMSegment.Logic.files import check_writable
+from MIMSegment.Logic.image_file import WRITABLE_SUFFIXES, write_image
 from MIMSegment.Logic.labels import Label
 from MIMSegment.Logic.terminology import TAG, terminology_entry
-from MIMSegment.Logic.volume import IMAGE_SUFFIXES, Geometry, Volume, itk, to_itk, write_volume
+from MIMSegment.Logic.volume import Geometry, Volume, to_itk
 
 
 def check_output_path(path: str | Path) -> Path:
     """The path, if it can be written to; OutputError otherwise, before any work is done."""
+    path = check_ending(path)
+    if not path.parent.is_dir():
+        raise OutputError(f"The folder {path.parent} does not exist; create it first.")
+    check_writable(path)
+    return path
+
+
+def check_ending(path: str | Path) -> Path:
+    """The path, if its ending says a format that can be written; OutputError otherwise."""
     path = Path(path)
-    if not path.name.lower().endswith(IMAGE_SUFFIXES):
+    if not path.name.lower().endswith(WRITABLE_SUFFIXES):
         raise OutputError(
             f"{path} has no ending that says the format; use .seg.nrrd, .nrrd, .nii.gz or .mha."
         )
-    if not path.parent.is_dir():
-        raise OutputError(f"The folder {path.parent} does not exist; create it first.")
     return path
 
 
@@ -34,19 +43,13 @@ def write_segmentation(
     tags; any other ending gets a plain label image. Raises OutputError; nothing half-written.
     """
     path = check_output_path(path)
-    volume = Volume(segmentation.labels[None], segmentation.geometry, str(path))
-    if not path.name.lower().endswith(".seg.nrrd"):
-        write_volume(volume, path)
-        return
-    from MIMSegment.Logic.files import replacing
-
-    image = to_itk(volume)
-    fields = _segment_fields(segmentation.labels, labels, algorithm)
-    fields["Segmentation_ConversionParameters"] = _reference_geometry(segmentation.geometry)
-    for key, value in fields.items():
-        image.SetMetaData(key, value)
-    with replacing(path) as temporary:
-        itk().WriteImage(image, str(temporary), useCompression=True)
+    image = to_itk(Volume(segmentation.labels[None], segmentation.geometry))
+    if path.name.lower().endswith(".seg.nrrd"):
+        fields = _segment_fields(segmentation.labels, labels, algorithm)
+        fields["Segmentation_ConversionParameters"] = _reference_geometry(segmentation.geometry)
+        for key, value in fields.items():
+            image.SetMetaData(key, value)
+    write_image(image, path)
 
 
 def _segment_fields(array: np.ndarray, labels, algorithm: str) -> dict[str, str]:

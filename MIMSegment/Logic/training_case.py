@@ -11,6 +11,7 @@ the images themselves may still show a face.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import secrets
@@ -19,11 +20,12 @@ from pathlib import Path
 from MIMSegment.Logic.alignment import combine
 from MIMSegment.Logic.errors import OutputError
 from MIMSegment.Logic.file_lock import file_lock
-from MIMSegment.Logic.files import replacing
+from MIMSegment.Logic.files import not_written, replacing
+from MIMSegment.Logic.image_file import write_channels
 from MIMSegment.Logic.labels import Label, labels_to_csv
 from MIMSegment.Logic.review_items import ReviewItem, Verdict
 from MIMSegment.Logic.reviewed_case import ReviewedCase
-from MIMSegment.Logic.volume import Volume, itk, to_itk, write_volume
+from MIMSegment.Logic.volume import write_volume
 
 _INDEX = "dataset.json"
 
@@ -48,12 +50,13 @@ def write_training_case(case: ReviewedCase, folder: str | Path) -> None:
             f"{', '.join(undecided)} has no verdict yet; accept or reject every structure before "
             "the case is kept for training."
         )
-    try:
-        for name in ("imagesTr", "labelsTr"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"The folder {folder} cannot be made: {error.strerror}.") from None
-    with file_lock(folder / f".{_INDEX}.lock"):
+    with contextlib.ExitStack() as stack:
+        try:
+            for name in ("imagesTr", "labelsTr"):
+                (folder / name).mkdir(parents=True, exist_ok=True)
+            stack.enter_context(file_lock(folder / f".{_INDEX}.lock"))
+        except OSError as error:
+            raise not_written(folder / _INDEX, error) from error
         _add(case, folder)
 
 
@@ -62,9 +65,19 @@ def _add(case: ReviewedCase, folder: Path) -> None:
     _check_same(index, case, folder)
     image = combine([item.volume for item in case.inputs])
     name = f"case_{_digest(image.array.tobytes())}"
-    _write_image(image, folder / "imagesTr" / f"{name}.nii.gz")
-    write_volume(case.labels, folder / "labelsTr" / f"{name}.nii.gz")
     entry = {"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"}
+    known = entry in index["training"]
+    try:
+        write_channels(image, folder / entry["image"])
+        write_volume(case.labels, folder / entry["label"])
+        _list_case(case, folder, index, entry, name)
+    except OutputError:
+        for path in () if known else entry.values():
+            (folder / path).unlink(missing_ok=True)
+        raise
+
+
+def _list_case(case: ReviewedCase, folder: Path, index: dict, entry: dict, name: str) -> None:
     others = [e for e in index["training"] if e["image"] != entry["image"]]
     index["training"] = [*others, entry]
     index["numTraining"] = len(index["training"])
@@ -139,11 +152,3 @@ def _subject(case: ReviewedCase, salt: str, name: str) -> str:
 
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:12]
-
-
-def _write_image(image: Volume, path: Path) -> None:
-    """One channel as 3D, several as 4D; a vector image would become a 5D NIfTI."""
-    channels = [to_itk(Volume(channel[None], image.geometry)) for channel in image.array]
-    joined = channels[0] if len(channels) == 1 else itk().JoinSeries(channels)
-    with replacing(path) as temporary:
-        itk().WriteImage(joined, str(temporary), useCompression=True)

@@ -184,11 +184,10 @@ def read_volume(path: str | Path) -> Volume:
 
 
 def write_volume(volume: Volume, path: str | Path) -> None:
-    """Write to NIfTI, NRRD or MHA by file ending, through a temporary name beside the target."""
-    from MIMSegment.Logic.files import replacing
+    """Write to NIfTI, NRRD or MHA by file ending, whole or not at all. Raises OutputError."""
+    from MIMSegment.Logic.image_file import write_image
 
-    with replacing(path) as temporary:
-        itk().WriteImage(to_itk(volume), str(temporary), useCompression=True)
+    write_image(to_itk(volume), path)
 
 
 def itk():

@@ -71,7 +71,7 @@ def test_a_stopped_batch_goes_on_and_never_repeats_what_is_finished(
     done, failed, skipped = run_batch(cases, package, out, CPU)
     assert (done, failed, skipped) == (2, 1, 1)
     assert run_batch(cases, package, out, CPU) == (0, 1, 3)
-    assert not [p for p in out.iterdir() if p.name.startswith(".")]
+    assert not [p for p in out.iterdir() if p.name.startswith(".mimsegment")]
 
 
 def test_a_lost_result_is_made_again(package, cohort, tmp_path):

@@ -98,3 +98,11 @@ def test_a_structure_without_codes_is_written_as_tissue(data_dir, tmp_path):
                                  inputs=case.inputs), tmp_path / "x.dcm")  # fmt: skip
     segment = pydicom.dcmread(tmp_path / "x.dcm").SegmentSequence[0]
     assert segment.SegmentedPropertyTypeCodeSequence[0].CodeValue == Code("", "85756007", "").value
+
+
+@pytest.mark.real_data
+def test_no_half_file_is_left_on_a_full_disk(data_dir, full_disk):
+    (series,) = scan(data_dir / SERIES[0])
+    with pytest.raises(OutputError, match=r"x\.dcm could not be written: No space left"):
+        write_dicom_seg(make_case(read_series(series), series.files), full_disk / "x.dcm")
+    assert [path.name for path in full_disk.iterdir()] == ["filling"]

@@ -573,19 +573,8 @@ def test_what_a_killed_owner_left_is_removed_by_the_next_queue(owner, folder):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 2 MB."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(path)]
-    try:
-        mounted = subprocess.run(command, capture_output=True).returncode == 0
-    except OSError:
-        mounted = False
-    if not mounted:
-        pytest.skip("a small disk can be mounted by root on Linux only")
-    yield path
-    subprocess.run(["umount", str(path)], check=True)
+def small_disk(mounted):
+    return mounted("size=2m")
 
 
 def fill(disk: Path, leave: int) -> None:
@@ -617,10 +606,9 @@ def test_no_room_for_the_result_is_said(small_disk, volume, package, leave):
         assert [path.name for path in small_disk.iterdir()] == ["filling"]
 
 
-def test_a_read_only_folder_is_said(small_disk, volume, package):
-    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+def test_a_read_only_folder_is_said(read_only_disk, volume, package):
     with (
-        JobQueue(folder=small_disk) as queue,
+        JobQueue(folder=read_only_disk) as queue,
         pytest.raises(OutputError, match=r"cannot be written to .*TMPDIR"),
     ):
         queue.submit(volume, package.path, CPU)

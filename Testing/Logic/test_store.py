@@ -446,25 +446,6 @@ def test_too_little_space_is_said_before_the_download(store, served, monkeypatch
     assert server.requests == []
 
 
-@pytest.fixture
-def mounted(tmp_path):
-    """A function that mounts a small disk, with these options, and gives its folder."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-
-    def mount(options):
-        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)]
-        try:
-            subprocess.run(command, check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError):
-            pytest.skip("may not mount a disk here")
-        return disk
-
-    yield mount
-    if disk.is_mount():
-        subprocess.run(["umount", str(disk)], check=True)
-
-
 def test_a_disk_that_is_full_is_an_error_and_nothing_is_half_installed(
     tmp_path, mounted, monkeypatch
 ):
@@ -486,7 +467,7 @@ def test_a_read_only_store_is_explained_and_still_readable(tmp_path, mounted, se
     disk = mounted("size=4m")
     store = PackageStore(disk, validate)
     path = store.import_file(write_package(tmp_path / "p", id="spleen"))
-    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    mounted("ro")
     for action in (
         lambda: store.install(served[1]),
         lambda: store.import_file(write_package(tmp_path / "q")),

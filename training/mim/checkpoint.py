@@ -35,7 +35,7 @@ def save_checkpoint(path: str | Path, content: dict) -> None:
     except OutputError as error:
         existed = Path(path).exists()
         before = "The checkpoint before it is intact: make room" if existed else "Make room"
-        raise OutputError(f"{error}. {before} and go on with --resume.") from error
+        raise OutputError(f"{error} {before} and go on with --resume.") from error
 
 
 def save_plain(path: str | Path, content: dict) -> None:

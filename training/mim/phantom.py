@@ -23,10 +23,12 @@ from tqdm import tqdm
 
 from mim import phantom_abdomen, phantom_brain, phantom_prostate
 from mim.phantom_scan import Phantom, PhantomTask
+from MIMSegment.Logic.alignment import stack_inputs
 from MIMSegment.Logic.errors import InputError, MIMSegmentError, OutputError
 from MIMSegment.Logic.files import replacing
+from MIMSegment.Logic.image_file import write_channels
 from MIMSegment.Logic.labels import labels_to_csv
-from MIMSegment.Logic.volume import Volume, itk, to_itk, write_volume
+from MIMSegment.Logic.volume import write_volume
 
 TASKS: dict[str, PhantomTask] = {
     module.TASK.name: module.TASK for module in (phantom_abdomen, phantom_brain, phantom_prostate)
@@ -106,16 +108,10 @@ def _task(name: str) -> PhantomTask:
 def _write_case(phantom: Phantom, folder: Path, part: str, name: str) -> None:
     for kind in ("images", "labels"):
         _make_folder(folder / f"{kind}{part}")
-    _write_joined(list(phantom.images.values()), folder / f"images{part}" / f"{name}.nii.gz")
+    write_channels(
+        stack_inputs(list(phantom.images.values())), folder / f"images{part}" / f"{name}.nii.gz"
+    )
     write_volume(phantom.label, folder / f"labels{part}" / f"{name}.nii.gz")
-
-
-def _write_joined(volumes: list[Volume], path: Path) -> None:
-    """Write one volume as 3D, several as 4D; a vector image would become a 5D NIfTI."""
-    images = [to_itk(volume) for volume in volumes]
-    image = images[0] if len(images) == 1 else itk().JoinSeries(images)
-    with replacing(path) as temporary:
-        itk().WriteImage(image, str(temporary), useCompression=True)
 
 
 def _make_folder(folder: Path) -> None:
