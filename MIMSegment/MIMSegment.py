@@ -350,7 +350,7 @@ class MIMSegmentTest(ScriptedLoadableModuleTest):
         self.steps.wait_until(self, lambda: panel.shown_state().error or panel.view.shown.rows)
         self.assertIsNone(panel.shown_state().error)
         table = panel.ui.reviewTable
-        self.assertEqual(table.property("rowCount"), 3)
+        self.assertEqual(table.property("rowCount"), 4)  # two zones, two lesions
         table.selectRow(0)
         panel.ui.acceptButton.click()
         table.selectRow(1)

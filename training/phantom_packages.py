@@ -97,7 +97,6 @@ def make_package(task: str, work: Path) -> None:
     options = ["--phantom", "--half-weights", "--version", VERSION, "--license", LICENSE]
     options += ["--title", CARDS[task].title, "--authors", "The MIM Segment contributors"]
     options += ["--reconstruction", pre / "last.pt"]
-    options += ["--reconstruction", pre / "last.pt"]
     _run("export.py", fine / "last.pt", package, *options)
 
 

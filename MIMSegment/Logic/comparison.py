@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from MIMSegment.Logic.labels import Label
+from MIMSegment.Logic.postprocess import in_model_values
 from MIMSegment.Logic.reviewed_case import ReviewedCase
 from MIMSegment.Logic.structures import LEAST_SECTION, Structure, measure_structures
 from MIMSegment.Logic.volume import Volume
@@ -30,9 +32,10 @@ class Prior:
 class VolumeRow:
     """A structure's volume in mL and, against a prior, its volume then, the change in mL and in %
     of then (None when there was nothing); or ``not_comparable`` says why there is no change to
-    give."""
+    give. ``label`` is None for several lesions of one kind together, and only these are compared:
+    which of them is which of then is not known."""
 
-    label: int
+    label: int | None
     name: str
     volume_ml: float
     prior_ml: float | None = None
@@ -42,34 +45,56 @@ class VolumeRow:
 
 
 def volume_rows(case: ReviewedCase, prior: Prior | None = None) -> tuple[VolumeRow, ...]:
-    """A row for each structure that is not rejected, in the order of the label values."""
-    table = sorted(case.table, key=lambda label: label.value)
-    counts = np.bincount(case.labels.array.ravel(), minlength=table[-1].value + 1)
+    """A row for each structure that is not rejected, in the order of the model's label values;
+    after several lesions of one kind a row for all of them."""
+    counts = np.bincount(case.labels.array.ravel(), minlength=max(s.value for s in case.table) + 1)
     volumes = counts * case.labels.geometry.voxel_volume_ml
-    rows = [VolumeRow(label.value, label.name, float(volumes[label.value])) for label in table]
-    return tuple(_compared(rows, case, prior) if prior else rows)
+    compare = _Comparison(case, prior) if prior else None
+    rows: list[VolumeRow] = []
+    for value, members in _by_model_value(case.table).items():
+        own = [VolumeRow(s.value, s.name, float(volumes[s.value])) for s in members]
+        if len(own) > 1:
+            name = f"{members[0].model_name}, all {len(own)}"
+            own.append(VolumeRow(None, name, sum(row.volume_ml for row in own)))
+        if compare:
+            own[-1] = compare(own[-1], value)
+        rows += own
+    return tuple(rows)
 
 
-def _compared(rows: list[VolumeRow], case: ReviewedCase, prior: Prior) -> list[VolumeRow]:
-    everywhere = _why_not(case, prior)
-    names = {label.value: label.name for label in prior.table}
-    now = measure_structures(case.labels.array[0], case.labels.geometry)
-    then = measure_structures(prior.labels.array[0], prior.labels.geometry)
-    compared = []
-    for row in rows:
-        structure, earlier = now.get(row.label), then.get(row.label)
-        known = names.get(row.label) == row.name
-        reason = everywhere or ("" if known else "no such structure then")
+def _by_model_value(table: Sequence[Label]) -> dict[int, list[Label]]:
+    found: dict[int, list[Label]] = {}
+    for label in sorted(table, key=lambda label: (label.source_value, label.value)):
+        found.setdefault(label.source_value, []).append(label)
+    return found
+
+
+class _Comparison:
+    """Compares structures, lesions of one kind together, with what they were."""
+
+    def __init__(self, case: ReviewedCase, prior: Prior):
+        self._everywhere = _why_not(case, prior)
+        self._now, self._names = _measured(case.labels, case.table)
+        self._then, self._names_then = _measured(prior.labels, prior.table)
+
+    def __call__(self, row: VolumeRow, value: int) -> VolumeRow:
+        structure, earlier = self._now.get(value), self._then.get(value)
+        known = self._names_then.get(value) == self._names[value]
+        reason = self._everywhere or ("" if known else "no such structure then")
         reason = reason or _cut(structure, "now") or _cut(earlier, "then")
-        what = (row.label, row.name, row.volume_ml)
         if reason:
-            compared.append(VolumeRow(*what, not_comparable=reason))
-            continue
+            return replace(row, not_comparable=reason)
         before = earlier.volume_ml if earlier else 0.0
         change = row.volume_ml - before
         percent = 100 * change / before if before else None
-        compared.append(VolumeRow(*what, before, change, percent))
-    return compared
+        return replace(row, prior_ml=before, change_ml=change, change_percent=percent)
+
+
+def _measured(volume: Volume, table: Sequence[Label]):
+    """The structures and their names by the model's label value."""
+    array, labels = in_model_values(volume.array[0], table)
+    names = {label.value: label.name for label in labels}
+    return measure_structures(array, volume.geometry), names
 
 
 def _why_not(case: ReviewedCase, prior: Prior) -> str:

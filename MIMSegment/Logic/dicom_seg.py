@@ -1,7 +1,8 @@
 """A reviewed result as a DICOM Segmentation, by highdicom (PS3.3 A.51).
 
 Every segment says who drew it: AUTOMATIC for what the model drew and nobody changed, SEMIAUTOMATIC
-after an edit. It refers to the images it lies on, and carries their patient and study.
+after an edit, MANUAL for what a person has drawn. It refers to the images it lies on, and carries
+their patient and study.
 """
 
 from __future__ import annotations
@@ -88,21 +89,21 @@ def _description(number: int, label: Label, case: ReviewedCase):
     from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
     from pydicom.sr.codedict import codes
 
-    edited = case.item(label.value).edited
-    kind = "SEMIAUTOMATIC" if edited else "AUTOMATIC"
-    made = case.provenance
+    item, made = case.item(label.value), case.provenance
+    kind = "MANUAL" if item.by_hand else "SEMIAUTOMATIC" if item.edited else "AUTOMATIC"
+    algorithm = AlgorithmIdentificationSequence(
+        name=made.package,
+        version=made.version,
+        family=codes.DCM.ArtificialIntelligence,
+        source=made.software,
+    )
     description = SegmentDescription(
         segment_number=number,
         segment_label=label.name[:64],
         segmented_property_category=_coded(label.category or _TISSUE),
         segmented_property_type=_coded(label.type or _TISSUE),
         algorithm_type=SegmentAlgorithmTypeValues[kind],
-        algorithm_identification=AlgorithmIdentificationSequence(
-            name=made.package,
-            version=made.version,
-            family=codes.DCM.ArtificialIntelligence,
-            source=made.software,
-        ),
+        algorithm_identification=None if item.by_hand else algorithm,
         tracking_id=f"{made.package} {label.value}",
         tracking_uid=_new_uid(),
         anatomic_regions=[_coded(label.region)] if label.region else None,

@@ -59,7 +59,8 @@ class ReconstructionRange:
 
     Crops of ``patch`` voxels are hidden in blocks of ``block`` voxels up to ``ratio``, all (z, y,
     x) on the network's grid. ``errors`` holds the 5, 50 and 95 % quantiles over ``images`` scans
-    of the error of all inputs together, ``input_errors`` those of each input.
+    of the error of all inputs together, ``input_errors`` those of each input, ``tissue_errors``
+    those where the first input is bright.
     """
 
     model: str
@@ -69,6 +70,7 @@ class ReconstructionRange:
     errors: tuple[float, float, float]
     input_errors: tuple[tuple[float, float, float], ...] = ()
     images: int = 0
+    tissue_errors: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,5 +127,7 @@ def _check(expectations: Expectations, source: str) -> None:
     if network is None:
         return
     require_inside(network.model, source)
+    if len(network.tissue_errors) not in (0, 3):
+        raise PackageError(f"{source}: tissue_errors of the reconstruction network are not three.")
     if not (0 < network.ratio < 1 and min(*network.patch, *network.block) > 0):
         raise PackageError(f"{source}: the reconstruction network's patch or ratio is wrong.")

@@ -25,7 +25,11 @@ class Code:
 
 @dataclass(frozen=True)
 class Label:
-    """One structure: its label value, name, SNOMED codes and RGB ``color`` in 0..255."""
+    """One structure: its label value, name, SNOMED codes and RGB ``color`` in 0..255.
+
+    ``model_value`` and ``model_name`` are the model's own for one of several lesions that the model
+    gives one label.
+    """
 
     value: int
     name: str
@@ -35,6 +39,13 @@ class Label:
     region: Code | None = None
     region_modifier: Code | None = None
     color: tuple[int, int, int] = (128, 174, 128)
+    model_value: int | None = None
+    model_name: str = ""
+
+    @property
+    def source_value(self) -> int:
+        """The label value that the model gave."""
+        return self.value if self.model_value is None else self.model_value
 
 
 _CODE_COLUMNS = {
@@ -46,21 +57,25 @@ _CODE_COLUMNS = {
 }
 _CODE_PARTS = {"scheme": "CodingSchemeDesignator", "value": "CodeValue", "meaning": "CodeMeaning"}
 _COLOR_COLUMNS = ("R", "G", "B")
+_MODEL_COLUMNS = ("ModelLabelValue", "ModelName")  # only where lesions have been separated
 
 
 def labels_to_csv(labels: list[Label]) -> str:
     """The text of ``labels.csv``."""
     columns = ["LabelValue", "Name"]
     columns += [f"{c}.{p}" for c in _CODE_COLUMNS.values() for p in _CODE_PARTS.values()]
+    separated = any(label.model_value is not None for label in labels)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*columns, *_COLOR_COLUMNS])
+    writer.writerow([*columns, *_COLOR_COLUMNS, *(_MODEL_COLUMNS if separated else ())])
     for label in labels:
         row = [label.value, label.name]
         for attribute in _CODE_COLUMNS:
             code = getattr(label, attribute)
             row += [getattr(code, part) if code else "" for part in _CODE_PARTS]
-        writer.writerow([*row, *label.color])
+        own = label.model_value is None
+        model = ("", "") if own else (label.model_value, label.model_name)
+        writer.writerow([*row, *label.color, *(model if separated else ())])
     return text.getvalue()
 
 
@@ -83,6 +98,9 @@ def labels_from_csv(text: str, source: str = "labels.csv") -> list[Label]:
             color = tuple(int(row[c]) for c in _COLOR_COLUMNS)
         except (KeyError, TypeError, ValueError):
             color = default_color(value)
+        model = row.get(_MODEL_COLUMNS[0]) or ""
+        if model.isdecimal():
+            codes |= {"model_value": int(model), "model_name": row.get(_MODEL_COLUMNS[1]) or ""}
         labels.append(Label(value, name, color=color, **codes))
     if not labels:
         raise PackageError(f"{source} names no structure.")

@@ -4,7 +4,9 @@ A package may carry the network of its pre-training, which restores hidden block
 what is left visible (He et al., "Masked autoencoders are scalable vision learners", CVPR 2022). On
 scans like those it has learned from it does so well; on another sequence, another region or a
 damaged image it does not. The error on a few crops, against its distribution over scans of the
-training data's kind that the network never saw, is one finding with numbers.
+training data's kind that the network never saw, is one finding with numbers. Where the darker half
+of a scan is air, which any network restores, the error in the brighter half says more; so both are
+measured, and the one that stands out is told.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ _SEED = 20220411
 # The quantiles come from few scans: a new one may lie beyond them by this much of their distance.
 _SLACK, _FAR = 0.5, 2.0
 _LEAST_SPREAD = 0.02
+_BINS = 256
 
 Restore = Callable[[np.ndarray], np.ndarray]
 """(1, c + 1, z, y, x) float32, the last channel 1 where visible, to (1, c, z, y, x)."""
@@ -35,10 +38,11 @@ Restore = Callable[[np.ndarray], np.ndarray]
 class ReconstructionError:
     """The share of the variance of hidden voxels that the network did not restore: 0 is perfect,
     1 no better than a constant, more is worse than that. ``total`` over all inputs, ``inputs`` one
-    by one."""
+    by one; ``tissue`` over all inputs where the first one is bright (Otsu's threshold)."""
 
     total: float
     inputs: tuple[float, ...]
+    tissue: float = 0.0
 
 
 def measure(
@@ -50,21 +54,39 @@ def measure(
 ) -> ReconstructionError:
     """Hide and restore blocks of up to `CROPS` crops of ``array`` (c, z, y, x), as `prepare` gives
     it. Places and masks depend on its shape and values alone."""
-    missed, variance = np.zeros(len(array)), np.zeros(len(array))
-    for number, start in enumerate(_places(array, patch)):
+    places = _places(array, patch)
+    bright = _threshold(array, places, patch)
+    whole, tissue = _Sums(len(array)), _Sums(len(array))
+    for number, start in enumerate(places):
         image, valid = _crop(array, start, patch)
         visible = hidden_blocks(patch, block, ratio, number)
         tile = np.concatenate([np.where(visible, image, 0), visible[None]])[None]
         restored = restore(tile.astype(np.float32))[0]
         scored = ~visible & valid
-        if not scored.any():
-            continue
-        truth = image[:, scored].astype(np.float64)
-        missed += np.square(restored[:, scored] - truth).sum(axis=1)
-        variance += np.square(truth - truth.mean(axis=1, keepdims=True)).sum(axis=1)
-    inputs = missed / np.maximum(variance, 1e-12)
-    total = missed.sum() / max(variance.sum(), 1e-12)
-    return ReconstructionError(float(total), tuple(float(e) for e in inputs))
+        whole.add(image[:, scored], restored[:, scored])
+        scored &= image[0] > bright
+        tissue.add(image[:, scored], restored[:, scored])
+    inputs = tuple(float(e) for e in whole.shares())
+    return ReconstructionError(whole.share(), inputs, tissue.share())
+
+
+class _Sums:
+    """Squared errors and variances of voxels (c, n), summed over crops."""
+
+    def __init__(self, channels: int):
+        self._missed, self._variance = np.zeros(channels), np.zeros(channels)
+
+    def add(self, truth: np.ndarray, restored: np.ndarray) -> None:
+        if truth.size:
+            truth = truth.astype(np.float64)
+            self._missed += np.square(restored - truth).sum(axis=1)
+            self._variance += np.square(truth - truth.mean(axis=1, keepdims=True)).sum(axis=1)
+
+    def shares(self) -> np.ndarray:
+        return self._missed / np.maximum(self._variance, 1e-12)
+
+    def share(self) -> float:
+        return float(self._missed.sum() / max(self._variance.sum(), 1e-12))
 
 
 def hidden_blocks(
@@ -81,24 +103,46 @@ def hidden_blocks(
 
 def judge(error: ReconstructionError, known: ReconstructionRange, inputs: Sequence[str]) -> Finding:
     """The finding for a scan with this error; ``inputs`` names its channels."""
-    low, _, high = known.errors
-    numbers = (
-        f"of what was hidden from the model's reconstruction network {_percent(error.total)} could "
-        f"not be restored, {_percent(low)} to {_percent(high)} for {known.images} scans of the "
-        "kind that it learned from"
-    )
-    spread = max(high - low, _LEAST_SPREAD)
-    if error.total <= high + _SLACK * spread:
+    excess = _excess(error.total, known.errors)
+    in_tissue = _excess(error.tissue, known.tissue_errors) if known.tissue_errors else -np.inf
+    worst = _worst(error, known, inputs)
+    numbers = _numbers(error, known)
+    if max(excess, in_tissue) <= _SLACK:
         message = f"The scan looks like those that the model knows: {numbers}."
         return Finding("reconstruction", Severity.NOTE, message)
-    far = error.total > high + _FAR * spread
+    if in_tissue > excess:
+        numbers, worst = _tissue_numbers(error, known), ""
+    far = max(excess, in_tissue) > _FAR
     unlike = "does not look" if far else "looks little"
-    worst = _worst(error, known, inputs)
     return Finding(
         "reconstruction",
         Severity.ALERT if far else Severity.WARNING,
         f"The scan {unlike} like those that the model knows: {numbers}{worst}; check the inputs, "
         "and expect errors anywhere.",
+    )
+
+
+def _excess(value: float, quantiles: Sequence[float]) -> float:
+    """How far beyond the highest quantile, in distances of the outer ones."""
+    low, _, high = quantiles
+    return (value - high) / max(high - low, _LEAST_SPREAD)
+
+
+def _numbers(error: ReconstructionError, known: ReconstructionRange) -> str:
+    low, _, high = known.errors
+    return (
+        f"of what was hidden from the model's reconstruction network {_percent(error.total)} could "
+        f"not be restored, {_percent(low)} to {_percent(high)} for {known.images} scans of the "
+        "kind that it learned from"
+    )
+
+
+def _tissue_numbers(error: ReconstructionError, known: ReconstructionRange) -> str:
+    low, _, high = known.tissue_errors
+    return (
+        "what the model's reconstruction network restored in tissue was off by "
+        f"{error.tissue:.2f} of the variance there, {low:.2f} to {high:.2f} for {known.images} "
+        "scans of the kind that it learned from"
     )
 
 
@@ -112,11 +156,11 @@ def _worst(error: ReconstructionError, known: ReconstructionRange, inputs: Seque
     """Which input stands out, if there are several and one does."""
     if len(inputs) < 2 or len(known.input_errors) != len(inputs):
         return ""
-    excess = [
+    beyond = [
         (value - median) / max(high - median, _LEAST_SPREAD)
         for value, (_, median, high) in zip(error.inputs, known.input_errors, strict=True)
     ]
-    worst = int(np.argmax(excess))
+    worst = int(np.argmax(beyond))
     return f" (above all of {inputs[worst]}, {_percent(error.inputs[worst])})"
 
 
@@ -132,6 +176,21 @@ def _places(array: np.ndarray | WorkingImage, patch: Sequence[int]) -> list[tupl
     kept = sorted(order[: max(CROPS, (len(order) + 1) // 2)])
     chosen = np.unique(np.linspace(0, len(kept) - 1, min(CROPS, len(kept))).round().astype(int))
     return [windows[kept[i]] for i in chosen]
+
+
+def _threshold(array: np.ndarray | WorkingImage, places, patch) -> float:
+    """What separates the darker from the brighter voxels of the first input (Otsu, IEEE Trans. SMC
+    9, 1979), seen in the crops."""
+    crops = [
+        np.ravel(array[(0, *(slice(s, s + n, 2) for s, n in zip(place, patch, strict=True)))])
+        for place in places
+    ]
+    counts, edges = np.histogram(np.concatenate(crops), _BINS)
+    centers = (edges[:-1] + edges[1:]) / 2
+    below, mass = np.cumsum(counts)[:-1], np.cumsum(counts * centers)
+    above = counts.sum() - below
+    between = (mass[-1] * below / counts.sum() - mass[:-1]) ** 2 / np.maximum(below * above, 1)
+    return float(edges[1 + int(between.argmax())])
 
 
 def _crop(array: np.ndarray | WorkingImage, start, patch) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,7 @@ from html import escape
 from pathlib import Path
 
 from MIMSegment.Logic.about import NOTICE
+from MIMSegment.Logic.comparison import volume_rows
 from MIMSegment.Logic.files import replacing
 from MIMSegment.Logic.key_pictures import key_pictures
 from MIMSegment.Logic.lesions import lesion_rows
@@ -104,8 +105,10 @@ def _row(tag: str, cells: Sequence[str], classes: Sequence[str], mark: str = "")
 
 def _swatches(case: ReviewedCase) -> list[str]:
     """The color of each structure, in the order of `volume_table`."""
-    colors = [label.color for label in sorted(case.table, key=lambda label: label.value)]
-    return [f'<i style="background:rgb({r},{g},{b})"></i>' for r, g, b in colors]
+    colors = {label.value: label.color for label in case.table}
+    shown = [colors.get(row.label) for row in volume_rows(case)]
+    swatch = '<i style="background:rgb({},{},{})"></i>'
+    return [swatch.format(*color) if color else "" for color in shown]
 
 
 def _is_number(column: Sequence[str]) -> bool:

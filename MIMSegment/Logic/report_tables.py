@@ -8,7 +8,7 @@ from MIMSegment.Logic.about import NOTICE
 from MIMSegment.Logic.comparison import Prior, VolumeRow, volume_rows
 from MIMSegment.Logic.lesions import LesionRow, lesion_rows, prostate_volume
 from MIMSegment.Logic.result_checks import ml
-from MIMSegment.Logic.review_items import Verdict
+from MIMSegment.Logic.review_items import ReviewItem, Verdict
 from MIMSegment.Logic.reviewed_case import ReviewedCase
 
 Table = list[list[str]]
@@ -33,7 +33,7 @@ def volume_table(case: ReviewedCase, exact: bool = False) -> Table:
     `comparison.Prior`) its change as well. ``exact``: four decimals instead of rounded ones."""
     prior: Prior | None = case.options.get("prior")
     rows = volume_rows(case, prior)
-    items = [case.item(row.label) for row in rows]
+    items = [case.item(row.label) if row.label is not None else None for row in rows]
     number = (lambda v: f"{v:.4f}") if exact else ml
     columns = {
         "Structure": [row.name for row in rows],
@@ -41,12 +41,16 @@ def volume_table(case: ReviewedCase, exact: bool = False) -> Table:
     }
     if prior is not None:
         columns |= _changes(rows, prior.name, number)
-    columns["Verdict"] = [_VERDICTS[item.verdict] for item in items]
-    columns["Drawn by"] = ["model, edited" if item.edited else "model" for item in items]
-    columns["Comment"] = [item.comment for item in items]
+    columns["Verdict"] = [_VERDICTS[item.verdict] if item else "" for item in items]
+    columns["Drawn by"] = [_drawn_by(item) if item else "" for item in items]
+    columns["Comment"] = [item.comment if item else "" for item in items]
     if not any(columns["Comment"]):
         del columns["Comment"]
     return [list(columns), *(list(cells) for cells in zip(*columns.values(), strict=True))]
+
+
+def _drawn_by(item: ReviewItem) -> str:
+    return "hand" if item.by_hand else "model, edited" if item.edited else "model"
 
 
 def gland_table(case: ReviewedCase) -> Table:

@@ -318,6 +318,7 @@ class Review:
             editing=segment_id == self._editing,
             doubtful_places=sum(place.segment_id == segment_id for place in places),
             actions=self._actions(record),
+            by_hand=record.by_hand,
         )
 
     def _actions(self, record: SegmentRecord) -> dict[str, Action]:

@@ -33,8 +33,8 @@ class Verdict(StrEnum):
 class SegmentRecord:
     """A segment without its voxels, as a `SegmentStore` keeps it.
 
-    ``label`` is the model's label value, ``color`` RGB in 0..255. ``edited``: a person has changed
-    its voxels (DICOM's SEMIAUTOMATIC).
+    ``label`` is its label value, ``color`` RGB in 0..255. ``edited``: a person has changed the
+    model's voxels (DICOM's SEMIAUTOMATIC); ``by_hand``: no model has drawn it (MANUAL).
     """
 
     id: str
@@ -45,6 +45,7 @@ class SegmentRecord:
     comment: str = ""
     edited: bool = False
     visible: bool = True
+    by_hand: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class ReviewItem:
     editing: bool = False
     doubtful_places: int = 0
     actions: Mapping[str, Action] = field(default_factory=dict, compare=False)
+    by_hand: bool = False
 
     @property
     def severity(self) -> Severity | None:

@@ -12,6 +12,7 @@ from MIMSegment.Logic.audit import Provenance
 from MIMSegment.Logic.errors import OutputError
 from MIMSegment.Logic.finding import Finding
 from MIMSegment.Logic.labels import Label
+from MIMSegment.Logic.postprocess import in_model_values
 from MIMSegment.Logic.review_items import ReviewItem, Verdict
 from MIMSegment.Logic.volume import Volume
 
@@ -31,8 +32,9 @@ class ReviewedCase:
     """A result and its verdicts.
 
     ``labels`` is the label image (1, z, y, x) of the structures that are not rejected, on the grid
-    of the first input; ``table`` names its values. ``items`` are all rows of the review, rejected
-    ones included. ``phantom``: the model was trained on digital phantoms.
+    of the first input; ``table`` names its values, and ``rejected`` those that were left out.
+    ``items`` are all rows of the review, rejected ones included. ``phantom``: the model was trained
+    on digital phantoms.
     """
 
     title: str
@@ -45,6 +47,7 @@ class ReviewedCase:
     phantom: bool = False
     options: dict = field(default_factory=dict)
     """What the user gave for this export: ``psa`` (ng/mL), ``prior`` (a label image) ..."""
+    rejected: tuple[Label, ...] = ()
 
     def item(self, label: int) -> ReviewItem:
         """The row of a structure."""
@@ -54,6 +57,14 @@ class ReviewedCase:
     def kept(self) -> tuple[ReviewItem, ...]:
         """The rows of the structures in ``labels``."""
         return tuple(item for item in self.items if item.verdict is not Verdict.REJECTED)
+
+
+def in_model_labels(case: ReviewedCase) -> tuple[Volume, tuple[Label, ...]]:
+    """The label image with the model's own values, and the labels that it and the rejected
+    structures have: lesions that the review had apart are one label again."""
+    array, _ = in_model_values(case.labels.array, case.table)
+    _, table = in_model_values(array[:0], (*case.table, *case.rejected))
+    return Volume(array, case.labels.geometry, case.labels.source), table
 
 
 def without_rejected(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from MIMSegment.Logic.audit import Provenance
 from MIMSegment.Logic.errors import GeometryError, InputError
 from MIMSegment.Logic.image_source import ImageSource
 from MIMSegment.Logic.labels import Label
@@ -12,7 +13,13 @@ from MIMSegment.Logic.scene_core import world_geometry
 from MIMSegment.Logic.scene_inputs import FindFile, VolumeSource, remember_dicom, volume_sources
 from MIMSegment.Logic.scene_labels import label_table, labels_from_segmentation
 from MIMSegment.Logic.scene_merge import add_to_segmentation, undo_addition
-from MIMSegment.Logic.scene_results import is_result, keep_result, kept_result
+from MIMSegment.Logic.scene_results import (
+    is_result,
+    keep_result,
+    kept_result,
+    kept_state,
+    restore_state,
+)
 from MIMSegment.Logic.scene_review import NodeSegments
 from MIMSegment.Logic.scene_segments import add_segmentation
 from MIMSegment.Logic.scene_settings import load_settings, save_settings
@@ -64,8 +71,15 @@ class MrmlGateway:
         geometry = _where(reference, found.geometry)
         if target:
             node = self._segmentation(target)
+            _refuse_other_model(node, result.provenance)
+            before = kept_state(node)
             addition = add_to_segmentation(node, found.labels, geometry, result.labels, algorithm)
-            self._undo = lambda: undo_addition(node, addition)
+
+            def take_back() -> None:
+                undo_addition(node, addition)
+                restore_state(node, before)
+
+            self._undo = take_back
         else:
             node = add_segmentation(
                 self.scene, found.labels, geometry, list(result.labels), result.title, reference,
@@ -121,6 +135,16 @@ class MrmlGateway:
                 "The chosen segmentation is not in the scene any more; choose another."
             )
         return node
+
+
+def _refuse_other_model(node, made: Provenance) -> None:
+    """One segmentation has one audit log and one model in it."""
+    earlier = kept_result(node, lambda uid: None).provenance if is_result(node) else made
+    if earlier.algorithm != made.algorithm:
+        raise InputError(
+            f"{node.GetName()} is a result of {earlier.algorithm}, not of {made.algorithm}; choose "
+            "a new segmentation for the result."
+        )
 
 
 def _where(volume, geometry: Geometry) -> Geometry:

@@ -9,6 +9,7 @@ from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.labels import Code, Label
 from MIMSegment.Logic.scene_layers import (
     LABEL_VALUE_TAG,
+    MODEL_LABEL_TAG,
     geometry_of,
     image_matrix,
     labelmap_of,
@@ -106,7 +107,9 @@ def _label(segment, value: int) -> Label:
     codes = [Code(*p) if len(p) == 3 and p[1] else None for p in parts]
     codes += [None] * (7 - len(codes))
     color = tuple(round(c * 255) for c in segment.GetColor())
-    return Label(value, segment.GetName(), *codes[1:4], *codes[5:7], color=color)
+    model, _, name = tag(segment, MODEL_LABEL_TAG).partition(" ")
+    known = (int(model), name) if model.isdecimal() else (None, "")
+    return Label(value, segment.GetName(), *codes[1:4], *codes[5:7], color, *known)
 
 
 def _on_grid(labelmap, grid) -> tuple[np.ndarray, tuple[slice, ...]]:

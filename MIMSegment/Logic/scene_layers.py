@@ -20,6 +20,7 @@ from MIMSegment.Logic.volume import Geometry
 BINARY_LABELMAP = "Binary labelmap"
 CLOSED_SURFACE = "Closed surface"
 LABEL_VALUE_TAG = "MIMSegment.LabelValue"
+MODEL_LABEL_TAG = "MIMSegment.ModelLabel"  # value and name, of one of several lesions
 REFERENCE_GEOMETRY = "Reference image geometry"
 
 

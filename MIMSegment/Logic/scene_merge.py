@@ -1,12 +1,12 @@
 """Adding a result to a segmentation that exists, when the user has asked for it: with a way back.
 
 Voxels of other segments are never touched: what is added gets a layer of its own. Only segments of
-the same name are replaced, and never accepted ones.
+the same name, and lesions of the same label, are replaced, and never accepted ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,18 +14,29 @@ import numpy as np
 from MIMSegment.Logic.errors import GeometryError, InputError
 from MIMSegment.Logic.labels import Label
 from MIMSegment.Logic.review_items import SegmentRecord, Verdict
+from MIMSegment.Logic.scene_labels import label_table
 from MIMSegment.Logic.scene_layers import (
     BINARY_LABELMAP,
+    LABEL_VALUE_TAG,
+    MODEL_LABEL_TAG,
     geometry_of,
     image_matrix,
     reference_image,
     segments_of,
+    tag,
     voxels,
 )
-from MIMSegment.Logic.scene_review import NodeSegments
-from MIMSegment.Logic.scene_segments import new_segment, shared_labelmap
+from MIMSegment.Logic.scene_review import ALGORITHM_TYPE_TAG, NodeSegments
+from MIMSegment.Logic.scene_segments import (
+    ALGORITHM_NAME_TAG,
+    new_segment,
+    segment_tags,
+    shared_labelmap,
+)
 from MIMSegment.Logic.scene_snapshot import VoxelSnapshot, restore_voxels
 from MIMSegment.Logic.volume import Geometry
+
+_CHANGED_TAGS = (LABEL_VALUE_TAG, MODEL_LABEL_TAG, ALGORITHM_NAME_TAG, ALGORITHM_TYPE_TAG)
 
 
 @dataclass
@@ -35,6 +46,7 @@ class Addition:
     snapshot: VoxelSnapshot
     added: list[str] = field(default_factory=list)
     replaced: list[SegmentRecord] = field(default_factory=list)
+    tags: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 def add_to_segmentation(
@@ -42,27 +54,30 @@ def add_to_segmentation(
 ) -> Addition:
     """Add ``labels`` (z, y, x) on world-LPS ``geometry`` to the segments of ``node``.
 
-    Raises InputError when a segment of the same name is accepted, GeometryError when the result
-    does not lie on the segmentation's grid; the node is then as it was.
+    Raises InputError when a segment that would be replaced is accepted, GeometryError when the
+    result does not lie on the segmentation's grid; the node is then as it was.
     """
     store = NodeSegments(node)
-    by_name = {record.name: record for record in store.records()}
-    _refuse_locked(node, [by_name[label.name] for label in table if label.name in by_name])
-    matrix = _matrix_on(node, geometry)
-    labelmap = shared_labelmap(labels, matrix, [label.value for label in table])
+    by_name, outdated = _replaced(node, store, table)
+    _refuse_locked(node, [*by_name.values(), *outdated])
+    grid = _grid_of(node, geometry)
+    labelmap = shared_labelmap(labels, image_matrix(grid), [label.value for label in table])
+    labelmap.SetExtent(grid.GetExtent())
     addition = Addition(store.snapshot())
     segmentation = node.GetSegmentation()
     modifying = node.StartModify()
+    for record in (*outdated, *by_name.values()):
+        addition.replaced.append(record)
+        addition.tags[record.id] = _tags(segments_of(node)[record.id])
+        _empty(segments_of(node)[record.id])
     for label in table:
         old = by_name.get(label.name)
         if old is None:
-            segment = new_segment(label, labelmap, algorithm)
             segment_id = segmentation.GenerateUniqueSegmentID(f"Segment_{label.value}")
-            segmentation.AddSegment(segment, segment_id)
+            segmentation.AddSegment(new_segment(label, labelmap, algorithm), segment_id)
             addition.added.append(segment_id)
         else:
-            addition.replaced.append(old)
-            _replace(segments_of(node)[old.id], label, labelmap)
+            _fill(segments_of(node)[old.id], label, labelmap, algorithm)
             store.write(SegmentRecord(old.id, old.label, old.name, old.color))
     node.EndModify(modifying)
     return addition
@@ -79,6 +94,27 @@ def undo_addition(node, addition: Addition) -> None:
     restore_voxels(node, addition.snapshot, [record.id for record in replaced])
     for record in replaced:
         store.write(record)
+        _set_tags(present[record.id], addition.tags[record.id])
+
+
+def _replaced(
+    node, store: NodeSegments, table: Sequence[Label]
+) -> tuple[dict[str, SegmentRecord], list[SegmentRecord]]:
+    """The segments that have the name of one in ``table``, by name; and those without, that are
+    lesions of a label in it, as an earlier run has found them."""
+    kinds = {_kind(label) for label in table}
+    names = {label.name for label in table}
+    by_name, outdated = {}, []
+    for record, label in zip(store.records(), label_table(node), strict=True):
+        if record.name in names:
+            by_name[record.name] = record
+        elif _kind(label) in kinds and not record.by_hand:
+            outdated.append(record)
+    return by_name, outdated
+
+
+def _kind(label: Label) -> tuple[int, str]:
+    return label.source_value, label.model_name or label.name
 
 
 def _refuse_locked(node, records: Sequence[SegmentRecord]) -> None:
@@ -90,8 +126,8 @@ def _refuse_locked(node, records: Sequence[SegmentRecord]) -> None:
         )
 
 
-def _matrix_on(node, geometry: Geometry) -> np.ndarray:
-    """The index-to-RAS matrix of the node's own grid, which ``geometry`` must be."""
+def _grid_of(node, geometry: Geometry):
+    """The node's own grid as an image, which ``geometry`` must be."""
     grid = reference_image(node)
     own = geometry_of(grid, grid.GetDimensions()[::-1], node)
     if not own.is_close(geometry):
@@ -99,18 +135,35 @@ def _matrix_on(node, geometry: Geometry) -> np.ndarray:
             f"The result does not lie on the grid of {node.GetName()}, which belongs to another "
             "image; choose a new segmentation for it."
         )
-    matrix = image_matrix(grid)
-    matrix[:3, 3] += matrix[:3, :3] @ grid.GetExtent()[::2]
-    return matrix
+    return grid
 
 
-def _replace(segment, label: Label, labelmap) -> None:
-    """Move the segment to the new layer and clear what it had in the old one."""
+def _empty(segment) -> None:
+    """Take its voxels away, and its label value, which is needed now."""
     old, value = segment.GetRepresentation(BINARY_LABELMAP), segment.GetLabelValue()
     if old is not None:
         array = voxels(old)
         array[array == value] = 0
         old.Modified()
+    segment.RemoveTag(LABEL_VALUE_TAG)
+
+
+def _fill(segment, label: Label, labelmap, algorithm: str) -> None:
+    """Move the segment to the new layer."""
     segment.RemoveAllRepresentations()
     segment.SetLabelValue(label.value)
     segment.AddRepresentation(BINARY_LABELMAP, labelmap)
+    given = segment_tags(label, algorithm)
+    _set_tags(segment, {key: given.get(key, "") for key in _CHANGED_TAGS})
+
+
+def _tags(segment) -> dict[str, str]:
+    return {key: tag(segment, key) for key in _CHANGED_TAGS}
+
+
+def _set_tags(segment, values: Mapping[str, str]) -> None:
+    for key, value in values.items():
+        if value:
+            segment.SetTag(key, value)
+        else:
+            segment.RemoveTag(key)

@@ -6,15 +6,15 @@ Attributes with the prefix "MIMSegment." and references to the input volumes.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 from MIMSegment.Logic.audit import Provenance
 from MIMSegment.Logic.doubt import DoubtfulPlace
 from MIMSegment.Logic.finding import Finding, Severity
 from MIMSegment.Logic.scene_inputs import FindFile, VolumeSource
 from MIMSegment.Logic.scene_review import NodeSegments
-from MIMSegment.Logic.scene_segments import provenance, set_provenance
+from MIMSegment.Logic.scene_segments import ATTRIBUTE_PREFIX, provenance, set_provenance
 from MIMSegment.Logic.workflow_ports import OpenResult, Result
 
 _INPUT_ROLE = "MIMSegment.Input."  # and the input's name
@@ -46,6 +46,31 @@ def keep_inputs(node, volumes: Sequence[tuple[str, object]]) -> None:
     """Refer to the input volumes: their names, and nodes or None."""
     for name, volume in volumes:
         node.SetNodeReferenceID(_INPUT_ROLE + name, volume.GetID() if volume else None)
+
+
+@dataclass(frozen=True)
+class KeptState:
+    """What `keep_result` writes, as it is at one moment, for `restore_state`."""
+
+    attributes: Mapping[str, str]
+    references: Mapping[str, str]
+
+
+def kept_state(node) -> KeptState:
+    """What the node keeps now."""
+    roles = [node.GetNthNodeReferenceRole(i) for i in range(node.GetNumberOfNodeReferenceRoles())]
+    inputs = [role for role in roles if role.startswith(_INPUT_ROLE)]
+    return KeptState(provenance(node), {role: node.GetNodeReferenceID(role) for role in inputs})
+
+
+def restore_state(node, state: KeptState) -> None:
+    """Let the node keep what it kept then, and nothing else."""
+    now = kept_state(node)
+    for key in now.attributes.keys() - state.attributes.keys():
+        node.RemoveAttribute(ATTRIBUTE_PREFIX + key)
+    set_provenance(node, dict(state.attributes))
+    for role in now.references.keys() | state.references.keys():
+        node.SetNodeReferenceID(role, state.references.get(role))
 
 
 def is_result(node) -> bool:

@@ -21,7 +21,7 @@ from MIMSegment.Logic.scene_snapshot import (
 
 COMMENT_TAG = "MIMSegment.Comment"
 ALGORITHM_TYPE_TAG = "DICOM.SegmentAlgorithmType"
-AUTOMATIC, SEMIAUTOMATIC = "AUTOMATIC", "SEMIAUTOMATIC"
+AUTOMATIC, SEMIAUTOMATIC, MANUAL = "AUTOMATIC", "SEMIAUTOMATIC", "MANUAL"
 
 STATUS_OF = {
     Verdict.OPEN: Status.NOT_STARTED,
@@ -62,8 +62,10 @@ class NodeSegments:
             set_status(self.node, record.id, status)
         if tag(segment, COMMENT_TAG) != record.comment:
             segment.SetTag(COMMENT_TAG, record.comment.replace("|", "/"))  # | ends a tag in files
-        if (tag(segment, ALGORITHM_TYPE_TAG) == SEMIAUTOMATIC) != record.edited:
-            segment.SetTag(ALGORITHM_TYPE_TAG, SEMIAUTOMATIC if record.edited else AUTOMATIC)
+        origin = SEMIAUTOMATIC if record.edited else AUTOMATIC
+        origin = MANUAL if record.by_hand else origin
+        if (tag(segment, ALGORITHM_TYPE_TAG) or MANUAL) != origin:  # none: Slicer takes MANUAL
+            segment.SetTag(ALGORITHM_TYPE_TAG, origin)
         display = self._display()
         if display.GetSegmentVisibility(record.id) != record.visible:
             display.SetSegmentVisibility(record.id, record.visible)
@@ -112,6 +114,7 @@ class NodeSegments:
 
     def _record(self, segment_id: str, segment, label) -> SegmentRecord:
         display = self._display()
+        origin = tag(segment, ALGORITHM_TYPE_TAG)
         return SegmentRecord(
             segment_id,
             label.value,
@@ -119,6 +122,7 @@ class NodeSegments:
             label.color,
             _VERDICT_OF[get_status(self.node, segment_id)],
             tag(segment, COMMENT_TAG),
-            tag(segment, ALGORITHM_TYPE_TAG) == SEMIAUTOMATIC,
+            origin == SEMIAUTOMATIC,
             bool(display.GetSegmentVisibility(segment_id)),
+            origin in ("", MANUAL),
         )

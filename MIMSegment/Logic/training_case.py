@@ -22,9 +22,8 @@ from MIMSegment.Logic.errors import OutputError
 from MIMSegment.Logic.file_lock import file_lock
 from MIMSegment.Logic.files import not_written, replacing
 from MIMSegment.Logic.image_file import write_channels
-from MIMSegment.Logic.labels import Label, labels_to_csv
-from MIMSegment.Logic.review_items import ReviewItem, Verdict
-from MIMSegment.Logic.reviewed_case import ReviewedCase
+from MIMSegment.Logic.labels import labels_to_csv
+from MIMSegment.Logic.reviewed_case import ReviewedCase, in_model_labels
 from MIMSegment.Logic.volume import write_volume
 
 _INDEX = "dataset.json"
@@ -69,7 +68,7 @@ def _add(case: ReviewedCase, folder: Path) -> None:
     known = entry in index["training"]
     try:
         write_channels(image, folder / entry["image"])
-        write_volume(case.labels, folder / entry["label"])
+        write_volume(in_model_labels(case)[0], folder / entry["label"])
         _list_case(case, folder, index, entry, name)
     except OutputError:
         for path in () if known else entry.values():
@@ -82,10 +81,8 @@ def _list_case(case: ReviewedCase, folder: Path, index: dict, entry: dict, name:
     index["training"] = [*others, entry]
     index["numTraining"] = len(index["training"])
     index["subjects"][name] = _subject(case, index["salt"], name)
-    table = folder / "labels.csv"
-    if not table.is_file() or not _rejected(case):  # of rejected structures the codes are unknown
-        with replacing(table) as temporary:
-            temporary.write_text(labels_to_csv(_all_labels(case)), encoding="utf-8")
+    with replacing(folder / "labels.csv") as temporary:
+        temporary.write_text(labels_to_csv(in_model_labels(case)[1]), encoding="utf-8")
     with replacing(folder / _INDEX) as temporary:
         temporary.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
 
@@ -96,7 +93,7 @@ def _new_index(case: ReviewedCase) -> dict:
         "description": "Segmentations of MIM Segment, accepted by a reviewer.",
         "tensorImageSize": "3D" if len(case.inputs) == 1 else "4D",
         "modality": {str(n): item.name for n, item in enumerate(case.inputs)},
-        "labels": {"0": "background"} | {str(s.value): s.name for s in _all_labels(case)},
+        "labels": {"0": "background"} | {str(s.value): s.name for s in in_model_labels(case)[1]},
         "numTraining": 0,
         "numTest": 0,
         "training": [],
@@ -127,16 +124,6 @@ def _check_same(index: dict, case: ReviewedCase, folder: Path) -> None:
                 f"{folder} holds cases with other {what} ({', '.join(index[key].values())}); "
                 "choose another folder for this model."
             )
-
-
-def _rejected(case: ReviewedCase) -> list[ReviewItem]:
-    return [item for item in case.items if item.verdict is Verdict.REJECTED]
-
-
-def _all_labels(case: ReviewedCase) -> list[Label]:
-    """Rejected structures stay in the table, so that all cases of a folder have one."""
-    rest = [Label(item.label, item.name, color=item.color) for item in _rejected(case)]
-    return sorted([*case.table, *rest], key=lambda label: label.value)
 
 
 def _subject(case: ReviewedCase, salt: str, name: str) -> str:

@@ -31,6 +31,7 @@ from MIMSegment.Logic.inference import InferenceOptions
 from MIMSegment.Logic.jobs import Job, JobQueue, JobState
 from MIMSegment.Logic.offers import Offers, require_installed
 from MIMSegment.Logic.package import ModelPackage
+from MIMSegment.Logic.postprocess import separate_lesions
 from MIMSegment.Logic.review import Review
 from MIMSegment.Logic.volume import Volume
 from MIMSegment.Logic.workflow_actions import actions_of
@@ -337,10 +338,11 @@ class Workflow:
         package, sources = self._package, self._inputs.used()
         names = [spec.name for spec in package.spec.inputs]
         uids = [str(source.header.get("SeriesInstanceUID", "")) for source in sources]
-        findings = self._findings + self._checks.after(job.result, package)
+        found, labels = separate_lesions(job.result, package.labels)
+        findings = self._findings + self._checks.after(found, package)
         result = Result(
-            job.result,
-            package.labels,
+            found,
+            labels,
             package.title,
             Provenance.of(package, uids),
             list(zip(names, sources, strict=True)),

@@ -9,7 +9,12 @@ from pathlib import Path
 from MIMSegment.Logic.audit import AuditLog, log_path
 from MIMSegment.Logic.errors import MIMSegmentError
 from MIMSegment.Logic.review_items import ReviewState, SegmentStore
-from MIMSegment.Logic.reviewed_case import CaseInput, ReviewedCase, without_rejected
+from MIMSegment.Logic.reviewed_case import (
+    CaseInput,
+    ReviewedCase,
+    in_model_labels,
+    without_rejected,
+)
 from MIMSegment.Logic.volume import write_volume
 from MIMSegment.Logic.workflow_ports import OpenResult, SceneGateway
 from MIMSegment.Logic.workflow_state import Export
@@ -32,7 +37,8 @@ def reviewed_case(
     result: OpenResult, review: ReviewState, gateway: SceneGateway, options: dict
 ) -> ReviewedCase:
     """The result as it stands now. Raises OutputError when every structure is rejected."""
-    labels, table = without_rejected(*gateway.labels(result.store), review.items)
+    everything, names = gateway.labels(result.store)
+    labels, table = without_rejected(everything, names, review.items)
     return ReviewedCase(
         result.title,
         labels,
@@ -46,6 +52,7 @@ def reviewed_case(
         ),
         result.phantom,
         options,
+        tuple(label for label in names if label not in table),
     )
 
 
@@ -68,7 +75,7 @@ def write_export(
         case Export.SEGMENTATION:
             gateway.save_segmentation(store, path)
         case Export.LABELS:
-            write_volume(make_case().labels, path)
+            write_volume(in_model_labels(make_case())[0], path)
         case _:
             module, function = _WRITERS[kind]
             getattr(import_module(module), function)(make_case(), path)

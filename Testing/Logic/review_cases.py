@@ -1,14 +1,8 @@
-"""Segments in memory, as `SegmentStore` wants them, and a scene without MRML."""
-
-from dataclasses import replace
-from pathlib import Path
+"""Segments in memory, as `SegmentStore` wants them."""
 
 import numpy as np
 
 from MIMSegment.Logic.review_items import SegmentRecord
-from MIMSegment.Logic.volume import Volume
-from MIMSegment.Logic.workflow_ports import OpenResult
-from MIMSegment.Logic.workflow_state import WorkflowSettings
 
 
 class MemoryStore:
@@ -73,54 +67,3 @@ class MemoryStore:
 
     def logged(self):
         return list(self.lines)
-
-
-class MemoryGateway:
-    """A scene that holds nothing but the last result."""
-
-    def __init__(self, volumes=()):
-        self.sources, self.shown, self.settings = list(volumes), [], WorkflowSettings()
-        self.store = self.result = None
-        self.geometry = None
-
-    def volumes(self):
-        return self.sources
-
-    def show_inputs(self, names, sources, volumes):
-        self.shown = list(names)
-
-    def show_result(self, result, target=""):
-        self.result = result
-        names = {label.value: label.name for label in result.labels}
-        self.geometry = result.segmentation.geometry
-        labels = result.segmentation.labels
-        self.store = MemoryStore(labels, names, self.geometry.voxel_volume_ml)
-        return self.open_result("result")
-
-    def undo_result(self):
-        self.store = self.result = None
-
-    def results(self):
-        return [("result", self.result.title)] if self.result else []
-
-    def open_result(self, id):
-        made, found = self.result, self.result.segmentation
-        return OpenResult(
-            self.store, made.title, made.provenance, found.confidence, found.doubtful,
-            made.findings, tuple(made.inputs), made.phantom,
-        )  # fmt: skip
-
-    def load_settings(self):
-        return replace(self.settings)
-
-    def save_settings(self, settings):
-        self.settings = settings
-
-    def save(self, path: Path):
-        path.write_text("scene")
-
-    def save_segmentation(self, store, path: Path):
-        path.write_text("segmentation")
-
-    def labels(self, store):
-        return Volume(store.labels[None], self.geometry), list(self.result.labels)

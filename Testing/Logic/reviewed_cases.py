@@ -59,4 +59,5 @@ def prostate_case(labels=None, verdicts=None, inputs=1, geometry=GEOMETRY, table
         findings,
         tuple(CaseInput(n, v) for n, v in zip(names, volumes, strict=True)),
         options=options,
+        rejected=tuple(s for s in table if chosen[s.value] is Verdict.REJECTED),
     )

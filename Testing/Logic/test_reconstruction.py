@@ -87,6 +87,26 @@ def test_the_input_that_stands_out_is_named():
     assert "above all of T2w, 120 %" in finding.message
 
 
+def test_what_only_tissue_betrays_is_told_with_its_own_numbers():
+    known = replace(KNOWN, tissue_errors=(0.8, 1.0, 1.1))
+    alike = judge(ReconstructionError(0.25, (0.25,), 1.2), known, ["CT"])
+    assert alike.severity is Severity.NOTE
+    finding = judge(ReconstructionError(0.25, (0.25,), 1.6), known, ["CT"])
+    assert finding.severity is Severity.WARNING
+    assert "off by 1.60 of the variance there, 0.80 to 1.10 for 20 scans" in finding.message
+
+
+def test_air_does_not_dilute_the_error_in_tissue():
+    array = np.full((1, 8, 32, 16), -5.0, np.float32)
+    array[..., 8:] = np.random.default_rng(0).normal(5, 1, (8, 32, 8))
+
+    def knows_the_border_only(tile):
+        return np.broadcast_to(np.where(np.arange(16) < 8, -5.0, 5.0), tile[:, :1].shape)
+
+    error = measure(array, PATCH, BLOCK, RATIO, knows_the_border_only)
+    assert error.total < 0.1 and error.tissue == pytest.approx(1.0, abs=0.1)
+
+
 @pytest.fixture
 def package(tmp_path):
     """Its reconstruction network gives back the visible part, so hidden voxels are 0."""

@@ -46,14 +46,14 @@ def test_the_whole_way_from_a_sample_to_written_results(tmp_path):
         state, actions = app.server.state, app.actions
         assert [row["name"] for row in state.wf["inputs"]] == ["T2w", "ADC", "DWI"]
         rows = {row["name"]: row["id"] for row in state.review["rows"]}
-        assert len(rows) == 3 and state.images[0]["name"] == "T2w"
+        assert len(rows) == 4 and state.images[0]["name"] == "T2w"
         actions.next_place()
         place = app.workflow.review.state.place
         assert np.allclose(app.view.views.position, place.position, atol=1.6)
 
         actions.accept(rows["transition zone"])
         before = labels_from_segmentation(app.view.segmentation)[0]
-        actions.edit(rows["lesion"])
+        actions.edit(rows["lesion 1"])
         tool, at, up = app.actions._pointer.tool, app.view.views.position, np.array([0, 0, 1.0])
         tool.press("Axial", at, up, (0, 0))
         assert actions.painting
@@ -62,12 +62,13 @@ def test_the_whole_way_from_a_sample_to_written_results(tmp_path):
         actions.finish_edit()
         after = labels_from_segmentation(app.view.segmentation)[0]
         assert (after != before).any() and ((after == 2) == (before == 2)).all()
-        actions.comment(rows["lesion"], "Looked at")
+        actions.comment(rows["lesion 1"], "Looked at")
         actions.reject(rows["peripheral zone"])
         verdicts = {r["name"]: r["verdict"] for r in _rows(app)}
         assert verdicts == {
             "transition zone": "accepted",
-            "lesion": "editing",
+            "lesion 1": "editing",
+            "lesion 2": "open",
             "peripheral zone": "rejected",
         }
 

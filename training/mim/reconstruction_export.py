@@ -81,6 +81,7 @@ def export_reconstruction(
         _quantiles([error.total for error in errors]),
         tuple(_quantiles(inputs) for inputs in zip(*(e.inputs for e in errors), strict=True)),
         len(errors),
+        _quantiles([error.tissue for error in errors]),
     )
 
 
