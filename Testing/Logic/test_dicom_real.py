@@ -1,5 +1,7 @@
 """Real DICOM series, plain and awkward."""
 
+from pathlib import Path
+
 import numpy as np
 import pydicom
 import pytest
@@ -62,6 +64,21 @@ def test_chaos_spacing_comes_from_positions(data_dir):
 def test_missing_slice_prostatex0000_hbv_is_refused(data_dir):
     with pytest.raises(GeometryError, match=r"1 slice is missing .*1-0[57].dcm"):
         read_volume(data_dir / "dicom_awkward" / "missing_slice_prostatex0000_hbv")
+
+
+@pytest.mark.parametrize(
+    ("name", "spacing", "reason"),
+    [
+        ("missing_slice_prostatex0000_hbv", 3.176, "missing"),
+        ("multi_b_value_one_series_prostatex0000_dwi", 0.964, "3 image volumes"),
+        ("gantry_tilt_and_variable_spacing_ge_ct", 7.104, "unevenly spaced"),
+    ],
+)
+def test_what_itk_gets_wrong_without_a_word_is_refused(data_dir, name, spacing, reason):
+    folder = data_dir / "dicom_awkward" / name
+    assert itk_series(folder).GetSpacing()[2] == pytest.approx(spacing, abs=1e-3)
+    with pytest.raises(InputError, match=reason):
+        read_volume(folder)
 
 
 def test_multi_b_value_one_series_prostatex0000_dwi_is_three_volumes(data_dir):
@@ -177,6 +194,8 @@ def test_rtstruct_rtutils_reads_images_beside_contours(data_dir):
         ("liver_1frame.dcm", "segmentation"),
         ("SC_rgb_rle_16bit.dcm", "secondary capture"),
         ("JPEG-lossy.dcm", "secondary capture"),
+        ("JPEG2000.dcm", "secondary capture"),
+        ("JPGExtended.dcm", "secondary capture"),
         ("image_dfl.dcm", "secondary capture"),
         ("CT_small.dcm", "single slice"),
         ("693_J2KI.dcm", "single slice"),
@@ -216,6 +235,16 @@ def test_lossy_and_mislabeled_jpeg_2000_give_hounsfield_units(data_dir, tmp_path
     read = read_series(scan(tmp_path)[0]).array[0]
     assert np.array_equal(read, sitk.GetArrayFromImage(sitk.ReadImage(str(source))))
     assert read.dtype == np.int16
+
+
+def test_no_awkward_file_is_without_a_statement(data_dir):
+    """Every folder, and every file of the folder of single files, is named in a test."""
+    stated = Path(__file__).read_text(encoding="utf-8")
+    awkward = data_dir / "dicom_awkward"
+    single_files = (awkward / "transfer_syntaxes_pydicom").iterdir()
+    names = [path.name for path in (*awkward.iterdir(), *single_files) if path.suffix != ".md"]
+    assert len(names) == 10 + 21
+    assert not [name for name in names if name not in stated]
 
 
 def test_no_real_folder_makes_the_scan_say_who_the_patient_is(data_dir):

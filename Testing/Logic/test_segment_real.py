@@ -81,6 +81,12 @@ def test_what_cannot_be_placed_is_refused_in_one_line(
     assert not (tmp_path / "out.nii.gz").exists()
 
 
+def test_no_awkward_nifti_is_without_a_statement(data_dir):
+    stated = {"AIL", "draw", "torsoLabel", "minimal", "shear", "complex"}
+    files = (data_dir / "nifti_awkward").glob("*.nii.gz")
+    assert {path.name.removesuffix(".nii.gz") for path in files} == stated
+
+
 def test_a_package_that_does_not_fit_is_refused_in_one_line(data_dir, tmp_path, capsys):
     prostate = write_threshold_package(tmp_path / "three", threshold_spec(inputs=3))
     ct = write_threshold_package(tmp_path / "ct")

@@ -30,16 +30,20 @@ MONAI = {
 }
 
 
-def threshold_onnx(path: Path, threshold: float = 0.5, channels: int = 1, delay: int = 0) -> Path:
+def threshold_onnx(
+    path: Path, threshold: float = 0.5, channels: int = 1, delay: int = 0, use_all: bool = False
+) -> Path:
     """Write an ONNX network (b, c, z, y, x) → (b, 2, z, y, x) for "first channel > threshold".
 
-    ``delay`` adds that many idle 3×3×3 convolutions, to make a window take its time.
+    ``use_all`` takes the mean of all channels instead. ``delay`` adds that many idle 3×3×3
+    convolutions, to make a window take its time.
     """
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper, save
 
     weight = np.zeros((2, channels, 1, 1, 1), np.float32)
-    weight[:, 0] = np.array([-1, 1], np.float32).reshape(2, 1, 1, 1)
+    used = channels if use_all else 1
+    weight[:, :used] = np.array([-1, 1], np.float32).reshape(2, 1, 1, 1, 1) / used
     bias = np.array([threshold, -threshold], np.float32)
     nodes, constants = (
         [],
@@ -85,12 +89,16 @@ def threshold_spec(inputs: int = 1, spacing=(None, None, None), patch=(8, 16, 16
 
 
 def write_threshold_package(
-    folder: Path, spec: ModelSpec | None = None, delay: int = 0, phantom: bool = False
+    folder: Path,
+    spec: ModelSpec | None = None,
+    delay: int = 0,
+    phantom: bool = False,
+    use_all: bool = False,
 ) -> ModelPackage:
     """Write a package with that network to ``folder``."""
     spec = spec or threshold_spec()
     scratch = folder.parent / f"{folder.name}-network"
-    model = threshold_onnx(scratch / "model.onnx", channels=len(spec.inputs), delay=delay)
+    model = threshold_onnx(scratch / "model.onnx", 0.5, len(spec.inputs), delay, use_all)
     return write_package(
         folder,
         "bright-thing",
