@@ -2,9 +2,7 @@
 
 import http.client
 import json
-import os
-import subprocess
-import time
+import sys
 from urllib.parse import urlsplit
 
 import pytest
@@ -15,6 +13,7 @@ from MIMSegment.Logic.errors import InputError
 from mimsegment_web.address import AccessError, check_host
 from mimsegment_web.uploads import safe_name
 from page_server import PageServer
+from process_tree import all_end, descendants
 
 
 @pytest.fixture(scope="module")
@@ -124,21 +123,13 @@ def test_another_address_is_listened_on_only_when_asked_for_twice():
     assert "unencrypted" in check_host("0.0.0.0", True)
 
 
-def children(pid):
-    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True)
-    return listed.stdout.split()
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C cannot be sent to one process there")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_ctrl_c_while_images_are_read_ends_without_an_error_or_a_child(tmp_path):
     from MIMSegment.Logic.samples import sample_study
 
     sample = sample_study("phantom-prostate")
     with PageServer(tmp_path, str(sample.folder), "-m", sample.package) as running:
-        pid = running.process.pid
-        before = set(children(pid))
+        before = descendants(running.process.pid)
         assert running.stop() == 0
         assert "saved" in running.process.stdout.read()
-        deadline = time.monotonic() + 5
-        while any(os.path.exists(f"/proc/{int(child)}") for child in before):
-            assert time.monotonic() < deadline
+        assert all_end(before)

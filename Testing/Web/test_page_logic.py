@@ -88,6 +88,20 @@ def _rows(app):
     return app.server.state.review["rows"]
 
 
+def test_slices_are_counted_and_chosen_as_in_the_file(tmp_path):
+    async def act(app):
+        app.actions.open_sample(SAMPLE)
+        await app.settle()
+        counts = {name: s["count"] for name, s in app.server.state.slices.items()}
+        assert counts == {"Axial": 20, "Sagittal": 152, "Coronal": 136}
+        for index in (1, 2, 19, 20):
+            app.actions.set_slice("Axial", index)
+            app.refresh()
+            assert app.server.state.slices["Axial"]["index"] == index
+
+    in_page(Settings(output=tmp_path), act)
+
+
 def test_a_review_goes_on_after_the_server_has_ended(tmp_path):
     async def first(app):
         await segment(app)

@@ -58,8 +58,7 @@ class Actions:
     def open_sample(self, sample_id: str) -> None:
         sample = sample_study(sample_id)
         sample.check()
-        if self._workflow.state.package is None:
-            self.choose(sample.package)
+        self.choose(sample.package)
         self.open_paths([sample.folder])
 
     def open_entry(self, number: int) -> None:

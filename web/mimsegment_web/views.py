@@ -139,18 +139,18 @@ class Views:
     def slice_state(self, name: str) -> dict:
         """Where one slice stands: index from 1, number of slices, position in mm."""
         view = self.slices[name]
-        low, high = view.get_slice_range()
+        low, high = view.get_slice_range()  # centers of the first and the last slice
         step = abs(view.get_slice_step()) or 1.0
-        count = max(1, round((high - low) / step))
+        count = max(1, 1 + round((high - low) / step))
         value = view.get_slice_value()
-        index = min(count, max(1, 1 + int((value - low) / step)))
+        index = min(count, max(1, 1 + round((value - low) / step)))
         return {"index": index, "count": count, "mm": round(value, 1)}
 
     def set_slice(self, name: str, index: int) -> None:
         """Show the slice with this index, counted from 1."""
         view = self.slices[name]
         low, _ = view.get_slice_range()
-        view.set_slice_value(low + (index - 0.5) * abs(view.get_slice_step()))
+        view.set_slice_value(low + (index - 1) * abs(view.get_slice_step()))
         view._logic.SnapSliceOffsetToIJK()
 
     def render(self) -> None:

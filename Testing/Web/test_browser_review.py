@@ -1,0 +1,124 @@
+"""The whole job in a real browser: open, choose, segment, review, correct, export."""
+
+import re
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+
+pytest.importorskip("trame_slicer", reason="needs mimsegment[web]")
+pytest.importorskip("playwright.sync_api", reason="needs mimsegment[tests]")
+
+from playwright.sync_api import expect
+
+from phantom_dicom import write_phantom_dicom
+
+ACCEPTED, EDITED, REJECTED = "peripheral zone", "lesion", "transition zone"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return write_phantom_dicom("phantom-prostate", tmp_path_factory.mktemp("dicom") / "Phantom")
+
+
+def test_a_study_is_segmented_reviewed_corrected_and_exported(page, server, study, tmp_path):
+    segment_study(page, study)
+    look_at_doubtful_places(page)
+    decide(page)
+    labels = paint(page)
+    check_dicom_seg(page.export("dicom_seg", tmp_path), labels, study)
+    check_report(page, tmp_path)
+    assert {urlsplit(url).netloc for url in page.requests if url.startswith("http")} == {
+        urlsplit(server.url).netloc
+    }
+
+
+def segment_study(page, study):
+    page.open_folder(study)
+    expect(page("step-study")).to_contain_text("3 images")
+    page("card-phantom-prostate").click()
+    # The bundled models are for phantoms, and this looks like a scan of a person.
+    expect(page("run-anyway")).to_be_visible()
+    expect(page("segment")).to_be_disabled()
+    for name in ("T2w", "ADC", "DWI"):
+        chosen = page(f"input-{name}").locator("option:checked")
+        expect(chosen).to_contain_text(name)
+    page.watch_progress()
+    page.segment("run-anyway")
+    page.until_reviewing()
+    assert len(page.percents) > 5 and page.percents == sorted(page.percents)
+    expect(page("decided")).to_have_text("0 of 3 decided")
+
+
+def look_at_doubtful_places(page):
+    before = page.slices()
+    page("next-place").click()
+    expect(page("place")).to_contain_text("1.")
+    first = page.slices()
+    page("next-place").click()
+    expect(page("place")).to_contain_text("2.")
+    assert page.slices() != before or first != before
+
+
+def decide(page):
+    page.press(page.select(ACCEPTED), "accept")
+    expect(page.row(ACCEPTED)).to_have_class(_with("accepted"))
+    page.press(page.select(REJECTED), "reject")
+    expect(page.row(REJECTED)).to_have_class(_with("rejected"))
+    expect(page("decided")).to_have_text("2 of 3 decided")
+
+
+def paint(page):
+    """A stroke in the lesion, taken back and drawn again; the labels on the server's disk then."""
+    before, _ = page.when_saved(lambda labels, found: found[REJECTED]["verdict"] == "rejected")
+    row = page.select(EDITED)
+    page.press(row, "edit")
+    expect(page("editor")).to_be_visible()
+    volume = row.locator(".volume").inner_text()
+    page.drag("Axial", across=0.15, down=0.1)
+    expect(row.locator(".volume")).not_to_have_text(volume)
+    page("undo-stroke").click()
+    expect(row.locator(".volume")).to_have_text(volume)
+    page.drag("Axial", across=0.15, down=0.1)
+    expect(row.locator(".volume")).not_to_have_text(volume)
+    page("finish-edit").click()
+    comment = page.select(EDITED).locator('[data-test="comment"]')
+    comment.fill("Larger than drawn")
+    comment.press("Enter")
+    after, records = page.when_saved(lambda labels, found: found[EDITED]["comment"] != "")
+    label = {name: record["label"] for name, record in records.items()}
+    assert (after == label[EDITED]).sum() > (before == label[EDITED]).sum()
+    assert np.array_equal(after == label[ACCEPTED], before == label[ACCEPTED])
+    assert records[EDITED]["edited"] and not records[ACCEPTED]["edited"]
+    return after
+
+
+def check_dicom_seg(path, labels, study):
+    import highdicom
+    import pydicom
+
+    seg = highdicom.seg.segread(path)
+    source = pydicom.dcmread(next((study / "T2w").iterdir()))
+    assert seg.ReferencedSeriesSequence[0].SeriesInstanceUID == source.SeriesInstanceUID
+    parts = [seg.get_segment_description(number) for number in seg.segment_numbers]
+    kinds = {part.segment_label: part.SegmentAlgorithmType for part in parts}
+    assert kinds == {ACCEPTED: "AUTOMATIC", EDITED: "SEMIAUTOMATIC"}
+    assert seg.pixel_array.sum() == np.isin(labels, [1, 3]).sum()
+
+
+def check_report(page, tmp_path):
+    path = page.export("report", tmp_path)
+    text = path.read_text(encoding="utf-8")
+    assert "Larger than drawn" in text and ACCEPTED in text and "data:image/" in text
+    with page.context.expect_page() as opened:
+        page("open-report").first.click()
+    report = opened.value
+    expect(report.locator("h1")).to_be_visible()
+    broken = "[...document.images].filter(i => !i.naturalWidth).length"
+    assert report.evaluate(broken) == 0 and report.evaluate("document.images.length") > 0
+    report.close()
+
+
+def _with(name):
+    """Among the classes of an element."""
+    return re.compile(rf"\b{name}\b")
