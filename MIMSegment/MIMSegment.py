@@ -62,18 +62,19 @@ class MIMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.workflow = None
         self.problem = None  # what went wrong outside the workflow, until the next step
         self.selected = ""  # the segment chosen in the review table
-        self.entered = False
+        self.entered = self.runtime_missing = False
         self.filters = {"text": "", "modality": "", "region": ""}
         VTKObservationMixin.__init__(self)
         ScriptedLoadableModuleWidget.__init__(self, parent)
 
     def setup(self):
         ScriptedLoadableModuleWidget.setup(self)
-        from MIMSegment.Logic import panel
+        from MIMSegment.Logic import panel, panel_cards, panel_review
         from MIMSegment.Logic.samples import sample_studies
         from MIMSegment.Widgets import application, connections, dialogs, editor, items, view
 
-        self.panel, self.items = panel, items
+        self.panel, self.panel_cards, self.panel_review = panel, panel_cards, panel_review
+        self.items = items
         self.application, self.dialogs = application, dialogs
         self.samples = {study.package: study for study in sample_studies()}
         widget = slicer.util.loadUI(os.path.join(application.RESOURCES, "UI", "MIMSegment.ui"))
@@ -82,7 +83,7 @@ class MIMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         widget.setMRMLScene(slicer.mrmlScene)
         ui.targetBox.setMRMLScene(slicer.mrmlScene)
         ui.noticeLabel.setText(_("Research use only. Not a medical device."))
-        items.set_up_table(ui.reviewTable, panel.review_header(_))
+        items.set_up_table(ui.reviewTable, panel_review.review_header(_))
         items.fill_box(ui.deviceBox, panel.device_choices(_), "auto")
         self.view = view.PanelView(ui, self.on_input, _("Choose an image"))
         self.editor = editor.EmbeddedEditor(ui.editorFrame)
@@ -106,6 +107,7 @@ class MIMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.end()
         self.workflow = self.application.new_workflow()
         self.workflow.listeners.append(self.render)
+        self.runtime_missing = self.application.runtime_is_missing()
         facets = self.workflow.offers.facets()
         for name, everything in (("modality", _("Any modality")), ("region", _("Any region"))):
             choices = [("", everything), *((value, value) for value in facets[name])]
@@ -185,13 +187,14 @@ class MIMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         text, modality, region = self.filters.values()
         self.cards = self.workflow.offers.search(text, modality or None, region or None)
         package = self.workflow.state.package
-        lines = self.panel.card_lines(self.cards, _)
-        self.items.fill_list(self.ui.cardList, lines, package.key if package else "")
+        nothing = _("Nothing matches; change the words or the filters.")
+        lines = self.panel_cards.card_lines(self.cards, _)
+        self.items.fill_list(self.ui.cardList, lines, package.key if package else "", nothing)
         self.render()
 
     def on_card(self):
         row = self.items.current_row(self.ui.cardList)
-        if row >= 0:
+        if 0 <= row < len(self.cards):
             self.workflow.choose(self.cards[row].key)
 
     def on_import(self):
@@ -199,6 +202,14 @@ class MIMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if path:
             self.workflow.offers.store.import_file(path)
             self.on_search()
+
+    def on_install(self):
+        self.dialogs.download(self.workflow)
+        self.on_search()
+
+    def on_remove(self):
+        self.workflow.remove()
+        self.on_search()
 
     def on_sample(self):
         self.application.load_sample(self.samples[self.workflow.state.package.entry.id])
@@ -224,6 +235,7 @@ class MIMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def on_run(self):
         self.application.ensure_runtime()  # asks, the first time
+        self.runtime_missing = self.application.runtime_is_missing()
         self.workflow.run(anyway=bool(self.workflow.state.alerts))
 
     def on_select(self):
@@ -262,7 +274,7 @@ class MIMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         slicer.app.clipboard().setText(self.shown_state().error.report)
 
     def on_copy_table(self):
-        slicer.app.clipboard().setText(self.panel.rows_text(self.view.shown.rows, _))
+        slicer.app.clipboard().setText(self.panel_review.rows_text(self.view.shown.rows, _))
 
     def shown_state(self):
         """The workflow's state with what went wrong outside it."""
@@ -277,8 +289,9 @@ class MIMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         sample = self.samples.get(state.package.entry.id) if state.package else None
         title = sample.title if sample else ""
         view = self.panel.panel_of(
-            state, workflow.settings, workflow.results, self.selected, title, _
-        )
+            state, workflow.settings, workflow.results, self.selected, title, _,
+            self.runtime_missing,
+        )  # fmt: skip
         self.view.show(view)
         node = workflow.result.store.node if workflow.result else None
         self.ui.show3DButton.setSegmentationNode(node)

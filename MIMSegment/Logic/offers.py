@@ -42,8 +42,7 @@ class Offers:
         entries = [e for e in entries if version in ("", e.version)]
         if entries:
             return self._card(Catalog(tuple(entries)).get(identifier, version or None))
-        package = load_package(self.store.find(name))
-        return PackageCard(_entry_of(package), package.path)
+        return self._card(_entry_of(load_package(self.store.find(name))))
 
     def path_of(self, entry: CatalogEntry) -> object:
         """The folder of an installed or bundled package; None when it must be downloaded."""
@@ -53,8 +52,9 @@ class Offers:
         return same[0].path if same else None
 
     def _card(self, entry: CatalogEntry) -> PackageCard:
-        missing = self.store.licenses.is_missing(entry)
-        return PackageCard(entry, self.path_of(entry), missing)
+        missing, path = self.store.licenses.is_missing(entry), self.path_of(entry)
+        stored = path is not None and self.store.location() in path.parents
+        return PackageCard(entry, path, missing, stored=stored)
 
     def _all(self) -> Catalog:
         known = {(entry.id, entry.version) for entry in self._catalog.entries}

@@ -12,23 +12,25 @@ from dataclasses import dataclass
 
 from MIMSegment.Logic.actions import Action, enabled_if
 from MIMSegment.Logic.finding import Finding, Severity
-from MIMSegment.Logic.review_items import ReviewItem, ReviewState, Verdict
+from MIMSegment.Logic.panel_cards import details_html
+from MIMSegment.Logic.panel_review import (
+    Row,
+    findings_html,
+    findings_title,
+    place_text,
+    review_row,
+)
+from MIMSegment.Logic.review_items import ReviewItem, ReviewState
 from MIMSegment.Logic.workflow_state import (
     Export,
-    PackageCard,
+    InputRow,
+    Step,
     WorkflowSettings,
     WorkflowState,
 )
 
 Translate = Callable[[str], str]
 
-_MARKS = {Severity.ALERT: "‼", Severity.WARNING: "⚠", Severity.NOTE: "•"}  # in every font
-_SYMBOLS = {
-    Verdict.OPEN: "○",
-    Verdict.EDITING: "✎",
-    Verdict.ACCEPTED: "✔",
-    Verdict.REJECTED: "✘",
-}
 # The export buttons of the panel.
 EXPORTS = {
     "exportDicomSegButton": Export.DICOM_SEG,
@@ -62,47 +64,31 @@ class Button:
 
 
 @dataclass(frozen=True)
-class Line:
-    """An entry of a list: ``key`` for the program, the rest for the user."""
-
-    key: str
-    text: str
-    tooltip: str = ""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A structure in the review table; ``cells`` in the order of `review_header`."""
-
-    id: str
-    color: tuple[int, int, int]
-    cells: tuple[str, ...]
-    tooltip: str
-
-
-@dataclass(frozen=True)
 class Input:
-    """An input of the model: the ID of the image taken, why (or what is missing), the choices as
-    (ID, name), each name once."""
+    """An input of the model: the ID of the image taken, why (or, bold, what is missing) as rich
+    text, the choices as (ID, name), each name once."""
 
     name: str
     source: str
     reason: str
     choices: tuple[tuple[str, str], ...]
+    tooltip: str = ""
 
 
 @dataclass(frozen=True)
 class Panel:
     """Everything that the panel shows and that the state decides.
 
-    ``labels``, ``buttons`` and ``collapsed`` are by the name of the widget; a label without text is
-    hidden. ``progress`` is 0..1, None while unknown or nothing runs. ``structures`` are (label
-    value, name, wanted), ``comment`` is of the ``selected`` structure, ``results`` are the
-    segmentations in the scene that can be reviewed again, as (ID, name).
+    ``labels``, ``buttons``, ``titles`` (of sections) and ``collapsed`` are by the name of the
+    widget; a label without text is hidden. ``progress`` is 0..1, None while unknown or nothing
+    runs. ``structures`` are (label value, name, wanted), ``comment`` is of the ``selected``
+    structure, ``results`` are the segmentations in the scene that can be reviewed again, as
+    (ID, name).
     """
 
     labels: Mapping[str, str]
     buttons: Mapping[str, Button]
+    titles: Mapping[str, str]
     collapsed: Mapping[str, bool]
     inputs: tuple[Input, ...]
     progress: float | None
@@ -128,51 +114,6 @@ def device_choices(_: Translate = str) -> tuple[tuple[str, str], ...]:
     )
 
 
-def card_lines(cards: Sequence[PackageCard], _: Translate = str) -> tuple[Line, ...]:
-    """A line for each model: title, then what it needs."""
-    return tuple(Line(card.key, _card_text(card, _), card.entry.description) for card in cards)
-
-
-def _card_text(card: PackageCard, _: Translate) -> str:
-    entry = card.entry
-    needs = f"{entry.modality}: {', '.join(image.name for image in entry.inputs)}"
-    where = _("ready") if card.path else _("download {size}").format(size=_size(entry.size_bytes))
-    return f"{entry.title}\n{needs} · {where}"
-
-
-def details_html(card: PackageCard | None, _: Translate = str) -> str:
-    """License, training data, structures and times of a model, as rich text."""
-    if card is None:
-        return _("Choose a model; its license and what it was trained on are shown here.")
-    entry, escape = card.entry, html.escape
-    lines = [escape(entry.description)] if entry.description else []
-    if entry.phantom:
-        lines.append(f"<b>{escape(_('Trained on digital phantoms: never for patients.'))}</b>")
-    address = escape(entry.license_url, quote=True)
-    name = escape(entry.license)
-    link = f'<a href="{address}">{name}</a>' if address.startswith("http") else name
-    lines.append(f"<b>{escape(_('License of the weights:'))}</b> {link}")
-    lines.append(f"<b>{escape(_('Trained on:'))}</b> {escape(entry.training_data)}")
-    lines.append(f"<b>{escape(_('Structures:'))}</b> {escape(', '.join(entry.structures))}")
-    times = [(entry.cpu_seconds, entry.cpu_hardware), (entry.gpu_seconds, entry.gpu_hardware)]
-    known = [f"{seconds:.0f} s ({hardware})" for seconds, hardware in times if seconds]
-    if known:
-        lines.append(f"<b>{escape(_('Time for a case:'))}</b> {escape(', '.join(known))}")
-    return "<br>".join(lines)
-
-
-def review_header(_: Translate = str) -> tuple[tuple[str, str], ...]:
-    """Caption and tooltip of each column of the review table."""
-    certainty = _("How decided the model was, 1 at most; no probability of being right")
-    return (
-        (_("Structure"), _("Color and name")),
-        (_("mL"), _("Volume in milliliters")),
-        (_("Certainty"), certainty),
-        (_("Verdict"), _("What you decided")),
-        (_("Notes"), _("Findings of the checks, edits and your comment")),
-    )
-
-
 def panel_of(
     state: WorkflowState,
     settings: WorkflowSettings,
@@ -180,35 +121,35 @@ def panel_of(
     selected: str = "",
     sample: str = "",
     _: Translate = str,
+    runtime_missing: bool = False,
 ) -> Panel:
     """All that is shown for ``state``; ``selected`` is the segment chosen in the review table,
-    ``sample`` the title of the sample study for the chosen model, "" if there is none."""
+    ``sample`` the title of the sample study for the chosen model, "" if there is none, and
+    ``runtime_missing`` whether the first run will have to install the inference library."""
     review = state.review
     item = _selected(review, selected)
     wanted = settings.structures
     structures = state.package.structures.items() if state.package else ()
+    findings = _shown_findings(state)
+    grave = any(finding.severity is Severity.ALERT for finding in findings)
     return Panel(
-        labels={
-            "cardDetails": details_html(state.package, _),
-            "findingsLabel": findings_html(_shown_findings(state)),
-            "statusLabel": _status(state, _),
-            "errorLabel": f"⚠ {state.error.message}" if state.error else "",
-            "placeLabel": _place(review, _),
-            "reviewDetails": findings_html(item.findings) if item else "",
+        labels=_labels(state, item, findings, runtime_missing, _),
+        buttons={
+            **_buttons(state, sample, results, _),
+            **_review_buttons(review, item, _),
+            "findingsSection": Button(True, visible=bool(findings)),
         },
-        buttons={**_buttons(state, sample, bool(results), _), **_review_buttons(review, item, _)},
+        titles={"findingsSection": findings_title(findings, _)},
         collapsed={
             "chooseSection": review is not None,
             "inputsSection": review is not None,
+            "findingsSection": review is not None and not grave,
             "reviewSection": review is None and not results,
             "exportSection": review is None,
         },
-        inputs=tuple(
-            Input(row.name, row.source, row.problem or row.reason, unique_names(row.choices))
-            for row in state.inputs
-        ),
+        inputs=tuple(_input(row) for row in state.inputs),
         progress=state.progress.fraction if state.progress else None,
-        rows=tuple(_row(item, _) for item in review.items) if review else (),
+        rows=tuple(review_row(item, _) for item in review.items) if review else (),
         selected=item.id if item else "",
         comment=item.comment if item else "",
         editing=review.editing if review else None,
@@ -217,6 +158,44 @@ def panel_of(
         structures=tuple((v, name, not wanted or v in wanted) for v, name in structures),
         results=unique_names(results),
     )
+
+
+def _labels(
+    state: WorkflowState,
+    item: ReviewItem | None,
+    findings: Sequence[Finding],
+    runtime_missing: bool,
+    _: Translate,
+) -> dict[str, str]:
+    review = state.review
+    edited = next((i for i in review.items if i.id == review.editing), None) if review else None
+    return {
+        "cardDetails": details_html(state.package, _),
+        "inputsHint": "" if state.inputs else _("The images that the chosen model needs."),
+        "findingsLabel": findings_html(findings),
+        "statusLabel": _status(state, runtime_missing, _),
+        "errorLabel": f"⚠ {state.error.message}" if state.error else "",
+        "reviewHint": "" if review else _("A result is reviewed here, structure by structure."),
+        "placeLabel": place_text(review, _) if review else "",
+        "reviewDetails": findings_html(item.findings) if item else "",
+        "editorLabel": _("Editing {name}").format(name=edited.name) if edited else "",
+        "exportHint": _export_status(state),
+    }
+
+
+def _export_status(state: WorkflowState) -> str:
+    """What the last export came to, beside its buttons, or what to do first."""
+    if state.review and state.error:
+        return f"⚠ {state.error.message}"
+    if state.step is Step.EXPORT and state.message:
+        return state.message
+    return state.actions[f"export_{Export.SEGMENTATION}"].reason
+
+
+def _input(row: InputRow) -> Input:
+    text = html.escape(row.problem or row.reason)
+    reason = f"<b>{text}</b>" if row.problem else f"<small>{text}</small>"
+    return Input(row.name, row.source, reason, unique_names(row.choices), row.description)
 
 
 def unique_names(choices: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
@@ -232,12 +211,12 @@ def unique_names(choices: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], .
 def export_hint(kind: Export, _: Translate = str) -> str:
     """What an export is good for."""
     return {
-        Export.DICOM_SEG: _("For the archive: with codes, algorithm and source images"),
-        Export.REPORT: _("One page with pictures, volumes and verdicts"),
-        Export.SEGMENTATION: _("With names, colors, codes and verdicts"),
-        Export.LABELS: _("With the label values of the model"),
-        Export.TABLE: _("A row for each structure"),
-        Export.SCENE: _("Everything, with the audit log beside it"),
+        Export.DICOM_SEG: _("For the archive: with codes, algorithm and source images (.dcm)"),
+        Export.REPORT: _("One page with pictures, volumes and verdicts (.html)"),
+        Export.SEGMENTATION: _("With names, colors, codes and verdicts (.seg.nrrd)"),
+        Export.LABELS: _("With the label values of the model (.nii.gz)"),
+        Export.TABLE: _("A row for each structure (.csv)"),
+        Export.SCENE: _("Everything, with the audit log beside it (.mrb)"),
         Export.TRAINING: _("Add the reviewed case to a folder that finetune.py reads"),
     }[kind]
 
@@ -256,68 +235,51 @@ def export_dialog(kind: Export, _: Translate = str) -> tuple[str, str, bool]:
     return export_hint(kind, _), patterns[kind], kind is Export.TRAINING
 
 
-def rows_text(rows: Sequence[Row], _: Translate = str) -> str:
-    """The table as tab-separated text, for the clipboard."""
-    lines = [[caption for caption, _tip in review_header(_)], *(row.cells for row in rows)]
-    return "".join("\t".join(line) + "\n" for line in lines)
-
-
-def findings_html(findings: Sequence[Finding]) -> str:
-    """A line for each finding, the gravest first and bold."""
-    ordered = sorted(findings, key=lambda finding: -finding.severity.rank)
-    return "<br>".join(map(_finding_html, ordered))
-
-
 def _shown_findings(state: WorkflowState) -> Sequence[Finding]:
     """During a review those about a structure are shown with that structure."""
     return [f for f in state.findings if f.label is None or state.review is None]
 
 
-def _finding_html(finding: Finding) -> str:
-    text = f"{_MARKS[finding.severity]} {html.escape(finding.message)}"
-    return f"<b>{text}</b>" if finding.severity is Severity.ALERT else text
-
-
-def _status(state: WorkflowState, _: Translate) -> str:
+def _status(state: WorkflowState, runtime_missing: bool, _: Translate) -> str:
     if state.progress:
         left = state.progress.eta
-        rest = _(", {seconds:.0f} s left").format(seconds=left) if left is not None else ""
+        rest = _(", {time} left").format(time=_time(left, _)) if left is not None else ""
         running = f" ({state.device.description})" if state.device.description else ""
         return f"{state.progress.message}{rest}{running}"
     if state.busy:
         return f"{state.busy} ..."
-    if state.message:
-        return state.message
-    notice = state.review.notice if state.review else ""
-    return notice or state.actions["run"].reason
+    message = "" if state.step is Step.EXPORT else state.message
+    notice = message or (state.review.notice if state.review else "")
+    if notice:
+        return notice
+    if _anyway(state):
+        return _("Read what the checks found before you segment anyway.")
+    return state.actions["run"].reason or _prospect(state, runtime_missing, _)
 
 
-def _row(item: ReviewItem, _: Translate) -> Row:
-    verdicts = {
-        Verdict.OPEN: _("open"),
-        Verdict.EDITING: _("editing"),
-        Verdict.ACCEPTED: _("accepted"),
-        Verdict.REJECTED: _("rejected"),
-    }
-    certainty = "" if item.confidence is None else f"{item.confidence:.2f}"
-    marks = "".join(dict.fromkeys(_MARKS[finding.severity] for finding in item.findings))
-    notes = " ".join(filter(None, (marks, _("edited") if item.edited else "", item.comment)))
-    verdict = f"{_SYMBOLS[item.verdict]} {verdicts[item.verdict]}"
-    cells = (item.name, _milliliters(item.volume_ml), certainty, verdict, notes)
-    tooltip = "\n".join([item.name, *(finding.message for finding in item.findings)])
-    return Row(item.id, item.color, cells, tooltip)
-
-
-def _place(review: ReviewState | None, _: Translate) -> str:
-    if review is None:
+def _prospect(state: WorkflowState, runtime_missing: bool, _: Translate) -> str:
+    """What to expect of a run."""
+    if runtime_missing:
+        return _("Before the first run you are asked to install ONNX Runtime (about 25 MB).")
+    device = state.device
+    if device.seconds is None or state.review:
         return ""
-    if review.place is not None and review.place in review.places:
-        number = review.places.index(review.place) + 1
-        count = len(review.places)
-        return _("Place {number} of {count}: {reason}").format(
-            number=number, count=count, reason=review.place.reason
-        )
-    return _("{count} doubtful places to look at.").format(count=len(review.places))
+    where = f" ({device.description})" if device.description else ""
+    return _("About {time}{device}, {basis}.").format(
+        time=_time(device.seconds, _), device=where, basis=device.basis
+    )
+
+
+def _time(seconds: float, _: Translate) -> str:
+    if seconds < 90:
+        return _("{seconds} s").format(seconds=max(1, round(seconds)))
+    return _("{minutes} min").format(minutes=round(seconds / 60))
+
+
+def _anyway(state: WorkflowState) -> bool:
+    """Whether only the checks speak against a run."""
+    may_run, may_anyway = state.actions["run"], state.actions["run_anyway"]
+    return bool(state.alerts) and bool(may_anyway) and not may_run
 
 
 def _selected(review: ReviewState | None, segment_id: str) -> ReviewItem | None:
@@ -325,10 +287,13 @@ def _selected(review: ReviewState | None, segment_id: str) -> ReviewItem | None:
     return next((item for item in items if item.id == segment_id), None)
 
 
-def _buttons(state: WorkflowState, sample: str, again: bool, _: Translate) -> dict[str, Button]:
+def _buttons(
+    state: WorkflowState, sample: str, results: Sequence, _: Translate
+) -> dict[str, Button]:
     actions = state.actions
     card = state.package
-    anyway = bool(state.alerts) and bool(actions["run_anyway"]) and not actions["run"]
+    again = len(results) > (1 if state.review else 0)
+    anyway = _anyway(state)
     run = actions["run_anyway"] if anyway else actions["run"]
     running = state.progress is not None
     buttons = {
@@ -336,11 +301,12 @@ def _buttons(state: WorkflowState, sample: str, again: bool, _: Translate) -> di
             actions["acknowledge"], visible=bool(card and card.needs_acknowledgment)
         ),
         "installButton": _button(actions["install"], visible=bool(card and card.path is None)),
+        "removeButton": _button(actions["remove"], visible=bool(card and card.stored)),
         "importButton": _button(actions["choose"]),
         "openButton": _button(actions["open_study"]),
         "sampleButton": _button(actions["open_study"], visible=bool(sample), hint=sample),
         "runButton": _button(run, text=_("Segment anyway") if anyway else _("Segment")),
-        "cancelButton": _button(actions["cancel"]),
+        "cancelButton": _button(actions["cancel"], visible=running),
         "progressBar": Button(True, visible=running or bool(state.busy)),
         "copyReportButton": Button(True, visible=bool(state.error and state.error.report)),
         "resultBox": Button(True, visible=again),
@@ -383,11 +349,3 @@ def _review_buttons(
 def _button(action: Action, visible: bool = True, text: str | None = None, hint: str = ""):
     """The tooltip is the action's reason, if it has one, or else the hint."""
     return Button(action.enabled, action.reason or hint, visible, text)
-
-
-def _milliliters(volume: float) -> str:
-    return f"{volume:.2f}" if volume < 10 else f"{volume:.1f}" if volume < 100 else f"{volume:.0f}"
-
-
-def _size(size: float) -> str:
-    return f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"

@@ -16,14 +16,13 @@ whose `Action` is disabled does nothing. Failures are in ``state.error`` and are
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from MIMSegment.Logic.alignment import combine
-from MIMSegment.Logic.audit import AuditLog, Provenance
+from MIMSegment.Logic.audit import AuditLog
 from MIMSegment.Logic.candidates import find_candidates
 from MIMSegment.Logic.finding import Finding, Severity
 from MIMSegment.Logic.image_source import ImageSource
@@ -33,15 +32,15 @@ from MIMSegment.Logic.offers import Offers, require_installed
 from MIMSegment.Logic.package import ModelPackage
 from MIMSegment.Logic.postprocess import separate_lesions
 from MIMSegment.Logic.review import Review
+from MIMSegment.Logic.run_times import RunTimes
 from MIMSegment.Logic.volume import Volume
 from MIMSegment.Logic.workflow_actions import actions_of
+from MIMSegment.Logic.workflow_attempts import Attempts
 from MIMSegment.Logic.workflow_checks import Checks
 from MIMSegment.Logic.workflow_exports import reviewed_case, write_export
-from MIMSegment.Logic.workflow_failure import explain
 from MIMSegment.Logic.workflow_inputs import StudyInputs
 from MIMSegment.Logic.workflow_ports import OpenResult, Result, SceneGateway
 from MIMSegment.Logic.workflow_state import (
-    DeviceLine,
     Export,
     PackageCard,
     Problem,
@@ -50,13 +49,14 @@ from MIMSegment.Logic.workflow_state import (
     WorkflowSettings,
     WorkflowState,
 )
+from MIMSegment.Logic.workflow_times import Estimates
 
 __all__ = ["Export", "Step", "Workflow", "WorkflowSettings", "WorkflowState"]
 
 _SCENE = "Volumes of the scene"
 
 
-class Workflow:
+class Workflow(Attempts):
     """One user's way through one study after the other.
 
     ``reviewer`` is the name for the audit log, only if the user has set one for that purpose.
@@ -74,12 +74,13 @@ class Workflow:
         executor: Executor | None = None,
         checks: Checks | None = None,
     ):
-        self.listeners: list[Callable[[], None]] = []
+        super().__init__(executor)
         self.review: Review | None = None
         self.offers = offers
         self.settings = gateway.load_settings()
         self._gateway, self._queue, self._reviewer = gateway, queue, reviewer
-        self._executor, self._checks = executor, checks or Checks()
+        self._checks = checks or Checks()
+        self._estimates = Estimates(RunTimes(offers.store.location() / ".run_times.json"))
         self._step = Step.CHOOSE
         self._card: PackageCard | None = None
         self._package: ModelPackage | None = None
@@ -88,9 +89,6 @@ class Workflow:
         self._findings: tuple[Finding, ...] = ()
         self._job: Job | None = None
         self.result: OpenResult | None = None
-        self._waiting: tuple[Future, str, Callable[[Any], None]] | None = None
-        self._error: Problem | None = None
-        self._message = ""
         self.log: AuditLog | None = None
         queue.listeners.append(lambda job: self._tell() if job is self._job else None)
 
@@ -103,7 +101,7 @@ class Workflow:
             study=self._inputs.title,
             inputs=self._inputs.rows(),
             findings=self._findings,
-            device=self._device(),
+            device=self._estimates.line(self._card, self.settings.device, self._volume, self._job),
             progress=Progress.of(self._job) if self._job else None,
             busy=self._waiting[1] if self._waiting else "",
             error=self._error,
@@ -144,15 +142,25 @@ class Workflow:
             self._try(self.offers.store.licenses.acknowledge, self._card.entry)
             self._try(self._choose, self._card.key)
 
-    def install(self, progress: Callable[[int, int], None] | None = None) -> None:
-        """Download the chosen package; ``progress`` hears bytes done and in all."""
+    def install(
+        self,
+        progress: Callable[[int, int], None] | None = None,
+        cancel: Callable[[], bool] | None = None,
+    ) -> None:
+        """Download the chosen package; ``progress`` hears bytes done and in all, ``cancel`` is
+        asked whether to stop."""
         if self._may("install"):
             card = self._card
             self._wait(
                 f"Downloading {card.entry.title}",
-                lambda: self.offers.store.install(card.entry, progress),
+                lambda: self.offers.store.install(card.entry, progress, cancel),
                 lambda path: self._choose(card.key),
             )
+
+    def remove(self) -> None:
+        """Delete the chosen package from the disk, unless it came with the program."""
+        if self._may("remove"):
+            self._try(self._remove)
 
     def open_study(self, paths: Sequence[str | Path]) -> None:
         """Look for images in these files and folders and match them to the inputs."""
@@ -244,17 +252,9 @@ class Workflow:
         if self._may(f"export_{kind}"):
             self._try(self._export, kind, Path(path), options)
 
-    def dismiss(self) -> None:
-        """The user has read the error or message."""
-        self._error, self._message = None, ""
-        self._tell()
-
     def poll(self) -> None:
         """Notice what has happened meanwhile; for a timer, every 50 to 100 ms."""
-        if self._waiting and self._waiting[0].done():
-            future, _, then = self._waiting
-            self._waiting = None
-            self._try(lambda: then(future.result()))
+        self._go_on()
         if self._job is not None:
             self._queue.poll()
             self._follow_job()
@@ -280,6 +280,13 @@ class Workflow:
             self._set(package=card.key, structures=())
         self._step = Step.CHECK
         self._rematch()
+
+    def _remove(self) -> None:
+        entry = self._card.entry
+        self.offers.store.remove(entry.id, entry.version)
+        self._card = self._package = self._volume = None
+        self._findings, self._step = (), Step.CHOOSE
+        self._message = f"{entry.title} was removed from the disk."
 
     def _opened(self, sources, title: str) -> None:
         self._inputs.open(sources, title)
@@ -318,12 +325,14 @@ class Workflow:
             mirror=self.settings.mirror,
         )
         self._job = self._queue.submit(self._volume, self._package.path, options)
+        self._estimates.begin(self._card.key, self.settings.device, self._volume)
         self._step = Step.RUN
 
     def _follow_job(self) -> None:
         if not self._job.finished:
             return
         job, self._job = self._job, None
+        self._estimates.end(job)
         self._step = Step.CHECK
         if job.state is JobState.DONE:
             self._try(self._show_result, job)
@@ -335,20 +344,9 @@ class Workflow:
             self._tell()
 
     def _show_result(self, job: Job) -> None:
-        package, sources = self._package, self._inputs.used()
-        names = [spec.name for spec in package.spec.inputs]
-        uids = [str(source.header.get("SeriesInstanceUID", "")) for source in sources]
-        found, labels = separate_lesions(job.result, package.labels)
-        findings = self._findings + self._checks.after(found, package)
-        result = Result(
-            found,
-            labels,
-            package.title,
-            Provenance.of(package, uids),
-            list(zip(names, sources, strict=True)),
-            findings,
-            package.phantom,
-        )
+        found, labels = separate_lesions(job.result, self._package.labels)
+        findings = self._findings + self._checks.after(found, self._package)
+        result = Result.of(found, labels, self._package, self._inputs.used(), findings)
         self._begin_review(self._gateway.show_result(result, self.settings.target))
         self.log.record("segmented", device=job.device)
 
@@ -378,10 +376,6 @@ class Workflow:
         self._step = Step.EXPORT
         self._message = f"Wrote {written}."
 
-    def _device(self) -> DeviceLine:
-        description = self._job.device if self._job else ""
-        return DeviceLine(self.settings.device, description)
-
     def _alerts(self) -> bool:
         return any(finding.severity is Severity.ALERT for finding in self._findings)
 
@@ -391,25 +385,3 @@ class Workflow:
 
     def _may(self, action: str) -> bool:
         return bool(self.state.actions[action])
-
-    def _wait(self, what: str, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        """Do ``work`` in the background, if there is one, and ``then`` go on with its result."""
-        self._error, self._message = None, ""
-        if self._executor is None:
-            self._try(lambda: then(work()))
-        else:
-            self._waiting = (self._executor.submit(work), what, then)
-            self._tell()
-
-    def _try(self, do: Callable, *arguments) -> None:
-        """Do it; what goes wrong becomes ``state.error``."""
-        self._error, self._message = None, ""
-        try:
-            do(*arguments)
-        except Exception as error:
-            self._error = explain(error)
-        self._tell()
-
-    def _tell(self) -> None:
-        for listener in list(self.listeners):
-            listener()

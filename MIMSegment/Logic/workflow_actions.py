@@ -26,6 +26,7 @@ def actions_of(
         "choose": idle,
         "acknowledge": _acknowledge(state, idle),
         "install": _install(state, idle),
+        "remove": _remove(state, idle),
         "open_study": idle,
         "open_result": idle,
         "assign": idle,
@@ -56,6 +57,13 @@ def _install(state: WorkflowState, idle: Action) -> Action:
     if state.package.path is not None:
         return Action(False, f"{state.package.entry.title} is installed.")
     return _first(idle, _acknowledged(state))
+
+
+def _remove(state: WorkflowState, idle: Action) -> Action:
+    if state.package is None:
+        return Action(False, "Choose a package first.")
+    stored = f"{state.package.entry.title} came with the program and cannot be removed."
+    return _first(idle, enabled_if(state.package.stored, stored))
 
 
 def _acknowledged(state: WorkflowState) -> Action:

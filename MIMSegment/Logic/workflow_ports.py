@@ -13,6 +13,7 @@ from MIMSegment.Logic.engine import Segmentation
 from MIMSegment.Logic.finding import Finding
 from MIMSegment.Logic.image_source import ImageSource
 from MIMSegment.Logic.labels import Label
+from MIMSegment.Logic.package import ModelPackage
 from MIMSegment.Logic.review_items import SegmentStore
 from MIMSegment.Logic.volume import Volume
 from MIMSegment.Logic.workflow_state import WorkflowSettings
@@ -33,6 +34,27 @@ class Result:
     inputs: Sequence[tuple[str, ImageSource]]
     findings: tuple[Finding, ...] = ()
     phantom: bool = False
+
+    @staticmethod
+    def of(
+        segmentation: Segmentation,
+        labels: Sequence[Label],
+        package: ModelPackage,
+        sources: Sequence[ImageSource],
+        findings: tuple[Finding, ...],
+    ) -> Result:
+        """What ``package`` made of the images ``sources``, in the order of its inputs."""
+        names = [spec.name for spec in package.spec.inputs]
+        uids = [str(source.header.get("SeriesInstanceUID", "")) for source in sources]
+        return Result(
+            segmentation,
+            labels,
+            package.title,
+            Provenance.of(package, uids),
+            list(zip(names, sources, strict=True)),
+            findings,
+            package.phantom,
+        )
 
 
 @dataclass(frozen=True)

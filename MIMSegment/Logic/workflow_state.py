@@ -71,6 +71,8 @@ class PackageCard:
     needs_acknowledgment: bool = False
     structures: Mapping[int, str] = field(default_factory=dict)
     """Label value to name; empty until the package is installed."""
+    stored: bool = False
+    """Downloaded or imported, so that it can be removed; else it came with the program."""
 
     @property
     def key(self) -> str:
@@ -152,8 +154,8 @@ class WorkflowState:
     ``busy`` says what is being waited for without a progress (reading images), "" for nothing.
     ``study`` names the opened images. ``findings`` are about the inputs before a run, and about
     inputs and result afterwards. ``actions`` has an `Action` for each button, by name: choose,
-    acknowledge, install, open_study, assign, check, run, run_anyway, cancel, review, export, and
-    export_… for each `Export`.
+    acknowledge, install, remove, open_study, assign, check, run, run_anyway, cancel, review,
+    export, and export_… for each `Export`.
     """
 
     step: Step

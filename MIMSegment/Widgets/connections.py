@@ -22,7 +22,8 @@ def _clicks(panel):
     """What each button does, by its name."""
     clicks = {
         "acknowledgeButton": lambda: panel.workflow.acknowledge(),
-        "installButton": lambda: panel.workflow.install(),
+        "installButton": panel.on_install,
+        "removeButton": panel.on_remove,
         "importButton": panel.on_import,
         "sampleButton": panel.on_sample,
         "openButton": panel.on_open,

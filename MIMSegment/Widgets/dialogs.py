@@ -26,6 +26,25 @@ def ask_export(kind):
     )
 
 
+def download(workflow):
+    """Download the chosen package behind a dialog with progress and cancel."""
+    dialog = qt.QProgressDialog(slicer.util.mainWindow())
+    dialog.setWindowModality(qt.Qt.ApplicationModal)
+    dialog.setWindowTitle(_("MIM Segment"))
+    dialog.setLabelText(_("Downloading {title}").format(title=workflow.state.package.entry.title))
+    dialog.setMinimumDuration(0)
+    dialog.setMaximum(1000)
+
+    def progress(done, total):  # shown at once, as setValue lets Slicer handle its events
+        dialog.setValue(int(999 * done / total) if total else 0)
+
+    try:
+        workflow.install(progress, lambda: bool(dialog.property("wasCanceled")))
+    finally:
+        dialog.close()
+        dialog.deleteLater()
+
+
 def _file(ask, caption, pattern):
     answer = ask(slicer.util.mainWindow(), caption, "", pattern)
     return answer[0] if isinstance(answer, tuple) else answer  # PySide6 adds the pattern

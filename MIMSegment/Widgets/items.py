@@ -47,11 +47,16 @@ def chosen_data(box):
     return box.itemData(box.property("currentIndex")) or ""
 
 
-def fill_list(list_widget, lines, chosen=""):
-    """Show `panel.Line`s in a QListWidget, the one with key ``chosen`` selected."""
+def fill_list(list_widget, lines, chosen, nothing):
+    """Show `Line`s in a QListWidget, the one with key ``chosen`` selected; ``nothing`` is said when
+    there are none."""
 
     def refill():
         list_widget.clear()
+        if not lines:
+            item = qt.QListWidgetItem(nothing)
+            item.setFlags(qt.Qt.ItemIsEnabled)  # to be read, not to be chosen
+            list_widget.addItem(item)
         for line in lines:
             item = qt.QListWidgetItem(line.text)
             item.setToolTip(line.tooltip)
@@ -96,7 +101,7 @@ def set_up_table(table, header):
         table.setHorizontalHeaderItem(column, item)
     table.verticalHeader().setVisible(False)
     table.verticalHeader().setDefaultSectionSize(24)
-    table.horizontalHeader().setStretchLastSection(True)
+    table.horizontalHeader().setSectionResizeMode(len(header) - 1, qt.QHeaderView.Stretch)
 
 
 def fill_table(table, rows):
@@ -111,9 +116,10 @@ def fill_table(table, rows):
                 if column == 0:
                     item.setIcon(color_icon(row.color))
                 table.setItem(number, column, item)
-        table.resizeColumnsToContents()
+        for column in range(table.property("columnCount") - 1):  # the last one takes the rest
+            table.resizeColumnToContents(column)
         # A name that is longer is whole in the tooltip.
-        table.setColumnWidth(0, min(table.columnWidth(0), 170))
+        table.setColumnWidth(0, min(table.columnWidth(0), 150))
 
     quietly(refill, table)
 
@@ -130,6 +136,7 @@ def color_icon(color):
 def new_input_rows(frame, names, on_change):
     """(box, label under it) for each input by name, in place of those that were in ``frame``."""
     layout = frame.layout()
+    layout.setColumnStretch(1, 1)
     for number in reversed(range(layout.count())):
         old = layout.itemAt(number).widget()
         layout.removeWidget(old)
@@ -141,6 +148,7 @@ def new_input_rows(frame, names, on_change):
         reason.setWordWrap(True)
         box.setSizeAdjustPolicy(qt.QComboBox.AdjustToMinimumContentsLengthWithIcon)
         box.setMinimumContentsLength(12)
+        reason.setTextFormat(qt.Qt.RichText)
         box.currentTextChanged.connect(lambda text, name=name: on_change(name))
         row = 2 * len(rows)
         layout.addWidget(qt.QLabel(name), row, 0)

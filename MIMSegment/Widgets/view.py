@@ -33,6 +33,8 @@ class PanelView:
         for name, text in view.labels.items():
             getattr(self.ui, name).setText(text)
             getattr(self.ui, name).setVisible(bool(text))
+        for name, text in view.titles.items():
+            getattr(self.ui, name).setProperty("text", text)
         self.ui.progressBar.setMaximum(0 if view.progress is None else 1000)
         self.ui.progressBar.setValue(int(1000 * (view.progress or 0)))
         self.ui.editorFrame.setVisible(view.editing is not None)
@@ -79,6 +81,7 @@ class PanelView:
             self.input_boxes = new_input_rows(self.ui.inputFrame, names, self._input_changed)
         for item in inputs:
             box, reason = self.input_boxes[item.name]
+            box.setToolTip(item.tooltip)
             fill_box(box, [("", self._empty), *item.choices], item.source)
             reason.setText(item.reason)
 

@@ -131,6 +131,14 @@ class qMRMLSegmentationShow3DButton(QtWidgets.QPushButton):
 class qMRMLSegmentEditorWidget(QtWidgets.QWidget):
     """Remembers what it was told to edit."""
 
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        place = QtWidgets.QLabel("(here is Slicer's Segment Editor)")
+        place.setAlignment(QtCore.Qt.AlignCenter)
+        place.setFrameStyle(QtWidgets.QFrame.Panel)
+        place.setMinimumHeight(120)
+        QtWidgets.QVBoxLayout(self).addWidget(place)
+
     def setMaximumNumberOfUndoStates(self, number):
         self.undo_states = number
 

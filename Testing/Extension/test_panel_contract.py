@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import slicer_standins
 from PySide6 import QtWidgets
 
+from MIMSegment.Logic.catalog import BUNDLED_CATALOG
 from MIMSegment.Logic.scene import new_scene
 
 
@@ -71,7 +72,9 @@ def test_before_a_choice_the_segment_button_says_what_to_do(panel):
 def test_search_and_filters_narrow_the_list(panel):
     everything = panel.ui.cardList.count()
     panel.ui.searchBox.setText("no such organ")
-    assert panel.ui.cardList.count() == 0
+    assert "Nothing matches" in panel.ui.cardList.item(0).text()
+    panel.ui.cardList.setCurrentRow(0)
+    assert panel.workflow.state.package is None
     panel.ui.searchBox.setText("")
     assert panel.ui.cardList.count() == everything
     panel.ui.regionFilter.setCurrentText("prostate")
@@ -178,6 +181,56 @@ def test_who_declines_the_runtime_is_told_what_that_means(panel):
     panel.asked.declines = False
     panel.ui.runButton.click()
     assert not panel.ui.errorLabel.text() and panel.workflow.state.progress is not None
+
+
+def test_a_missing_runtime_is_announced_until_it_is_there(panel):
+    panel.asked.missing = True
+    panel.begin()
+    choose(panel, "prostate")
+    panel.ui.sampleButton.click()
+    assert "ONNX Runtime" in panel.ui.statusLabel.text()
+    panel.ui.runButton.click()
+    assert not panel.runtime_missing
+
+
+def test_an_imported_model_can_be_removed(panel, tmp_path):
+    import shutil
+
+    shutil.copytree(BUNDLED_CATALOG.parent / "phantom-brain", tmp_path / "own")
+    metadata = tmp_path / "own" / "configs" / "metadata.json"
+    text = metadata.read_text(encoding="utf-8")
+    metadata.write_text(text.replace('"phantom-brain"', '"own-brain"'), encoding="utf-8")
+    panel.workflow.offers.store.import_file(tmp_path / "own")
+    panel.on_search(text="own-brain")
+    panel.ui.cardList.setCurrentRow(0)
+    assert "Stored in:" in panel.ui.cardDetails.text()
+    panel.ui.removeButton.click()
+    assert "was removed" in panel.ui.statusLabel.text()
+    assert not panel.workflow.offers.store.installed()
+    panel.on_search(text="")
+    choose(panel, "brain")
+    assert panel.ui.removeButton.isHidden(), "it came with the program"
+
+
+def test_a_second_run_is_announced_with_the_time_of_the_first(panel):
+    segment_sample(panel)
+    import slicer
+
+    slicer.mrmlScene.Clear(0)
+    choose(panel, "prostate")
+    panel.ui.sampleButton.click()
+    assert "as the last run on this computer" in panel.ui.statusLabel.text()
+
+
+def test_what_an_export_came_to_is_said_beside_its_buttons(panel, tmp_path):
+    segment_sample(panel)
+    assert "no verdict yet" in panel.ui.exportHint.text()
+    panel.dialogs.ask_export = lambda kind: str(tmp_path / "volumes.csv")
+    panel.ui.exportTableButton.click()
+    assert panel.ui.exportHint.text().startswith("Wrote")
+    panel.dialogs.ask_export = lambda kind: str(tmp_path / "nowhere" / "volumes.csv")
+    panel.ui.exportTableButton.click()
+    assert "could not be written" in panel.ui.exportHint.text()
 
 
 def test_nothing_happens_while_there_is_no_scene(panel):

@@ -140,7 +140,9 @@ def test_nothing_of_qt_is_used_that_one_of_its_versions_lacks():
             assert node.attr not in GONE | OVERLOADED | CRASHES | UNREACHABLE, at(node)
 
 
-@pytest.mark.parametrize("path", [*FILES, MODULE / "Logic" / "panel.py"], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", [*FILES, *sorted((MODULE / "Logic").glob("panel*.py"))], ids=lambda p: p.name
+)
 def test_what_is_translated_is_written_out(path):
     """Slicer collects the texts by reading the source."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
