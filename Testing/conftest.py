@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -19,6 +20,42 @@ def data_dir() -> Path:
     if not path.is_dir():
         pytest.skip(f"no real data at {path}; set MIMSEGMENT_DATA to the folder that holds it")
     return path
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """A function that mounts a small disk with these options ("size=1m") and gives its folder."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    def mount(options: str) -> Path:
+        what = "remount," if disk.is_mount() else ""
+        command = ["mount", "-t", "tmpfs", "-o", what + options, "tmpfs", str(disk)]
+        try:
+            subprocess.run(command, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("a small disk can be mounted by root on Linux only")
+        return disk
+
+    yield mount
+    if disk.is_mount():
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.fixture
+def full_disk(mounted):
+    """A disk on which 4 kB are free."""
+    disk = mounted("size=1m")
+    status = os.statvfs(disk)
+    (disk / "filling").write_bytes(bytes(status.f_bavail * status.f_frsize - 4096))
+    return disk
+
+
+@pytest.fixture
+def read_only_disk(mounted):
+    """A disk that cannot be written to."""
+    mounted("size=1m")
+    return mounted("ro")
 
 
 def pytest_sessionfinish(session, exitstatus):
