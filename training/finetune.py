@@ -27,6 +27,7 @@ from mim.device import Generators, Precision, resolve_device, seed_everything, u
 from mim.evaluation import table
 from mim.intensity import IntensitySettings, augment_intensity
 from mim.layers import layer_scales
+from mim.learning_curve import WATCHED
 from mim.loop import LoopSettings, TrainState, train
 from mim.optim import OptimizerSettings
 from mim.recipe import RecipeError, describe, load_recipe, section, setting
@@ -59,6 +60,12 @@ class FinetuneRecipe:
     )
     class_weights: ClassWeights = setting(
         "none", "of classification: none, or balanced, rare classes as much as common ones"
+    )
+    watch: int = setting(
+        0,
+        "held-back images whose score is logged every loop.validate_every steps, to see how fast "
+        "a run learns; nothing is chosen by it; 0: none",
+        affects_result=False,
     )
     network: Any = network_choice(
         "resenc_unet", "unetr", "swin_unetr", "resenc_classifier", "vit_classifier"
@@ -125,6 +132,7 @@ def finetune(recipe: FinetuneRecipe, resume: bool = False) -> dict:
         print(load_pretrained(network, recipe.pretrained, parts).summary())
     subjects = training_subjects(task, cache, recipe)
     task.load(subjects, device)
+    watch = task.watch(recipe.watch) if recipe.watch else None
     speed = train(
         state,
         lambda: draw(task, cache, recipe, state.generators),
@@ -134,6 +142,7 @@ def finetune(recipe: FinetuneRecipe, resume: bool = False) -> dict:
         Path(recipe.run),
         bf16=bf16,
         transfer=recipe.transfer,
+        validate=watch and (lambda: {WATCHED: watch(network)}),
         metadata=metadata,
     )
     print(f"Trained to step {state.step}: {speed.summary()}.")

@@ -1,10 +1,12 @@
-"""Compare starting points of fine-tuning: a grid of runs that ends in a table with intervals.
+"""Compare starting points of training: a grid of runs that ends in a table with intervals.
 
     python training/study.py training/recipes/study_hippocampus.toml cache=CACHE run=runs/study
 
-For every seed one pre-training (on the images of the training subjects, without labels); for every
-seed, number of labelled subjects and starting point one fine-tuning. Both arms of a pair share
-seed, subjects, steps and data order. A run that is finished is not run again.
+A study has arms (from scratch, a pre-training, another), axes (labelled subjects, mask ratio, patch
+size, depth of the decoder, crop, cache of another voxel size) and seeds. Every combination becomes
+a named folder; all arms of a combination and seed share subjects, steps and order of the data. A
+run that is finished is not run again, one that was stopped goes on. It ends in study.json,
+study.md, scores.png and, with finetune.watch, curves.png.
 """
 
 from __future__ import annotations
@@ -12,41 +14,20 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from finetune import FinetuneRecipe, finetune
-from mim.recipe import RecipeError, describe, load_recipe, setting
-from mim.runs import LAST
-from mim.statistics import bootstrap_mean_ci
+from mim.recipe import RecipeError, describe, differences, load_recipe
+from mim.study_grid import Cell, Run, StudyRecipe, cells_of, runs_of
+from mim.study_plots import plot_curves, plot_scores
+from mim.study_runner import do_runs
+from mim.study_table import format_table, rows_of
 from MIMSegment.Logic.errors import MIMSegmentError
 from MIMSegment.Logic.files import replacing
 from pretrain import PretrainRecipe, pretrain
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
-SCRATCH, PRETRAINED = "scratch", "pretrained"
-
-
-@dataclass(frozen=True)
-class StudyRecipe:
-    """The grid and the recipes of its runs."""
-
-    cache: str = setting("cache", "folder that prepare.py wrote", affects_result=False)
-    run: str = setting("runs/study", "folder to write", affects_result=False)
-    seeds: tuple[int, ...] = setting((0, 1, 2), "of weights, subsets and order")
-    subjects: tuple[int, ...] = setting((8, 0), "numbers of labelled training subjects; 0: all")
-    pretrain: str = setting("pretrain_cpu.toml", "recipe of the pre-training, in recipes/")
-    pretrain_overrides: tuple[str, ...] = setting((), "key=value changes to it")
-    finetune: str = setting("finetune_cpu.toml", "recipe of the fine-tuning, in recipes/")
-    finetune_overrides: tuple[str, ...] = setting((), "key=value changes to it")
-
-    def __post_init__(self):
-        if not self.seeds or not self.subjects:
-            raise RecipeError("seeds and subjects need at least one entry each.")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -58,108 +39,73 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("recipe", help="TOML file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the recipe")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once (default: %(default)s)")
+    parser.add_argument("--list", action="store_true", help="name the runs and stop")
     arguments = parser.parse_args(argv)
     try:
         recipe = load_recipe(StudyRecipe, arguments.recipe, arguments.overrides)
-        rows = run_study(recipe)
+        if arguments.list:
+            print("\n".join(run.folder.name for run in runs_of(cells_of(recipe))))
+            return 0
+        rows = run_study(recipe, max(1, arguments.jobs))
     except MIMSegmentError as error:
         print(f"study: error: {error}", file=sys.stderr)
         return 2
-    print(format_table(rows))
-    print(f"Wrote {Path(recipe.run) / 'study.json'}")
+    print(format_table(rows, len(recipe.seeds)))
+    print(f"Wrote {recipe.run}: study.json, study.md, scores.png")
     return 0
 
 
-def run_study(recipe: StudyRecipe) -> list[dict]:
-    """Do every run that is not done yet; returns, and writes to study.json, the table's rows."""
+def run_study(recipe: StudyRecipe, jobs: int = 1) -> list[dict[str, Any]]:
+    """Do every run that is not done yet; writes and returns the rows of `study_table.rows_of`."""
+    cells = cells_of(recipe)
+    runs = [run for run in runs_of(cells) if not is_done(run)]
+    do_runs(runs, execute, jobs, lambda text: print(text, flush=True))
+    return report(recipe, cells)
+
+
+def report(recipe: StudyRecipe, cells: list[Cell]) -> list[dict[str, Any]]:
+    """Write what the finished runs say into ``recipe.run``."""
+    rows = [row for cell in cells for row in rows_of(cell, recipe.baseline, recipe.target)]
     root = Path(recipe.run)
-    for seed in recipe.seeds:
-        _pretrain_once(recipe, root, seed)
-        for subjects, arm in product(recipe.subjects, (SCRATCH, PRETRAINED)):
-            _finetune_once(recipe, root, seed, subjects, arm)
-    rows = [compare(root, recipe.seeds, subjects) for subjects in recipe.subjects]
+    content = {"seeds": list(recipe.seeds), "baseline": recipe.baseline, "rows": rows}
     with replacing(root / "study.json") as temporary:
-        temporary.write_text(json.dumps(rows, indent=1) + "\n")
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+    with replacing(root / "study.md") as temporary:
+        temporary.write_text(format_table(rows, len(recipe.seeds)) + "\n")
+    plot_scores(rows, root / "scores.png")
+    plot_curves(rows, root / "curves.png")
     return rows
 
 
-def compare(root: Path, seeds: Sequence[int], subjects: int) -> dict:
-    """One row: mean Dice of both arms over seeds, and their paired difference with an interval.
-
-    The interval is a bootstrap over held-back subjects of the difference averaged over seeds.
-    """
-    dice = {
-        arm: np.array([_dice_by_case(root, seed, subjects, arm) for seed in seeds])
-        for arm in (SCRATCH, PRETRAINED)
-    }
-    owners = [row["subject"] for row in _results(root, seeds[0], subjects, SCRATCH)["rows"]]
-    difference = (dice[PRETRAINED] - dice[SCRATCH]).mean(axis=0)
-    mean, low, high = bootstrap_mean_ci(difference, owners)
-    return {
-        "subjects": _results(root, seeds[0], subjects, SCRATCH)["training_subjects"],
-        "seeds": list(seeds),
-        **{f"dice_{arm}": float(values.mean()) for arm, values in dice.items()},
-        **{f"dice_{arm}_by_seed": values.mean(axis=1).tolist() for arm, values in dice.items()},
-        "difference": mean,
-        "difference_ci95": [low, high],
-    }
+def execute(run: Run) -> None:
+    """Begin a run, or go on with it."""
+    if run.kind == "pretrain":
+        pretrain(_recipe(run), resume=True)
+    else:
+        finetune(_recipe(run), resume=True)
 
 
-def format_table(rows: Sequence[dict]) -> str:
-    """The rows as text."""
-    lines = ["labelled subjects   scratch           pre-trained       difference (95 % interval)"]
-    for row in rows:
-        arms = (
-            f"{row[f'dice_{arm}']:.3f} ± {np.std(row[f'dice_{arm}_by_seed'], ddof=1):.3f}"
-            if len(row["seeds"]) > 1
-            else f"{row[f'dice_{arm}']:.3f}"
-            for arm in (SCRATCH, PRETRAINED)
+def is_done(run: Run) -> bool:
+    """Whether a run is finished; raises RecipeError where its folder holds another recipe's."""
+    recipe, path = _recipe(run), run.folder / "recipe.json"
+    if not path.exists():
+        return False
+    changes = differences(recipe, json.loads(path.read_text()))
+    if changes:
+        raise RecipeError(
+            f"{run.folder} holds a run of another recipe ({'; '.join(changes)}); write run=OTHER, "
+            "or remove the folder."
         )
-        low, high = row["difference_ci95"]
-        columns = "".join(f"{arm:18s}" for arm in arms)
-        lines.append(
-            f"{row['subjects']:17d}   {columns}{row['difference']:+.4f} ({low:+.4f} to {high:+.4f})"
-        )
-    count = len(rows[0]["seeds"])
-    lines.append(f"Mean Dice of held-back images; ± is the deviation over {count} seeds.")
-    return "\n".join(lines)
+    if run.kind == "finetune":
+        return (run.folder / "results.json").exists()
+    return (run.folder / "reconstruction.png").exists()
 
 
-def _pretrain_once(recipe: StudyRecipe, root: Path, seed: int) -> None:
-    run = root / f"pretrain-seed{seed}"
-    overrides = [*recipe.pretrain_overrides, f"cache={recipe.cache}", f"run={run}", f"seed={seed}"]
-    if not (run / "reconstruction.png").exists():
-        pretrain(load_recipe(PretrainRecipe, RECIPES / recipe.pretrain, overrides), resume=True)
-
-
-def _finetune_once(recipe: StudyRecipe, root: Path, seed: int, subjects: int, arm: str) -> None:
-    run = _finetune_folder(root, seed, subjects, arm)
-    start = root / f"pretrain-seed{seed}" / LAST if arm == PRETRAINED else ""
-    overrides = [
-        *recipe.finetune_overrides,
-        f"cache={recipe.cache}",
-        f"run={run}",
-        f"seed={seed}",
-        f"subjects={subjects}",
-        f"pretrained={start}",
-    ]
-    if not (run / "results.json").exists():
-        print(f"\n{run.name}")
-        finetune(load_recipe(FinetuneRecipe, RECIPES / recipe.finetune, overrides), resume=True)
-
-
-def _finetune_folder(root: Path, seed: int, subjects: int, arm: str) -> Path:
-    return root / f"{arm}-{subjects or 'all'}subjects-seed{seed}"
-
-
-def _results(root: Path, seed: int, subjects: int, arm: str) -> dict:
-    path = _finetune_folder(root, seed, subjects, arm) / "results.json"
-    return json.loads(path.read_text())
-
-
-def _dice_by_case(root: Path, seed: int, subjects: int, arm: str) -> list[float]:
-    rows = _results(root, seed, subjects, arm)["rows"]
-    return [float(np.nanmean(list(row["dice"].values()))) for row in rows]
+def _recipe(run: Run) -> PretrainRecipe | FinetuneRecipe:
+    source = Path(run.recipe)
+    kind = PretrainRecipe if run.kind == "pretrain" else FinetuneRecipe
+    return load_recipe(kind, source if source.exists() else RECIPES / source, run.overrides)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,17 @@ def delong_interval(scores: Sequence[float], positive: Sequence[bool]) -> Estima
 
     Where all cases are told apart the variance is 0, and the interval says nothing.
     """
-    of_positives, of_negatives = _placements(scores, positive)
+    return delong_mean_interval([scores], positive)
+
+
+def delong_mean_interval(runs: Sequence[Sequence[float]], positive: Sequence[bool]) -> Estimate:
+    """The mean area of several models, such as one for each seed, scored on the same cases.
+
+    Their placements are averaged for each case, so that the interval is about other cases, with
+    these models.
+    """
+    pairs = [_placements(scores, positive) for scores in runs]
+    of_positives, of_negatives = (np.mean(values, axis=0) for values in zip(*pairs, strict=True))
     if not len(of_positives):
         return Estimate(float("nan"), float("nan"), float("nan"))
     value = float(of_positives.mean())

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from mim.class_results import summarize_classes
 from mim.data import Cache, Crops, UnlabeledVolumes, center_crop, draw_crops
+from mim.learning_curve import held_back_cases
 from MIMSegment.Logic.errors import InputError
 
 ClassWeights = Literal["none", "balanced"]
@@ -49,6 +50,21 @@ class Classification:
         balanced = self.weights == "balanced"
         weight = balanced_weights(self.volumes.targets, self.outputs) if balanced else None
         return classification_loss(network, weight)
+
+    def watch(self, count: int) -> Callable[[nn.Module], float]:
+        """Mean area under the ROC curves of ``count`` held-back images."""
+        cases = held_back_cases(self.cache, self.is_labeled, count)
+        volumes = ClassifiedVolumes(
+            self.cache.restricted_to(cases), {case["subject"] for case in cases}
+        )
+        classes = self.cache.plan["classes"]
+
+        def measure(network: nn.Module) -> float:
+            bf16 = torch.is_autocast_enabled(next(network.parameters()).device.type)
+            probabilities = predict_cases(network, volumes, self.cache.patch, bf16)
+            return summarize_classes(probabilities, volumes.entries, classes)["auc_mean"]
+
+        return measure
 
     def evaluate(self, network: nn.Module, bf16: bool) -> dict:
         """Figures of the held-back images: `summarize_classes`."""

@@ -36,6 +36,12 @@ def setting(default: Any, help: str, *, affects_result: bool = True) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def table(help: str) -> Any:
+    """Declare a field that is a TOML table with keys of the user's own; empty by default."""
+    metadata = {"help": help, "affects_result": True}
+    return dataclasses.field(default_factory=dict, metadata=metadata)
+
+
 def section(cls: type) -> Any:
     """Declare a recipe field that is itself a dataclass of settings."""
     return dataclasses.field(default_factory=cls)
@@ -108,7 +114,8 @@ def describe(cls: type, prefix: str = "") -> str:
         elif dataclasses.is_dataclass(kind):
             lines.append(describe(kind, key + "."))
         else:
-            default = json.dumps(_plain(field.default))
+            missing = field.default is dataclasses.MISSING
+            default = json.dumps({} if missing else _plain(field.default))
             lines.append(f"  {key} = {default}\n      {field.metadata['help']}")
     return "\n".join(lines)
 
@@ -246,7 +253,7 @@ def _convert(value: Any, kind: Any, key: str) -> Any:
         if math.isfinite(value):
             return float(value)
     # For isinstance a bool is an int, but 'true' is no number of steps.
-    elif kind in (int, bool, str) and type(value) is kind:
+    elif kind in (int, bool, str, dict) and type(value) is kind:
         return value
     raise RecipeError(f"{key} must be {_name(kind)}, not {json.dumps(_plain(value))}.")
 
@@ -270,6 +277,7 @@ def _name(kind: Any) -> str:
         many = arguments[-1] is Ellipsis
         return f"a list of {_name(arguments[0])}" if many else f"a list of {len(arguments)} entries"
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    names[dict] = "a table"
     return names[kind]
 
 

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from mim.data import Cache, LabeledCrops, LabeledVolumes, draw_labeled_crops
 from mim.evaluation import evaluate_cases, summarize, torch_predictor
+from mim.learning_curve import WatchedSegmentation, held_back_cases
 from mim.regions import Region, region_targets
 
 
@@ -45,6 +46,20 @@ class Segmentation:
 
     def loss(self, network: nn.Module) -> Callable[[LabeledCrops], Tensor]:
         return segmentation_loss(network, self.cache.plan)
+
+    def watch(self, count: int) -> Callable[[nn.Module], float]:
+        """Mean Dice of the middles of ``count`` held-back images, on the cache's grid."""
+        cases = held_back_cases(self.cache, self.is_labeled, count)
+        regions = bool(plan_regions(self.cache.plan))
+        return WatchedSegmentation(self.cache, cases, self._masks, regions)
+
+    def _masks(self, labels: Tensor) -> Tensor:
+        """Structures (b, structures, ...) of labels (b, 1, ...): regions, or labels 1, 2, ..."""
+        regions = plan_regions(self.cache.plan)
+        values = [0, *(label["value"] for label in self.cache.plan["labels"])]
+        if regions:
+            return region_targets(labels, regions, values) > 0.5
+        return torch.cat([labels == channel for channel in range(1, len(values))], dim=1)
 
     def evaluate(self, network: nn.Module, bf16: bool) -> dict:
         """Dice of the held-back images: `evaluation.summarize`, and ``rows`` with each of them."""

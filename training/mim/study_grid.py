@@ -1,0 +1,168 @@
+"""What a study consists of: every combination of its grid, arms and seeds as named runs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from mim.recipe import RecipeError, setting, table
+
+_SIDES = ("pretrain", "finetune", "both")
+
+
+@dataclass(frozen=True)
+class StudyRecipe:
+    """The grid, and the recipes of its runs."""
+
+    cache: str = setting("cache", "folder that prepare.py wrote", affects_result=False)
+    run: str = setting("runs/study", "folder to write", affects_result=False)
+    seeds: tuple[int, ...] = setting((0, 1, 2), "of weights, subsets and order")
+    arms: dict = table(
+        "starting points by name: a list of a pre-training's recipe (in training/recipes) and "
+        "key=value changes to it; an empty list is training from scratch; finetune.key=value "
+        "changes the arm's fine-tuning"
+    )
+    baseline: str = setting("scratch", "the arm that all others are compared with")
+    finetune: str = setting("finetune_cpu.toml", "recipe of the fine-tuning")
+    finetune_overrides: tuple[str, ...] = setting((), "key=value changes to it")
+    grid: dict = table(
+        "axes: finetune.KEY, pretrain.KEY, both.KEY or cache, each with a list of values; every "
+        "combination is measured"
+    )
+    target: float = setting(
+        0.0, "score of which the first step is compared; 0: 95 % of the baseline's last"
+    )
+
+    def __post_init__(self):
+        if not self.seeds or self.baseline not in self.arms or len(self.arms) < 2:
+            raise RecipeError(
+                "A study needs seeds, and in [arms] the baseline and at least one arm to compare."
+            )
+        for axis, values in self.grid.items():
+            if axis != "cache" and axis.partition(".")[0] not in _SIDES:
+                raise RecipeError(
+                    f"grid.{axis}: write finetune.{axis}, pretrain.{axis} or both.{axis}."
+                )
+            if not isinstance(values, list) or not values:
+                raise RecipeError(f"grid.{axis} must be a list of values.")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One command: ``kind`` is pretrain or finetune, ``after`` the run it starts from."""
+
+    kind: str
+    folder: Path
+    recipe: str
+    overrides: tuple[str, ...]
+    after: Run | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of the grid: ``runs[arm]`` holds a fine-tuning for each seed."""
+
+    values: Mapping[str, Any]
+    runs: Mapping[str, Sequence[Run]] = field(hash=False)
+
+
+def cells_of(recipe: StudyRecipe) -> list[Cell]:
+    """All combinations; runs that would be the same in several of them are one."""
+    plan = _Plan(recipe)
+    cells = []
+    for values in product(*recipe.grid.values()):
+        cell = dict(zip(recipe.grid, values, strict=True))
+        runs = {
+            arm: [plan.finetuning(arm, cell, seed) for seed in recipe.seeds] for arm in recipe.arms
+        }
+        cells.append(Cell(cell, runs))
+    return cells
+
+
+def runs_of(cells: Sequence[Cell]) -> list[Run]:
+    """Every run once, pre-trainings before what starts from them; seed by seed."""
+    ordered: dict[Path, Run] = {}
+    seeds = range(max(len(runs) for cell in cells for runs in cell.runs.values()))
+    for seed, cell in product(seeds, cells):
+        for runs in cell.runs.values():
+            for run in (runs[seed].after, runs[seed]):
+                if run is not None:
+                    ordered.setdefault(run.folder, run)
+    return list(ordered.values())
+
+
+def name_of(axis: str, value: Any) -> str:
+    """An axis with its value as a part of a folder's name, and as a table shows it."""
+    if isinstance(value, list):
+        text = "x".join(map(str, value))
+    elif axis == "cache":
+        text = Path(str(value)).name
+    else:
+        text = "all" if axis.endswith(".subjects") and value == 0 else str(value)
+    return f"{axis.rpartition('.')[2]}={text}"
+
+
+class _Plan:
+    """Makes the runs of a recipe; equal pre-trainings of several arms are one."""
+
+    def __init__(self, recipe: StudyRecipe):
+        self.recipe, self.root = recipe, Path(recipe.run)
+        self.owner: dict[tuple, str] = {}
+
+    def finetuning(self, arm: str, cell: Mapping, seed: int) -> Run:
+        recipe = self.recipe
+        before = self._pretraining(arm, cell, seed)
+        sides = ("finetune", "both", "cache")
+        if before is not None:
+            sides = (*sides, "pretrain")
+        changes = (
+            *recipe.finetune_overrides,
+            *_own(recipe.arms[arm], finetune=True),
+            *_changes(cell, ("finetune", "both")),
+            *self._common(cell, seed),
+        )
+        if before is not None:
+            changes = (*changes, f"pretrained={before.folder / 'last.pt'}")
+        folder = self._folder(arm, cell, seed, sides)
+        return Run("finetune", folder, recipe.finetune, (*changes, f"run={folder}"), before)
+
+    def _pretraining(self, arm: str, cell: Mapping, seed: int) -> Run | None:
+        entries = self.recipe.arms[arm]
+        if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+            raise RecipeError(f"arms.{arm} must be a list of texts.")
+        changes = _own(entries, finetune=False)
+        if not changes:
+            return None
+        source, *changes = changes
+        if "=" in source:
+            raise RecipeError(f"arms.{arm} must begin with a recipe, not with {source}.")
+        owner = self.owner.setdefault((source, *changes), arm)
+        folder = self._folder(f"pretrain-{owner}", cell, seed, ("pretrain", "both", "cache"))
+        changes += [*_changes(cell, ("pretrain", "both")), *self._common(cell, seed)]
+        return Run("pretrain", folder, source, (*changes, f"run={folder}"))
+
+    def _common(self, cell: Mapping, seed: int) -> tuple[str, ...]:
+        return f"cache={cell.get('cache', self.recipe.cache)}", f"seed={seed}"
+
+    def _folder(self, name: str, cell: Mapping, seed: int, sides: Sequence[str]) -> Path:
+        parts = [name_of(*item) for item in cell.items() if item[0].partition(".")[0] in sides]
+        return self.root / re.sub(r"[^\w.=+-]+", "_", "-".join([name, *parts, f"seed{seed}"]))
+
+
+def _own(entries: Sequence[str], finetune: bool) -> tuple[str, ...]:
+    """The entries of an arm for one of its two commands."""
+    prefix = "finetune."
+    chosen = (entry for entry in entries if entry.startswith(prefix) == finetune)
+    return tuple(entry.removeprefix(prefix) for entry in chosen)
+
+
+def _changes(cell: Mapping, sides: Sequence[str]) -> Iterator[str]:
+    for axis, value in cell.items():
+        side, _, key = axis.partition(".")
+        if side in sides and key:
+            yield f"{key}={value if isinstance(value, str) else json.dumps(value)}"

@@ -1,0 +1,128 @@
+"""The scores of one run, and of several seeds against a baseline, whatever the task."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from mim.auc import auc, delong_mean_interval
+from mim.learning_curve import WATCHED
+from mim.statistics import bootstrap_mean_ci
+
+RESULTS, LOG = "results.json", "log.jsonl"
+_RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Finished fine-tunings of one arm, a folder for each seed, measured on the same cases."""
+
+    folders: tuple[Path, ...]
+
+    @cached_property
+    def results(self) -> list[dict]:
+        return [json.loads((folder / RESULTS).read_text()) for folder in self.folders]
+
+    @property
+    def metric(self) -> str:
+        """AUC or Dice."""
+        return "AUC" if "auc_mean" in self.results[0] else "Dice"
+
+    @property
+    def by_seed(self) -> list[float]:
+        """The mean score of each seed."""
+        key = "auc_mean" if self.metric == "AUC" else "dice_mean"
+        return [result[key] for result in self.results]
+
+    @property
+    def subjects(self) -> list[str]:
+        """Whose each case is."""
+        return [row["subject"] for row in self.results[0]["rows"]]
+
+    @property
+    def curves(self) -> list[tuple[list[int], list[float]]]:
+        """Steps and scores while each seed learnt; empty without finetune.watch."""
+        return [_curve(folder) for folder in self.folders]
+
+    def interval(self) -> tuple[float, float]:
+        """Of the mean over seeds: DeLong's for two classes, a bootstrap over subjects for Dice."""
+        if self.metric == "AUC":
+            if self._truth.shape[1] != 2:
+                return float("nan"), float("nan")
+            found = delong_mean_interval(self._probabilities[..., 1], self._truth[:, 1])
+            return found.low, found.high
+        _, low, high = bootstrap_mean_ci(self._dice.mean(0), self.subjects)
+        return low, high
+
+    def difference(self, baseline: Scores) -> tuple[float, float, float]:
+        """Mean over seeds of this arm's score less the baseline's, with a bootstrap over subjects.
+
+        The cases and the seeds of both must be the same.
+        """
+        if self.metric == "Dice":
+            gain = (self._dice - baseline._dice).mean(axis=0)
+            return bootstrap_mean_ci(gain, self.subjects)
+
+        def gain(cases: np.ndarray) -> float:
+            return self._area(cases) - baseline._area(cases)
+
+        return bootstrap_over_subjects(gain, self.subjects)
+
+    @cached_property
+    def _dice(self) -> np.ndarray:
+        """(seeds, cases), the mean over structures."""
+        rows = [result["rows"] for result in self.results]
+        return np.array([[np.nanmean(list(r["dice"].values())) for r in case] for case in rows])
+
+    @cached_property
+    def _probabilities(self) -> np.ndarray:
+        """(seeds, cases, classes)"""
+        return np.array([[r["probabilities"] for r in run["rows"]] for run in self.results])
+
+    @cached_property
+    def _truth(self) -> np.ndarray:
+        """(cases, classes), boolean."""
+        targets = np.array([row["target"] for row in self.results[0]["rows"]])
+        several = targets.ndim == 2
+        count = len(self.results[0]["classes"])
+        return targets > 0.5 if several else targets[:, None] == np.arange(count)
+
+    def _area(self, cases: np.ndarray) -> float:
+        """Mean over seeds and classes; NaN where a class does not occur among ``cases``."""
+        truth, scores = self._truth[cases], self._probabilities[:, cases]
+        if truth.shape[1] == 2:  # both classes have the same area
+            truth, scores = truth[:, 1:], scores[..., 1:]
+        areas = [auc(s[:, i], truth[:, i]) for s in scores for i in range(truth.shape[1])]
+        return float(np.mean(areas))
+
+
+def bootstrap_over_subjects(
+    statistic: Callable[[np.ndarray], float], subjects: Sequence[str], seed: int = 0
+) -> tuple[float, float, float]:
+    """``statistic`` of all cases, and the percentile interval with subjects drawn as wholes.
+
+    It gets the indices of the cases; draws for which it is NaN do not count.
+    """
+    names, owner = np.unique(subjects, return_inverse=True)
+    members = [np.flatnonzero(owner == i) for i in range(len(names))]
+    random, drawn = np.random.default_rng(seed), []
+    for _ in range(_RESAMPLES):
+        chosen = random.integers(len(names), size=len(names))
+        drawn.append(statistic(np.concatenate([members[i] for i in chosen])))
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    return statistic(np.arange(len(owner))), float(low), float(high)
+
+
+def _curve(folder: Path) -> tuple[list[int], list[float]]:
+    steps, scores = [], []
+    for text in (folder / LOG).read_text().splitlines():
+        line = json.loads(text)
+        if WATCHED in line:
+            steps.append(line["step"])
+            scores.append(line[WATCHED])
+    return steps, scores
