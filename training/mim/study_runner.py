@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import multiprocessing.connection
+import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
@@ -57,7 +60,22 @@ def _pool(jobs: int) -> ProcessPoolExecutor:
     # Spawned: a forked process cannot use a GPU, nor torch's threads.
     context = multiprocessing.get_context("spawn")
     threads = max(1, torch.get_num_threads() // jobs)
-    return ProcessPoolExecutor(jobs, context, torch.set_num_threads, (threads,))
+    return ProcessPoolExecutor(jobs, context, _begin, (threads,))
+
+
+def _begin(threads: int) -> None:
+    """In a new process: its share of the cores, and an end with the study that began it.
+
+    A process that outlived a killed study would write into the folders of the one after it.
+    """
+    torch.set_num_threads(threads)
+    parent = multiprocessing.parent_process()
+
+    def leave() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=leave, daemon=True).start()
 
 
 def _logged(execute: Callable[[Run], None], run: Run) -> str:

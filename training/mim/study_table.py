@@ -105,7 +105,8 @@ def _difference(row: Mapping[str, Any]) -> str:
     if "difference" not in row:
         return ""
     low, high = row["difference_ci95"]
-    return f"{row['difference']:+.3f} ({low:+.3f} to {high:+.3f})"
+    interval = f" ({low:+.3f} to {high:+.3f})" if np.isfinite([low, high]).all() else ""
+    return f"{row['difference']:+.3f}{interval}"
 
 
 def _area(row: Mapping[str, Any]) -> str:

@@ -1,0 +1,22 @@
+"""What test_study_grid.py lets other processes do: it must be importable there."""
+
+import os
+import time
+
+from MIMSegment.Logic.errors import InputError
+
+
+def note(run):
+    """Write when the run began and ended, and in which process; fail where it is told to."""
+    begin = time.monotonic()
+    print(f"doing {run.folder.name}")
+    time.sleep(0.2)
+    if "broken" in run.folder.name:
+        raise InputError("the scanner is broken")
+    (run.folder / "done").write_text(f"{begin} {time.monotonic()} {os.getpid()}")
+
+
+def wait_long(run):
+    """Say in which process, and stay there."""
+    (run.folder / "process").write_text(str(os.getpid()))
+    time.sleep(600)

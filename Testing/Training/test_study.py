@@ -1,0 +1,153 @@
+"""Studies from the command line on tiny data, and the numbers of their tables."""
+
+import json
+
+import numpy as np
+import pytest
+
+import study
+from mim.auc import auc, delong_interval, delong_mean_interval
+from mim.caching import PrepareOptions, prepare_dataset
+from mim.study_scores import Scores, bootstrap_over_subjects
+from test_case_formats import picture
+from test_prepare import decathlon
+
+RECIPE = """
+seeds = [0, 1]
+finetune = "finetune_cpu.toml"
+finetune_overrides = ["network.features=4,8,8", "network.blocks=1,1,1", "device=cpu",
+  "precision=fp32", "loop.steps=4", "loop.validate_every=2", "watch=2", "loop.tensorboard=false"]
+[arms]
+scratch = []
+masked = ["pretrain_cpu.toml", "network.features=4,8,8", "network.blocks=1,1,1", "device=cpu",
+  "precision=fp32", "loop.steps=2", "validation_crops=2", "loop.tensorboard=false"]
+[grid]
+"finetune.subjects" = [1, 0]
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    root = tmp_path_factory.mktemp("study")
+    decathlon(root / "data", count=6)
+    prepare_dataset(
+        root / "data",
+        root / "cache",
+        PrepareOptions(patch_voxels=4000, stages=3, jobs=1, held_back=0.5),
+    )
+    (root / "study.toml").write_text(RECIPE)
+    assert study.main(arguments(root)) == 0
+    return root
+
+
+def arguments(root, *more):
+    return [str(root / "study.toml"), f"cache={root / 'cache'}", f"run={root / 'run'}", *more]
+
+
+def test_table_has_every_combination_with_intervals_and_curves(finished):
+    content = json.loads((finished / "run/study.json").read_text())
+    rows = content["rows"]
+    assert [(row["cell"]["finetune.subjects"], row["arm"]) for row in rows] == [
+        (1, "scratch"), (1, "masked"), (0, "scratch"), (0, "masked")
+    ]  # fmt: skip
+    for row in rows[1::2]:
+        low, high = row["difference_ci95"]
+        assert low <= row["difference"] <= high
+        assert row["speed_up"]["runs"] == 2 and row["verdict"]
+        assert row["curve_steps"] == [2, 4] and len(row["curves_by_seed"]) == 2
+        assert 0 <= row["area_under_curve"] <= 1
+    assert rows[0]["training_subjects"] == 1
+    text = (finished / "run/study.md").read_text()
+    assert text.count("| masked |") == 2 and "| all | scratch |" in text
+    for name in ("scores.png", "curves.png"):
+        assert (finished / "run" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_finished_runs_are_not_done_again(finished, capsys):
+    before = {p: p.stat().st_mtime_ns for p in (finished / "run").glob("*/last.pt")}
+    assert study.main(arguments(finished)) == 0
+    assert {p: p.stat().st_mtime_ns for p in (finished / "run").glob("*/last.pt")} == before
+    assert "1/" not in capsys.readouterr().out.splitlines()[0]
+
+
+def test_runs_of_another_recipe_are_not_mixed_in(finished, capsys):
+    changed = RECIPE.replace('"loop.steps=4"', '"loop.steps=6"')
+    (finished / "changed.toml").write_text(changed)
+    code = study.main([str(finished / "changed.toml"), *arguments(finished)[1:]])
+    assert code == 2 and "loop.steps was 4, is now 6" in capsys.readouterr().err
+
+
+def test_list_names_the_runs_and_does_none(finished, tmp_path, capsys):
+    assert study.main([*arguments(finished)[:-1], f"run={tmp_path}", "--list"]) == 0
+    assert len(capsys.readouterr().out.split()) == 10 and not list(tmp_path.iterdir())
+
+
+def result(folder, probabilities, targets):
+    rows = [
+        {"id": str(i), "subject": str(i // 2), "target": int(t), "probabilities": [1 - p, p]}
+        for i, (p, t) in enumerate(zip(probabilities, targets, strict=True))
+    ]
+    value = auc(probabilities, np.array(targets) == 1)
+    folder.mkdir()
+    content = {"auc_mean": value, "classes": ["well", "sick"], "rows": rows, "cases": len(rows)}
+    (folder / "results.json").write_text(json.dumps(content))
+    (folder / "log.jsonl").write_text("")
+    return folder
+
+
+def test_areas_are_compared_on_the_same_subjects(tmp_path):
+    random = np.random.default_rng(0)
+    targets = np.arange(60) % 2
+    runs = {}
+    for arm, signal in (("base", 0.3), ("better", 2.0)):
+        noise = random.normal(size=(2, 60))
+        runs[arm] = Scores(
+            tuple(
+                result(tmp_path / f"{arm}{i}", 1 / (1 + np.exp(-(signal * targets + n))), targets)
+                for i, n in enumerate(noise)
+            )
+        )
+    mean, low, high = runs["better"].difference(runs["base"])
+    assert mean == pytest.approx(np.mean(runs["better"].by_seed) - np.mean(runs["base"].by_seed))
+    assert 0 < low < mean < high
+    low, high = runs["better"].interval()
+    assert low < np.mean(runs["better"].by_seed) < high
+
+
+def test_interval_of_a_mean_area_is_that_of_one_model_seen_twice():
+    random = np.random.default_rng(1)
+    positive = np.arange(40) % 2 == 1
+    first, second = random.normal(size=(2, 40)) + positive
+    assert delong_mean_interval([first, first], positive) == delong_interval(first, positive)
+    both = delong_mean_interval([first, second], positive)
+    assert both.value == pytest.approx((auc(first, positive) + auc(second, positive)) / 2)
+    widths = [e.high - e.low for e in (both, delong_interval(first, positive))]
+    assert widths[0] < widths[1]
+
+
+def test_subjects_are_drawn_as_wholes():
+    values = np.repeat([0.0, 1.0, 2.0, 3.0], 5)
+    owners = np.repeat(list("abcd"), 5)
+    mean, low, high = bootstrap_over_subjects(lambda cases: values[cases].mean(), owners)
+    assert mean == 1.5 and high - low > 1.5
+
+
+def test_watched_score_of_a_classifier_is_logged(tmp_path):
+    import finetune
+
+    rows = ["file,class,group"]
+    for index in range(16):
+        picture(tmp_path / f"data/p{index}.png", index, bright=index % 2 == 1)
+        rows.append(f"p{index}.png,{'sick' if index % 2 else 'well'},g{index}")
+    (tmp_path / "data/labels.csv").write_text("\n".join(rows))
+    options = PrepareOptions(stages=3, jobs=1, picture_size=32, held_back=0.4)
+    prepare_dataset(tmp_path / "data", tmp_path / "cache", options)
+    (tmp_path / "recipe.toml").write_text("")
+    common = ["network.name=resenc_classifier", "network.features=4,8,8", "network.blocks=1,1,1"]
+    common += ["device=cpu", "loop.steps=2", "loop.validate_every=1", "loop.tensorboard=false"]
+    run = tmp_path / "run"
+    places = [f"cache={tmp_path / 'cache'}", f"run={run}"]
+    assert finetune.main([str(tmp_path / "recipe.toml"), *places, "watch=6", *common]) == 0
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    scores = [line["held_back_score"] for line in lines if "held_back_score" in line]
+    assert len(scores) == 2 and all(0 <= score <= 1 for score in scores)
