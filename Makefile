@@ -2,6 +2,7 @@
 #   make demo          set up, then scans -> pre-training -> fine-tuning -> package -> Slicer scene
 #   make demo DATA=X   the same on the labelled data set in folder X
 #   make test          set up, then the tests (make test-all: the slow ones too)
+#   make bench-setup   set up, and the peers that benchmarks/ compares with
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -15,7 +16,12 @@ DEMO_OPTIONS ?= $(if $(DATA),--patch-voxels 150000,--pretrain loop.steps=300 --f
 # nnU-Net's networks, to test ours against; without its dependencies, which it needs elsewhere.
 ORACLE := dynamic-network-architectures==0.4.4
 
-.PHONY: demo test test-all phantom-packages lint setup clean
+# nnU-Net and what it imports beside the training tree's own requirements.
+BENCH := .venv-bench
+PEERS := benchmarks/requirements-peers.txt
+PEERS_NEED := blosc2 nibabel pandas scikit-image scikit-learn seaborn threadpoolctl
+
+.PHONY: demo test test-all phantom-packages bench-setup lint setup clean
 
 demo: $(READY)
 	$(RUN) training/demo.py $(DATA) -o $(OUT) $(DEMO_OPTIONS)
@@ -45,5 +51,14 @@ $(READY): pyproject.toml
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps $(ORACLE)
 	touch $(READY)
 
+bench-setup: $(READY) $(BENCH)/.ready
+
+$(BENCH)/.ready: $(PEERS) pyproject.toml
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[runtime,training]" $(PEERS_NEED)
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $(PEERS)
+	touch $(BENCH)/.ready
+
 clean:
-	rm -rf $(VENV) demo runs build
+	rm -rf $(VENV) $(BENCH) demo runs build

@@ -1,13 +1,13 @@
 """Does a converted nnU-Net model give nnU-Net's own labels? Prints one JSON line.
 
-    python benchmarks/nnunet_agreement.py [--steps 60] [--only NAME ...]
+    .venv-bench/bin/python benchmarks/nnunet_agreement.py [--steps 60] [--only NAME ...]
 
-Run it in an environment that has nnunetv2 2.8.1 beside the requirements of training and runtime.
-nnU-Net plans each data set of synthetic blobs, builds the network, saves the checkpoints and
-predicts; we convert the model folder and segment the same files. For each plan: share of equal
-labels (also among voxels that are not background in both), largest difference of preprocessed
-intensities and of logits before resampling. nnU-Net adds up windows in half precision; the keys
-``full_precision_*`` compare with nnU-Net made to use single precision, where only rounding is left.
+The environment is that of `make bench-setup`. nnU-Net plans each data set of synthetic blobs,
+builds the network, saves the checkpoints and predicts; we convert the model folder and segment the
+same files. For each plan: share of equal labels (also among voxels that are not background in
+both), largest difference of preprocessed intensities and of logits before resampling. nnU-Net adds
+up windows in half precision; the keys ``full_precision_*`` compare with nnU-Net made to use single
+precision, where only rounding is left.
 """
 
 from __future__ import annotations

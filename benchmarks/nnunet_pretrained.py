@@ -1,13 +1,13 @@
 """Does nnU-Net load what `export.py --to-nnssl` writes? Prints one JSON line.
 
-    python benchmarks/nnunet_pretrained.py
+    .venv-bench/bin/python benchmarks/nnunet_pretrained.py
 
-Run it in an environment that has nnunetv2 2.8.1 beside the requirements of training. A network of
-random weights is exported; then nnU-Net's own code builds the network of the adaptation plan and
-loads the file, in two ways: ``-pretrained_weights`` of nnUNetv2_train, which wants every name, and
-PretrainedTrainer (nnUNetv2_train_pretrained), where the installed nnU-Net has it: it is in the
-repository since July 2026, the wheel 2.8.1 on PyPI came without it. ``equal`` keys compare the
-features of both networks on the same image, bit by bit.
+The environment is that of `make bench-setup`. A network of random weights is exported; then
+nnU-Net's own code builds the network of the adaptation plan and loads the file, in two ways:
+``-pretrained_weights`` of nnUNetv2_train, which wants every name, and PretrainedTrainer
+(nnUNetv2_train_pretrained), where the installed nnU-Net has it: it is in the repository since July
+2026, the wheel 2.8.1 on PyPI came without it. ``equal`` keys compare the features of both networks
+on the same image, bit by bit.
 """
 
 from __future__ import annotations
