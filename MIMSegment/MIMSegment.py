@@ -85,7 +85,7 @@ class MIMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.noticeLabel.setText(_("Research use only. Not a medical device."))
         items.set_up_table(ui.reviewTable, panel_review.review_header(_))
         items.fill_box(ui.deviceBox, panel.device_choices(_), "auto")
-        self.view = view.PanelView(ui, self.on_input, _("Choose an image"))
+        self.view = view.PanelView(ui, self.on_input, _("Choose an image"), _("Nothing"))
         self.editor = editor.EmbeddedEditor(ui.editorFrame)
         connections.connect(self)
         self.timer = qt.QTimer()
@@ -265,7 +265,9 @@ class MIMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def on_export(self, kind):
         path = self.dialogs.ask_export(kind)
         if path:
-            self.workflow.export(kind, path)
+            options = {"prior": self.items.chosen_data(self.ui.priorBox)}
+            psa = self.ui.psaBox.property("value")
+            self.workflow.export(kind, path, psa=psa or None, **options)
 
     def on_review_again(self):
         self.workflow.open_result(self.items.chosen_data(self.ui.resultBox))

@@ -41,6 +41,8 @@ EXPORTS = {
     "exportSceneButton": Export.SCENE,
     "exportTrainingButton": Export.TRAINING,
 }
+# Names of the structures whose volume is set against PSA.
+_GLAND = ("prostate", "peripheral zone", "transition zone")
 # Keys that work while the list of structures has the focus.
 SHORTCUTS = {
     "A": "acceptButton",
@@ -82,8 +84,8 @@ class Panel:
     ``labels``, ``buttons``, ``titles`` (of sections) and ``collapsed`` are by the name of the
     widget; a label without text is hidden. ``progress`` is 0..1, None while unknown or nothing
     runs. ``structures`` are (label value, name, wanted), ``comment`` is of the ``selected``
-    structure, ``results`` are the segmentations in the scene that can be reviewed again, as
-    (ID, name).
+    structure, ``results`` are the other segmentations in the scene that can be reviewed, or
+    compared with, as (ID, name), ``result`` is the ID of the one in review.
     """
 
     labels: Mapping[str, str]
@@ -100,6 +102,7 @@ class Panel:
     target: str
     structures: tuple[tuple[int, str, bool], ...]
     results: tuple[tuple[str, str], ...]
+    result: str
 
 
 def device_choices(_: Translate = str) -> tuple[tuple[str, str], ...]:
@@ -131,12 +134,14 @@ def panel_of(
     wanted = settings.structures
     structures = state.package.structures.items() if state.package else ()
     findings = _shown_findings(state)
+    others = [result for result in results if result[0] != state.result]
     grave = any(finding.severity is Severity.ALERT for finding in findings)
     return Panel(
         labels=_labels(state, item, findings, runtime_missing, _),
         buttons={
-            **_buttons(state, sample, results, _),
+            **_buttons(state, sample, bool(others), _),
             **_review_buttons(review, item, _),
+            **_options(review, bool(others), _),
             "findingsSection": Button(True, visible=bool(findings)),
         },
         titles={"findingsSection": findings_title(findings, _)},
@@ -156,7 +161,8 @@ def panel_of(
         device=settings.device,
         target=settings.target,
         structures=tuple((v, name, not wanted or v in wanted) for v, name in structures),
-        results=unique_names(results),
+        results=unique_names(others),
+        result=state.result,
     )
 
 
@@ -287,12 +293,9 @@ def _selected(review: ReviewState | None, segment_id: str) -> ReviewItem | None:
     return next((item for item in items if item.id == segment_id), None)
 
 
-def _buttons(
-    state: WorkflowState, sample: str, results: Sequence, _: Translate
-) -> dict[str, Button]:
+def _buttons(state: WorkflowState, sample: str, again: bool, _: Translate) -> dict[str, Button]:
     actions = state.actions
     card = state.package
-    again = len(results) > (1 if state.review else 0)
     anyway = _anyway(state)
     run = actions["run_anyway"] if anyway else actions["run"]
     running = state.progress is not None
@@ -344,6 +347,17 @@ def _review_buttons(
     comment = item.actions.get("comment", nothing) if item else nothing
     buttons["commentEdit"] = _button(comment)
     return buttons
+
+
+def _options(review: ReviewState | None, others: bool, _: Translate) -> dict[str, Button]:
+    """What a report may have besides."""
+    names = [item.name.lower() for item in review.items] if review else []
+    gland = any(word in name for name in names for word in _GLAND)
+    compared = Button(
+        True, _("An earlier result, for the change in volume"), bool(review) and others
+    )
+    psa = Button(True, _("For the PSA density in the report"), gland)
+    return {"priorCaption": compared, "priorBox": compared, "psaCaption": psa, "psaBox": psa}
 
 
 def _button(action: Action, visible: bool = True, text: str | None = None, hint: str = ""):

@@ -13,7 +13,7 @@ from MIMSegment.Logic.errors import OutputError
 from MIMSegment.Logic.finding import Finding
 from MIMSegment.Logic.labels import Label
 from MIMSegment.Logic.postprocess import in_model_values
-from MIMSegment.Logic.review_items import ReviewItem, Verdict
+from MIMSegment.Logic.review_items import ReviewItem, SegmentRecord, Verdict
 from MIMSegment.Logic.volume import Volume
 
 
@@ -68,7 +68,7 @@ def in_model_labels(case: ReviewedCase) -> tuple[Volume, tuple[Label, ...]]:
 
 
 def without_rejected(
-    labels: Volume, table: Sequence[Label], items: Sequence[ReviewItem]
+    labels: Volume, table: Sequence[Label], items: Sequence[ReviewItem | SegmentRecord]
 ) -> tuple[Volume, tuple[Label, ...]]:
     """The label image and its names, without the rejected structures.
 

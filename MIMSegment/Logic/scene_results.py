@@ -99,6 +99,7 @@ def kept_result(node, find_file: FindFile) -> OpenResult:
         tuple(_finding(item) for item in review["findings"]),
         tuple((name, VolumeSource(v, find_file)) for name, v in volumes if v is not None),
         json.loads(kept["Phantom"]),
+        node.GetID(),
     )
 
 

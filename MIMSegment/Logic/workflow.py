@@ -107,6 +107,7 @@ class Workflow(Attempts):
             error=self._error,
             message=self._message,
             review=self.review.state if self.review else None,
+            result=self.result.id if self.result else "",
         )
         checked = self._volume is not None
         dicom = bool(self.result and self.result.inputs and self.result.inputs[0][1].instances)
@@ -248,7 +249,10 @@ class Workflow(Attempts):
             self._try(self._undo_result)
 
     def export(self, kind: Export, path: str | Path, **options) -> None:
-        """Write the reviewed result to ``path``; ``state.message`` says what was written."""
+        """Write the reviewed result to ``path``; ``state.message`` says what was written.
+
+        ``prior`` is the ID of a result in the scene to compare volumes with, ``psa`` in ng/mL.
+        """
         if self._may(f"export_{kind}"):
             self._try(self._export, kind, Path(path), options)
 

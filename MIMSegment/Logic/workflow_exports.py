@@ -7,6 +7,7 @@ from importlib import import_module, util
 from pathlib import Path
 
 from MIMSegment.Logic.audit import AuditLog, log_path
+from MIMSegment.Logic.comparison import Prior
 from MIMSegment.Logic.errors import MIMSegmentError
 from MIMSegment.Logic.review_items import ReviewState, SegmentStore
 from MIMSegment.Logic.reviewed_case import (
@@ -36,7 +37,12 @@ def is_available(kind: Export) -> bool:
 def reviewed_case(
     result: OpenResult, review: ReviewState, gateway: SceneGateway, options: dict
 ) -> ReviewedCase:
-    """The result as it stands now. Raises OutputError when every structure is rejected."""
+    """The result as it stands now. ``options`` may have the ID of an earlier result as ``prior``.
+
+    Raises OutputError when every structure is rejected.
+    """
+    if isinstance(options.get("prior"), str):
+        options = options | {"prior": _prior(gateway, options["prior"])}
     everything, names = gateway.labels(result.store)
     labels, table = without_rejected(everything, names, review.items)
     return ReviewedCase(
@@ -54,6 +60,15 @@ def reviewed_case(
         options,
         tuple(label for label in names if label not in table),
     )
+
+
+def _prior(gateway: SceneGateway, id: str) -> Prior | None:
+    """The result with this ID to compare with, without what was rejected in it."""
+    if not id:
+        return None
+    then = gateway.open_result(id)
+    labels, table = without_rejected(*gateway.labels(then.store), then.store.records())
+    return Prior(labels, table, then.provenance.algorithm, then.title)
 
 
 def write_export(

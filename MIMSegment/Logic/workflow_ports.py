@@ -62,7 +62,7 @@ class OpenResult:
     """A result in the scene, ready for review: also one that was loaded again.
 
     ``inputs`` are the (name, image) of those inputs that are in the scene; ``phantom``: the model
-    was trained on digital phantoms.
+    was trained on digital phantoms; ``id`` is what `SceneGateway.results` calls it.
     """
 
     store: SegmentStore
@@ -73,6 +73,7 @@ class OpenResult:
     findings: tuple[Finding, ...] = ()
     inputs: tuple[tuple[str, ImageSource], ...] = ()
     phantom: bool = False
+    id: str = ""
 
 
 class SceneGateway(Protocol):

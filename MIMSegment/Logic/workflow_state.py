@@ -152,10 +152,10 @@ class WorkflowState:
     """All that a front-end shows.
 
     ``busy`` says what is being waited for without a progress (reading images), "" for nothing.
-    ``study`` names the opened images. ``findings`` are about the inputs before a run, and about
-    inputs and result afterwards. ``actions`` has an `Action` for each button, by name: choose,
-    acknowledge, install, remove, open_study, assign, check, run, run_anyway, cancel, review,
-    export, and export_… for each `Export`.
+    ``study`` names the opened images, ``result`` is the ID of the result in review. ``findings``
+    are about the inputs before a run, and about inputs and result afterwards. ``actions`` has an
+    `Action` for each button, by name: choose, acknowledge, install, remove, open_study, assign,
+    check, run, run_anyway, cancel, review, export, and export_… for each `Export`.
     """
 
     step: Step
@@ -169,6 +169,7 @@ class WorkflowState:
     error: Problem | None = None
     message: str = ""
     review: ReviewState | None = None
+    result: str = ""
     actions: Mapping[str, Action] = field(default_factory=dict, compare=False)
     notice: str = NOTICE
 

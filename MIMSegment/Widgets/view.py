@@ -16,14 +16,14 @@ class PanelView:
     """What is shown at the moment is ``shown``; what has not changed is left alone.
 
     ``on_input(name, source_id)`` is called when the user takes an image for an input, ``empty`` is
-    the text of a box without an image.
+    the text of a box without an image, ``no_prior`` of one without a result to compare with.
     """
 
-    def __init__(self, ui, on_input, empty):
+    def __init__(self, ui, on_input, empty, no_prior):
         self.ui = ui
         self.shown = None
         self.input_boxes = {}
-        self._on_input, self._empty = on_input, empty
+        self._on_input, self._empty, self._no_prior = on_input, empty, no_prior
 
     def show(self, view):
         """Show ``view``."""
@@ -63,7 +63,8 @@ class PanelView:
             "collapsed": self._show_sections,
             "inputs": self._show_inputs,
             "structures": lambda lines: fill_checks(ui.structureList, lines),
-            "results": lambda results: fill_box(ui.resultBox, results, ""),
+            "results": self._show_results,
+            "result": lambda node_id: ui.psaBox.setValue(0),  # it was another patient's, perhaps
             "device": lambda device: select_data(ui.deviceBox, device),
             "target": lambda node_id: quietly(
                 lambda: ui.targetBox.setCurrentNodeID(node_id), ui.targetBox
@@ -74,6 +75,10 @@ class PanelView:
     def _show_sections(self, collapsed):
         for name, value in collapsed.items():
             getattr(self.ui, name).setProperty("collapsed", value)
+
+    def _show_results(self, results):
+        fill_box(self.ui.resultBox, results, "")
+        fill_box(self.ui.priorBox, [("", self._no_prior), *results], chosen_data(self.ui.priorBox))
 
     def _show_inputs(self, inputs):
         names = [item.name for item in inputs]

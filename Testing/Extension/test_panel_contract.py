@@ -46,8 +46,12 @@ def segment_sample(panel):
     choose(panel, "prostate")
     panel.ui.sampleButton.click()
     panel.ui.runButton.click()
-    deadline = time.monotonic() + 120
-    while panel.workflow.state.review is None and time.monotonic() < deadline:
+    wait_for_result(panel)
+
+
+def wait_for_result(panel):
+    deadline = time.monotonic() + 300
+    while panel.workflow.state.progress is not None and time.monotonic() < deadline:
         panel.on_timer()
         assert not panel.ui.errorLabel.text(), panel.ui.errorLabel.text()
         time.sleep(0.02)
@@ -231,6 +235,22 @@ def test_what_an_export_came_to_is_said_beside_its_buttons(panel, tmp_path):
     panel.dialogs.ask_export = lambda kind: str(tmp_path / "nowhere" / "volumes.csv")
     panel.ui.exportTableButton.click()
     assert "could not be written" in panel.ui.exportHint.text()
+
+
+def test_a_report_compares_with_an_earlier_result_and_has_the_psa_density(panel, tmp_path):
+    segment_sample(panel)
+    assert panel.ui.priorBox.isHidden(), "there is none yet"
+    panel.ui.runButton.click()
+    wait_for_result(panel)
+    panel.ui.priorBox.setCurrentIndex(1)
+    panel.ui.psaBox.setValue(6.2)
+    panel.dialogs.ask_export = lambda kind: str(tmp_path / "report.html")
+    panel.ui.exportReportButton.click()
+    report = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Change (mL)" in report and "PSA density" in report
+    panel.ui.resultBox.setCurrentIndex(0)
+    panel.ui.reviewAgainButton.click()
+    assert panel.ui.psaBox.value() == 0, "another result may be of another patient"
 
 
 def test_nothing_happens_while_there_is_no_scene(panel):
