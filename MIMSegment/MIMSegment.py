@@ -106,6 +106,7 @@ class MIMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Start on the scene as it is now; what was running has been ended."""
         self.end()
         self.workflow = self.application.new_workflow()
+        self.do(self.workflow.restore)
         self.workflow.listeners.append(self.render)
         self.runtime_missing = self.application.runtime_is_missing()
         facets = self.workflow.offers.facets()

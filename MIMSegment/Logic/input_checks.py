@@ -61,7 +61,7 @@ def _spacing(image: Volume, package: ModelPackage) -> list[Finding]:
             Finding(
                 "spacing-coarse",
                 Severity.ALERT if ratios[axis] > _VERY_COARSE else Severity.WARNING,
-                f"The voxels of {name} are {spacing[axis]:.3g} mm long {_AXES[axis]}, {basis} "
+                f"The voxels of {name} are {_mm(spacing[axis])} mm long {_AXES[axis]}, {basis} "
                 f"{_range(ranges[axis])} mm: small structures and borders cannot be seen; take a "
                 "series with thinner slices if there is one.",
             )
@@ -122,7 +122,8 @@ def _extent(image: Volume, package: ModelPackage) -> list[Finding]:
                 Finding(
                     "field-of-view-cut",
                     Severity.ALERT if size < _BADLY_CUT * low else Severity.WARNING,
-                    f"{seen}: structures may be cut off, or missed for want of their surroundings.",
+                    f"{seen}: structures may be cut off, or missed for want of their surroundings; "
+                    "take a series that covers more, if there is one.",
                     position=center_of(image.geometry),
                 )
             )
@@ -160,5 +161,9 @@ def _upright(geometry: Geometry) -> Geometry:
 
 
 def _range(values: Range) -> str:
-    low, high = (f"{v:.3g}" for v in values)
+    low, high = map(_mm, values)
     return low if low == high else f"{low} to {high}"
+
+
+def _mm(value: float) -> str:
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"

@@ -91,6 +91,7 @@ def match_inputs(
     judged = [[_judge(item, inputs, c) for c in free] for item in open_inputs]
     pairs = _assign(judged)
     missing: dict[str, str] = {}
+    absent: list[InputSpec] = []
     for row, item in enumerate(open_inputs):
         column = pairs.get(row, _lone_image(judged, inputs, candidates))
         if column is None:
@@ -98,6 +99,7 @@ def match_inputs(
                 f"name it with {_options(item, inputs)}" if by_path else "choose it in the list"
             )
             missing[item.name] = f"{_missing(item, free, candidates)} Add it, or {way_out}."
+            absent.append(item)
             continue
         rivals = _rivals(judged, pairs, row, column)
         if rivals:
@@ -109,7 +111,7 @@ def match_inputs(
         reason = "; ".join(verdict.reasons) or "the only image given"
         chosen[item.name] = Match(item, free[column], reason, verdict.score)
     matches = tuple(chosen[item.name] for item in inputs if item.name in chosen)
-    problems = (*missing.values(), *_mixed_studies(matches))
+    problems = (*_together(absent, missing, free or candidates, by_path), *_mixed_studies(matches))
     used = {id(match.candidate) for match in matches}
     unused = tuple(c for c in free if id(c) not in used)
     return Matching(matches, problems, unused, missing)
@@ -190,6 +192,23 @@ def _missing(
     what = f" ({item.description})" if item.description else ""
     found = f"found {listed(shown)}" if shown else "no image was found"
     return f"No {item.modality} image fits the input {item.name}{what}: {found}."
+
+
+def _together(
+    absent: Sequence[InputSpec],
+    missing: Mapping[str, str],
+    shown: Sequence[ImageSource],
+    by_path: bool,
+) -> list[str]:
+    """The sentences of ``missing``, those of several absent images of one modality as one."""
+    names = [item.name for item in absent]
+    if len(names) < 2 or len({item.modality for item in absent}) > 1:
+        return list(missing.values())
+    listing = f"{', '.join(names[:-1])} and {names[-1]}"
+    found = f"found {listed(shown)}" if shown else "no image was found"
+    way_out = "name each with NAME=PATH" if by_path else "choose them in the list"
+    together = f"No {absent[0].modality} images fit the inputs {listing}: {found}. Add them, or "
+    return [f"{together}{way_out}.", *(missing[n] for n in missing if n not in names)]
 
 
 def _options(item: InputSpec, inputs: Sequence[InputSpec]) -> str:

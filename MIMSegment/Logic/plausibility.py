@@ -29,11 +29,11 @@ def check_inputs(volumes: Volume | Sequence[Volume], package: ModelPackage) -> t
     but says less.
     """
     images = _single_channels(volumes)
-    found = check_phantom(images, package)
-    found += check_contents(images, package)
-    found += check_sequences(images, package)
-    found += check_box(images, package)
-    found += check_gray_values(images, package, suspected=bool(found))
+    found = check_contents(images, package)
+    told = check_sequences(images, package)
+    found += told + check_box(images, package)
+    found += check_gray_values(images, package, suspected=bool(told))
+    found += check_phantom(images, package)  # last of the alerts: the others can be mended
     return gravest_first(found)
 
 

@@ -12,7 +12,7 @@ from MIMSegment.Logic.labels import Label
 from MIMSegment.Logic.scene_core import world_geometry
 from MIMSegment.Logic.scene_inputs import FindFile, VolumeSource, remember_dicom, volume_sources
 from MIMSegment.Logic.scene_labels import label_table, labels_from_segmentation
-from MIMSegment.Logic.scene_merge import add_to_segmentation, undo_addition
+from MIMSegment.Logic.scene_merge import add_to_segmentation, check_addition, undo_addition
 from MIMSegment.Logic.scene_results import (
     is_result,
     keep_result,
@@ -63,6 +63,14 @@ class MrmlGateway:
             node = source.node
             return node if node.GetScene() is self.scene else None
         return self.scene.GetNodeByID(self._nodes.get(source.key, ""))
+
+    def check_target(
+        self, target: str, geometry: Geometry, labels: Sequence[Label], made: Provenance
+    ) -> None:
+        """Raise InputError or GeometryError if a result could not be added to that segmentation."""
+        node = self._segmentation(target)
+        _refuse_other_model(node, made)
+        check_addition(node, geometry, labels)
 
     def show_result(self, result: Result, target: str = "") -> OpenResult:
         found, algorithm = result.segmentation, result.provenance.algorithm

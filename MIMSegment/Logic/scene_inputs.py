@@ -12,7 +12,7 @@ from MIMSegment.Logic.errors import MIMSegmentError
 from MIMSegment.Logic.image_source import ImageSource
 from MIMSegment.Logic.scene_core import world_geometry
 from MIMSegment.Logic.scene_volumes import dicom_header, volume_from_node, volume_grid
-from MIMSegment.Logic.volume import Volume
+from MIMSegment.Logic.volume import Volume, check_values
 
 INSTANCES = "DICOM.instanceUIDs"  # Slicer's own attribute of volumes from its DICOM database
 _PLANES = ("sagittal", "coronal", "axial")  # by the patient axis nearest to the slices' normal
@@ -77,7 +77,9 @@ class VolumeSource:
     def read(self) -> Volume:
         volume = volume_from_node(self.node)
         header = {**self.header, **volume.header}
-        return Volume(volume.array, volume.geometry, volume.source, volume.warnings, header)
+        volume = Volume(volume.array, volume.geometry, volume.source, volume.warnings, header)
+        check_values(volume)
+        return volume
 
     def _header_of_file(self) -> Mapping:
         from MIMSegment.Logic.dicom_headers import read_frames

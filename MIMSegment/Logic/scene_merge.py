@@ -49,6 +49,13 @@ class Addition:
     tags: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
+def check_addition(node, geometry: Geometry, table: Sequence[Label]) -> None:
+    """Raise what `add_to_segmentation` would, without doing anything."""
+    by_name, outdated = _replaced(node, NodeSegments(node), table)
+    _refuse_locked(node, [*by_name.values(), *outdated])
+    _grid_of(node, geometry)
+
+
 def add_to_segmentation(
     node, labels: np.ndarray, geometry: Geometry, table: Sequence[Label], algorithm: str
 ) -> Addition:

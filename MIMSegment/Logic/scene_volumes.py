@@ -105,6 +105,7 @@ def _add_display(scene, node, window: tuple[float, float]) -> None:
 
 def _percentiles(channel: np.ndarray) -> tuple[float, float]:
     values = channel.ravel()[:: max(1, channel.size // _SAMPLES)]
+    values = values[np.isfinite(values)] if np.isfinite(values).any() else np.zeros(1)
     low, high = (float(v) for v in np.percentile(values, _SHOWN_PERCENTILES))
     return (low, high) if low < high else (low - 0.5, low + 0.5)
 

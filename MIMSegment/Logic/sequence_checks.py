@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +58,7 @@ def check_contents(images: Sequence[Volume], package: ModelPackage) -> list[Find
 
 def check_sequences(images: Sequence[Volume], package: ModelPackage) -> list[Finding]:
     """Wrong modality, and sequences that say what they are: by DICOM tags, else file names."""
-    found = []
+    found, others = [], {}
     for item, image in zip(package.spec.inputs, images, strict=False):
         modality = str(image.header.get("Modality", "")).replace("PT", "PET")
         if modality and modality != item.modality.replace("PT", "PET"):
@@ -68,9 +70,49 @@ def check_sequences(images: Sequence[Volume], package: ModelPackage) -> list[Fin
                     f"{item.modality}; choose another image or another model.",
                 )
             )
-        elif finding := _other_sequence(item, image):
-            found.append(finding)
-    return found
+        elif other := _other_sequence(item, image):
+            others[item.name] = other
+    swapped = _swapped(package, others)
+    found += [_swap(*pair, others) for pair in swapped]
+    told = {name for pair in swapped for name in pair}
+    return found + [_wrong(name, other) for name, other in others.items() if name not in told]
+
+
+@dataclass(frozen=True)
+class _Other:
+    """The sequence that an image says it is, and by what."""
+
+    sequence: str
+    reasons: str
+
+
+def _swapped(package: ModelPackage, others: Mapping[str, _Other]) -> list[tuple[str, str]]:
+    """Pairs of inputs of which each has the other's image."""
+    names = [item.name for item in package.spec.inputs if item.name in others]
+    return [
+        (one, two)
+        for one, two in combinations(names, 2)
+        if others[one].sequence == sequence_of(two) and others[two].sequence == sequence_of(one)
+    ]
+
+
+def _swap(one: str, two: str, others: Mapping[str, _Other]) -> Finding:
+    return Finding(
+        "wrong-sequence",
+        Severity.ALERT,
+        f"The images taken for {one} and {two} are swapped: the first is {others[one].sequence}"
+        f"{others[one].reasons}, the second {others[two].sequence}{others[two].reasons}; exchange "
+        "them.",
+    )
+
+
+def _wrong(name: str, other: _Other) -> Finding:
+    return Finding(
+        "wrong-sequence",
+        Severity.ALERT,
+        f"The image taken for {name} is {other.sequence}{other.reasons}; choose the right image "
+        "for each input.",
+    )
 
 
 def check_gray_values(
@@ -98,7 +140,7 @@ def _same(one: Volume, other: Volume) -> bool:
     return bool(np.corrcoef(a, b)[0, 1] > _TWINS)
 
 
-def _other_sequence(item: InputSpec, image: Volume) -> Finding | None:
+def _other_sequence(item: InputSpec, image: Volume) -> _Other | None:
     header = image.header
     label = "" if header else Path(image.source).name
     judged = evidence(item.name, item.modality, header, label)
@@ -108,12 +150,7 @@ def _other_sequence(item: InputSpec, image: Volume) -> Finding | None:
     if seen is None or seen == sequence_of(item.name):
         return None
     reasons = evidence(seen, item.modality, header, label).reasons
-    why = f" ({'; '.join(reasons)})" if reasons else ""
-    return Finding(
-        "wrong-sequence",
-        Severity.ALERT,
-        f"The image taken for {item.name} is {seen}{why}; choose the right image for each input.",
-    )
+    return _Other(seen, f" ({'; '.join(reasons)})" if reasons else "")
 
 
 def _sequence(header, label: str) -> str | None:

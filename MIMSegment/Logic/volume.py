@@ -179,7 +179,7 @@ def read_volume(path: str | Path) -> Volume:
         from MIMSegment.Logic.dicom import read_dicom
 
         volume = read_dicom(path)
-    _check_values(volume)
+    check_values(volume)
     return volume
 
 
@@ -223,7 +223,7 @@ def from_itk(image, source: str = "") -> Volume:
         array = np.moveaxis(array, -1, 0) if vector else array[None]
     else:
         raise InputError(
-            f"{source} is a {dimension}D image; a 3D image or a stack of slices is needed."
+            f"{source} is a {dimension}D image; a 3D image is needed: open the whole series."
         )
     return Volume(
         array, Geometry.from_parts(array.shape[1:], spacing[::-1], origin, direction), source
@@ -241,17 +241,22 @@ def _read_itk(path: Path) -> Volume:
     return from_itk(image, str(path))
 
 
-def _check_values(volume: Volume) -> None:
+def check_values(volume: Volume) -> None:
+    """Raise InputError or GeometryError for an image that no model can be run on."""
     where, array = volume.source, volume.array
     if min(volume.geometry.shape) < 2:
         raise InputError(
-            f"{where} is a single slice {volume.geometry.shape}; a 3D image is needed."
+            f"{where} is a single slice {volume.geometry.shape}; a 3D image is needed: open the "
+            "whole series."
         )
     matrix = volume.geometry.ijk_to_lps
     if not np.isfinite(matrix).all() or abs(np.linalg.det(volume.geometry.direction)) < 0.5:
         raise GeometryError(f"{where} has no valid orientation or spacing in its header.")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise InputError(f"{where} contains NaN or infinite values; repair or replace them first.")
+        raise InputError(
+            f"{where} contains NaN or infinite values; replace them, or convert the original "
+            "images again."
+        )
     if array.dtype.kind not in "iuf":
         raise InputError(f"{where} holds {array.dtype} values; grey values are needed.")
 

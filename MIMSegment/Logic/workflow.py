@@ -24,9 +24,8 @@ from pathlib import Path
 from MIMSegment.Logic.alignment import combine
 from MIMSegment.Logic.audit import AuditLog
 from MIMSegment.Logic.candidates import find_candidates
-from MIMSegment.Logic.finding import Finding, Severity
+from MIMSegment.Logic.finding import Finding
 from MIMSegment.Logic.image_source import ImageSource
-from MIMSegment.Logic.inference import InferenceOptions
 from MIMSegment.Logic.jobs import Job, JobQueue, JobState
 from MIMSegment.Logic.offers import Offers, require_installed
 from MIMSegment.Logic.package import ModelPackage
@@ -40,6 +39,7 @@ from MIMSegment.Logic.workflow_checks import Checks
 from MIMSegment.Logic.workflow_exports import reviewed_case, write_export
 from MIMSegment.Logic.workflow_inputs import StudyInputs
 from MIMSegment.Logic.workflow_ports import OpenResult, Result, SceneGateway
+from MIMSegment.Logic.workflow_run import place, submit
 from MIMSegment.Logic.workflow_state import (
     Export,
     PackageCard,
@@ -137,6 +137,12 @@ class Workflow(Attempts):
         if self._may("choose"):
             self._try(self._choose, name)
 
+    def restore(self) -> None:
+        """Choose the package of the scene's settings again, if it is here; for a loaded scene."""
+        known = {card.key for card in self.offers.search()}
+        if self.settings.package in known and self._may("choose"):
+            self._try(self._choose, self.settings.package)
+
     def acknowledge(self) -> None:
         """The user has read the license of the chosen package."""
         if self._may("acknowledge"):
@@ -223,7 +229,7 @@ class Workflow(Attempts):
         if self._volume is not None:
             self._try(self._submit)
         else:
-            self._check(lambda: self._submit() if anyway or not self._alerts() else None)
+            self._check(lambda: self._submit() if anyway or not self.state.alerts else None)
 
     def cancel(self) -> None:
         """Stop the running segmentation."""
@@ -321,14 +327,7 @@ class Workflow(Attempts):
         self._wait("Reading the images", read, show)
 
     def _submit(self) -> None:
-        wanted = self.settings.structures
-        options = InferenceOptions(
-            device=self.settings.device,
-            precision=self.settings.precision or None,
-            wanted=tuple(wanted) or None,
-            mirror=self.settings.mirror,
-        )
-        self._job = self._queue.submit(self._volume, self._package.path, options)
+        self._job = submit(self._queue, self._gateway, self._volume, self._package, self.settings)
         self._estimates.begin(self._card.key, self.settings.device, self._volume)
         self._step = Step.RUN
 
@@ -351,7 +350,8 @@ class Workflow(Attempts):
         found, labels = separate_lesions(job.result, self._package.labels)
         findings = self._findings + self._checks.after(found, self._package)
         result = Result.of(found, labels, self._package, self._inputs.used(), findings)
-        self._begin_review(self._gateway.show_result(result, self.settings.target))
+        shown, self._message = place(self._gateway, result, self.settings.target)
+        self._begin_review(shown)
         self.log.record("segmented", device=job.device)
 
     def _begin_review(self, result: OpenResult) -> None:
@@ -379,9 +379,6 @@ class Workflow(Attempts):
         written = write_export(kind, path, case, self._gateway, self.result.store, self.log)
         self._step = Step.EXPORT
         self._message = f"Wrote {written}."
-
-    def _alerts(self) -> bool:
-        return any(finding.severity is Severity.ALERT for finding in self._findings)
 
     def _set(self, **settings) -> None:
         self.settings = replace(self.settings, **settings)

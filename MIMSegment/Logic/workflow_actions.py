@@ -83,7 +83,11 @@ def _ready(state: WorkflowState, idle: Action, input_problem: str) -> Action:
 
 def _no_alert(state: WorkflowState, checked: bool) -> Action:
     alerts = state.alerts if checked else ()
-    return enabled_if(not alerts, " ".join(finding.message for finding in alerts))
+    if not alerts:
+        return ENABLED
+    others = len(alerts) - 1
+    more = f" ({others} more alert{'s' if others > 1 else ''}.)" if others else ""
+    return Action(False, f"{alerts[0].message}{more}")
 
 
 def _cancel(state: WorkflowState) -> Action:

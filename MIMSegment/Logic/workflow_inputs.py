@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 
+import numpy as np
+
 from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.image_source import ImageSource
 from MIMSegment.Logic.matching import InputSpec, Matching, match_inputs
@@ -77,7 +79,9 @@ class StudyInputs:
         volumes = []
         for source in self.used():
             if source.key not in self._volumes:
-                self._volumes[source.key] = source.read()
+                volume = source.read()
+                _require_gray(volume)
+                self._volumes[source.key] = volume
             volumes.append(self._volumes[source.key])
         return volumes
 
@@ -105,3 +109,19 @@ class StudyInputs:
             for key, inputs in users.items()
             if len(inputs) > 1
         ]
+
+
+def _require_gray(volume: Volume) -> None:
+    """An input is one image: neither colors nor a series of images in one file."""
+    count = len(volume.array)
+    if count == 1:
+        return
+    if count in (3, 4) and volume.array.dtype == np.uint8:
+        raise InputError(
+            f"{volume.source} is in color and the model needs gray values; open the original "
+            "images instead."
+        )
+    raise InputError(
+        f"{volume.source} holds {count} images (a time series, or several sequences); save the one "
+        "that is meant as a 3D image, and open that."
+    )

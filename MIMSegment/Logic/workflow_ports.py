@@ -15,7 +15,7 @@ from MIMSegment.Logic.image_source import ImageSource
 from MIMSegment.Logic.labels import Label
 from MIMSegment.Logic.package import ModelPackage
 from MIMSegment.Logic.review_items import SegmentStore
-from MIMSegment.Logic.volume import Volume
+from MIMSegment.Logic.volume import Geometry, Volume
 from MIMSegment.Logic.workflow_state import WorkflowSettings
 
 
@@ -87,8 +87,14 @@ class SceneGateway(Protocol):
     ) -> None:
         """Make the inputs visible; those that are in the scene already are not added again."""
 
-    def show_result(self, result: Result, reference: ImageSource, target: str = "") -> SegmentStore:
-        """Add the result on the grid and under the transform of ``reference``.
+    def check_target(
+        self, target: str, geometry: Geometry, labels: Sequence[Label], made: Provenance
+    ) -> None:
+        """Raise InputError or GeometryError if a result could not be added to the existing
+        segmentation with ID ``target``: so that nobody waits for a run in vain."""
+
+    def show_result(self, result: Result, target: str = "") -> OpenResult:
+        """Add the result on the grid and under the transform of its first input.
 
         A new segmentation, or more segments in the existing one with ID ``target``, with an undo
         point. Raises InputError when that segmentation is locked or lies on another grid.

@@ -55,7 +55,8 @@ def test_swapped_sequences_are_told_by_their_descriptions():
     t2w = image(Modality="MR", SeriesDescription="t2_tse_tra")
     adc = image(-image().array[0], Modality="MR", SeriesDescription="ep2d_diff_ADC")
     findings = check_inputs([adc, t2w], package(("T2w", "ADC")))
-    assert codes(findings) == ["wrong-sequence"] * 2
+    assert codes(findings) == ["wrong-sequence"]
+    assert "images taken for T2w and ADC are swapped" in findings[0].message
     assert check_inputs([t2w, adc], package(("T2w", "ADC"))) == ()
 
 

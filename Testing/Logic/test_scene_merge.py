@@ -20,6 +20,7 @@ from MIMSegment.Logic.scene_inputs import VolumeSource
 from MIMSegment.Logic.scene_review import NodeSegments
 from MIMSegment.Logic.volume import Geometry, Volume
 from MIMSegment.Logic.workflow_ports import Result
+from MIMSegment.Logic.workflow_run import place
 from reviewed_cases import GEOMETRY, ZONES, prostate_labels
 from scene_cases import draw, put_under, rigid, tag
 
@@ -162,6 +163,14 @@ def test_an_edited_segmentation_that_slicer_shrank_takes_a_result_at_the_right_p
     gateway.show_result(result(image, one_lesion()), node.GetID())
     labels = mrml.labels_from_segmentation(node)[0]
     np.testing.assert_array_equal(labels == 1, one_lesion() == 1)
+
+
+def test_a_result_that_finds_its_place_taken_is_not_lost(gateway, image):
+    node = gateway.show_result(result(image)).store.node
+    Review(NodeSegments(node)).accept(ids(node)["lesion 1"])
+    shown, said = place(gateway, result(image, one_lesion()), node.GetID())
+    assert shown.store.node is not node and len(gateway.results()) == 2
+    assert "lesion 1 in Prostate is accepted" in said and "in a new segmentation" in said
 
 
 def test_a_result_whose_volume_was_moved_lies_under_its_transform(scene, gateway, image):
