@@ -1,12 +1,14 @@
 """Measure a model package on labelled scans, and compare measured models.
 
     python training/evaluate.py segment PACKAGE DATA -o OUT [--protocol btcv-13]
+    python training/evaluate.py classify PACKAGE DATA -o OUT
     python training/evaluate.py compare A/cases.csv B/cases.csv
     python training/evaluate.py rank SET1=DIR1 SET2=DIR2 ...
 
 `segment` runs the package as the module does, on each image's own grid, and writes OUT/cases.csv
 (Dice, surface Dice, HD95, volume error of every case and structure) and OUT/summary.json with 95 %
 intervals over subjects; `--lesions NAME` adds detection of that structure's lesions as objects.
+`classify` does the same with a classifier: AUC with DeLong's interval, sensitivity, probabilities.
 `compare` bootstraps the paired difference B - A over subjects. `rank` takes a folder for each data
 set, with METHOD/cases.csv inside, and averages the methods' ranks.
 """
@@ -32,6 +34,9 @@ from mim.case_table import (
     write_cases,
 )
 from mim.cases import Case, find_dataset
+from mim.class_results import class_table
+from mim.classifier_evaluation import evaluate_classifier, write_classes
+from mim.classifier_package import load_classifier
 from mim.comparison import mean_ranks, paired_difference
 from mim.lesion_metrics import CaseDetections, average_precision, froc, match_by_size
 from mim.protocols import PROTOCOLS, Protocol, find_protocol
@@ -150,6 +155,14 @@ def _segment(arguments: argparse.Namespace) -> None:
     print(f"Wrote {table} and summary.json")
 
 
+def _classify(arguments: argparse.Namespace) -> None:
+    package = load_classifier(arguments.package)
+    summary = evaluate_classifier(package, arguments.data, arguments.cases, arguments.device)
+    write_classes(arguments.output, summary)
+    print(class_table(summary))
+    print(f"Wrote {arguments.output / 'cases.csv'} and summary.json")
+
+
 def _detection(cases: Sequence[CaseDetections]) -> dict:
     """PI-CAI's figures. A segmentation has no confidence of its own; the larger is the surer."""
     return {
@@ -214,6 +227,13 @@ def _parser() -> argparse.ArgumentParser:
     segment.add_argument("--device", default="auto", help="as for mimsegment")
     segment.add_argument("--precision", help="as for mimsegment")
     segment.set_defaults(run=_segment)
+    classify = commands.add_parser("classify", help="measure a classifier on images with classes")
+    classify.add_argument("package", help="package folder of a classifier")
+    classify.add_argument("data", type=Path, help="data set with classes, as for prepare.py")
+    classify.add_argument("-o", "--output", type=Path, required=True, metavar="OUT")
+    classify.add_argument("--cases", nargs="+", default=(), help="names of the cases to measure")
+    classify.add_argument("--device", default="auto", help="as for mimsegment")
+    classify.set_defaults(run=_classify)
     compare = commands.add_parser("compare", help="paired difference of two models")
     compare.add_argument("a", type=Path, help="cases.csv of the first")
     compare.add_argument("b", type=Path, help="cases.csv of the second")

@@ -8,8 +8,10 @@ The second form converts a trained model of nnU-Net v2 (2d, 3d_fullres or 3d_low
 ensemble) with its preprocessing, so that the result is nnU-Net's. The third writes no package but a
 pre-trained residual encoder U-Net as nnssl does, for nnU-Net to fine-tune.
 
-The package is a MONAI Bundle with models/model.onnx. It is checked before this command says that
-it is done: the ONNX file against the network in PyTorch, the metadata by MONAI's verify_metadata.
+The package is a MONAI Bundle with models/model.onnx and, with --torchscript, models/model.ts. It is
+checked before this command says that it is done: the files against the network in PyTorch, the
+metadata by MONAI's verify_metadata. A classifier's package is run by `evaluate.py classify`; Slicer
+takes those that segment.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from mim.exporting import ExportOptions, export_checkpoint
+from mim.bundle import ExportOptions
+from mim.exporting import export_checkpoint
 from mim.nnssl_export import export_nnssl
 from mim.nnunet_import import CHECKPOINT, export_nnunet
 from MIMSegment.Logic.errors import MIMSegmentError
@@ -76,6 +79,11 @@ def main(argv: list[str] | None = None) -> int:
         "--half-weights",
         action="store_true",
         help="round the weights to float16 and store them so: half the size, computed in float32",
+    )
+    parser.add_argument(
+        "--torchscript",
+        action="store_true",
+        help="write models/model.ts too, for programs made with PyTorch",
     )
     parser.add_argument(
         "--reconstruction",

@@ -14,9 +14,10 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from MIMSegment.Logic.catalog_rules import ID, VERSION
 from MIMSegment.Logic.errors import OutputError, PackageError
@@ -24,6 +25,8 @@ from MIMSegment.Logic.expectations import Expectations
 from MIMSegment.Logic.files import not_written
 from MIMSegment.Logic.labels import Label, labels_from_csv, labels_to_csv
 from MIMSegment.Logic.spec import ModelSpec
+
+T = TypeVar("T")
 
 FORMAT_VERSION = 1
 METADATA = "configs/metadata.json"
@@ -67,17 +70,12 @@ def load_package(path: str | Path) -> ModelPackage:
     if not path.is_dir():
         what = "is not a folder" if path.exists() else "does not exist"
         raise PackageError(f"Model package {path} {what}.")
-    metadata = _read_metadata(path / METADATA)
-    ours = metadata.get("mimsegment")
-    if not isinstance(ours, dict):
+    metadata = read_metadata(path)
+    ours = metadata["mimsegment"]
+    if ours.get("kind", "segmentation") != "segmentation":
         raise PackageError(
-            f"{path / METADATA} has no 'mimsegment' part: a MONAI bundle, but not one that this "
-            "program can run; write one with training/export.py."
-        )
-    if ours.get("format_version") != FORMAT_VERSION:
-        raise PackageError(
-            f"{path / METADATA} has format version {ours.get('format_version')!r}, this program "
-            f"reads {FORMAT_VERSION}; update MIM Segment or the package."
+            f"{path} is a model for {ours['kind']}, which names classes of whole images and "
+            "segments nothing; `python training/evaluate.py classify` runs it."
         )
     spec = ModelSpec.from_dict(ours.get("model", {}), str(path / METADATA))
     checksums = ours.get("checksums", {})
@@ -126,31 +124,71 @@ def write_package(
     to files to copy; ``monai`` holds the fields that MONAI's schema asks for (version, task,
     description, authors, network_data_format ...). Raises OutputError.
     """
+    texts = {LABELS: labels_to_csv(labels), "docs/README.md": card, "LICENSE": license_text}
+    ours = {"id": identifier, "title": title, "phantom": phantom, "model": spec.to_dict()}
+    if expectations is not None:
+        ours["plausibility"] = expectations.to_dict()
+    return write_bundle(path, models, texts, ours, monai, load_package)
+
+
+def write_bundle(
+    path: str | Path,
+    models: Mapping[str, Path],
+    texts: Mapping[str, str],
+    ours: Mapping,
+    monai: Mapping,
+    check: Callable[[Path], T],
+) -> T:
+    """Write a bundle's folder, whole or not at all, and return what ``check`` makes of it.
+
+    ``models`` maps names in the folder to files to copy, ``texts`` to what to write. ``ours``, with
+    checksums of networks and labels, is the part of the metadata under "mimsegment"; ``monai`` the
+    rest. Raises OutputError when ``path`` cannot be written or holds something else, and whatever
+    ``check`` raises.
+    """
     path = Path(path).resolve()
     if path.exists() and not (path / METADATA).is_file():
         raise OutputError(f"{path} exists and is not a model package; choose another name.")
-    ours = {
-        "format_version": FORMAT_VERSION,
-        "id": identifier,
-        "title": title,
-        "phantom": phantom,
-        "model": spec.to_dict(),
-    }
-    if expectations is not None:
-        ours["plausibility"] = expectations.to_dict()
-    texts = {LABELS: labels_to_csv(labels), "docs/README.md": card, "LICENSE": license_text}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".package-", dir=path.parent) as scratch:
             folder = Path(scratch) / path.name
-            _fill(folder, models, texts, monai, ours)
-            load_package(folder)
+            _fill(folder, models, texts, monai, {"format_version": FORMAT_VERSION, **ours})
+            check(folder)
             if path.exists():
                 path.rename(Path(scratch) / "replaced")
             folder.rename(path)
     except OSError as error:
         raise not_written(path, error) from error
-    return load_package(path)
+    return check(path)
+
+
+def read_metadata(path: str | Path) -> dict:
+    """The metadata of a package's folder, with a part of ours that this program can read.
+
+    Raises PackageError.
+    """
+    path = Path(path) / METADATA
+    if not path.is_file():
+        raise PackageError(f"{path} is missing: the folder is not a model package.")
+    try:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise PackageError(f"{path} cannot be read as JSON ({error}); get it again.") from None
+    if not isinstance(metadata, dict):
+        raise PackageError(f"{path} holds no metadata table; get the package again.")
+    ours = metadata.get("mimsegment")
+    if not isinstance(ours, dict):
+        raise PackageError(
+            f"{path} has no 'mimsegment' part: a MONAI bundle, but not one that this "
+            "program can run; write one with training/export.py."
+        )
+    if ours.get("format_version") != FORMAT_VERSION:
+        raise PackageError(
+            f"{path} has format version {ours.get('format_version')!r}, this program "
+            f"reads {FORMAT_VERSION}; update MIM Segment or the package."
+        )
+    return metadata
 
 
 def _fill(folder: Path, models: Mapping[str, Path], texts: Mapping[str, str], monai, ours) -> None:
@@ -160,7 +198,8 @@ def _fill(folder: Path, models: Mapping[str, Path], texts: Mapping[str, str], mo
         shutil.copyfile(source, folder / name)
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
-    checksums = {name: sha256(folder / name) for name in (*models, LABELS)}
+    sealed = [*models, *(name for name in (LABELS,) if name in texts)]
+    checksums = {name: sha256(folder / name) for name in sealed}
     metadata = {**monai, "mimsegment": {**ours, "checksums": checksums}}
     text = json.dumps(metadata, indent=2, ensure_ascii=False)
     (folder / METADATA).write_text(text + "\n", encoding="utf-8")
@@ -195,18 +234,6 @@ def _read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise PackageError(f"{path} cannot be read as text ({error}); get it again.") from None
-
-
-def _read_metadata(path: Path) -> dict:
-    if not path.is_file():
-        raise PackageError(f"{path} is missing: the folder is not a model package.")
-    try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise PackageError(f"{path} cannot be read as JSON ({error}); get it again.") from None
-    if not isinstance(metadata, dict):
-        raise PackageError(f"{path} holds no metadata table; get the package again.")
-    return metadata
 
 
 def _check_labels(spec: ModelSpec, labels: list[Label], path: Path) -> None:

@@ -12,11 +12,11 @@ import torch
 import export
 import finetune
 import pretrain
+from mim.agreement import ExportError, verify_export
 from mim.caching import PrepareOptions, prepare_dataset
 from mim.checkpoint import load_checkpoint
 from mim.evaluation import dice_per_class, evaluate_cases, model_spec, summarize, torch_predictor
 from mim.networks import NetworkConfig, build_network
-from mim.onnx_export import ExportError, verify_onnx
 from MIMSegment.Logic.engine import segment
 from MIMSegment.Logic.package import load_package
 from MIMSegment.Logic.runtime import OnnxSession
@@ -106,10 +106,10 @@ def test_the_command_line_segments_an_image_with_the_package(work, tmp_path):
 def test_monai_accepts_the_bundle_and_refuses_a_spoiled_one(work, tmp_path):
     from monai.bundle import ConfigParser
 
-    from mim.exporting import verify_metadata
+    from mim.bundle import verify_metadata
 
     package = load_package(work / "package")
-    verify_metadata(package)
+    verify_metadata(package.path)
     assert ConfigParser.load_config_file(str(package.path / "configs/metadata.json"))["version"]
     import shutil
 
@@ -119,7 +119,7 @@ def test_monai_accepts_the_bundle_and_refuses_a_spoiled_one(work, tmp_path):
     del metadata["network_data_format"]
     path.write_text(json.dumps(metadata))
     with pytest.raises(ValueError, match="Failed validating"):
-        verify_metadata(load_package(tmp_path / "spoiled"))
+        verify_metadata(tmp_path / "spoiled")
 
 
 def test_an_export_that_computes_something_else_is_refused(work):
@@ -130,7 +130,7 @@ def test_an_export_that_computes_something_else_is_refused(work):
         network.decoder.seg_layers[-1].bias += 0.5
     tile = np.random.default_rng(0).normal(size=(1, 1, 12, 20, 20)).astype(np.float32)
     with pytest.raises(ExportError, match="differs"):
-        verify_onnx(network, work / "package" / "models" / "model.onnx", [tile])
+        verify_export(network, work / "package" / "models" / "model.onnx", [tile])
 
 
 def test_a_pretraining_checkpoint_is_not_exported(work, capsys):

@@ -1,5 +1,6 @@
 """Fine-tuning to classify and to segment regions, from real commands on tiny data."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -7,10 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+import evaluate
+import export
 import finetune
 import pretrain
 from mim.caching import PrepareOptions, prepare_dataset
 from mim.checkpoint import load_checkpoint
+from mim.class_results import class_table
 from mim.evaluation import model_spec
 from mim.regions import Region, region_targets
 from mim.segmentation import segmentation_loss
@@ -45,15 +49,52 @@ def run(root, name, *more, network="resenc_classifier", size=SIZE):
     return json.loads(path.read_text()) if code == 0 else code
 
 
-def test_a_bright_square_is_learnt_and_reported_with_its_interval(pictures, capsys):
-    results = run(pictures, "scratch", "class_weights=balanced")
+@pytest.fixture(scope="module")
+def scratch(pictures):
+    """The results of a classifier trained from scratch."""
+    return run(pictures, "scratch", "class_weights=balanced")
+
+
+def test_a_bright_square_is_learnt_and_reported_with_its_interval(pictures, scratch):
+    results = scratch
     assert results["auc_mean"] > 0.9
     low, high = results["auc_per_class"]["sick"]["ci95"]
     assert low <= results["auc_per_class"]["sick"]["auc"] <= high
     held_back = json.loads((pictures / "cache/split.json").read_text())["held_back"]
     assert {row["subject"] for row in results["rows"]} == set(held_back)
     assert results["auc_per_class"]["sick"]["sensitivity"] > 0.6
+    assert "95 % interval" in class_table(results)
+
+
+def test_the_exported_classifier_says_of_the_images_what_fine_tuning_measured(
+    pictures, scratch, tmp_path, capsys
+):
+    package = tmp_path / "package"
+    assert export.main([str(pictures / "scratch/last.pt"), str(package), "--half-weights"]) == 0
+    card = (package / "docs/README.md").read_text()
+    assert "held-back images" in card and f"sick {scratch['auc_mean']:.3f}" in card
+    held_back = {row["id"]: row for row in scratch["rows"]}
+    arguments = ["classify", str(package), str(pictures / "data"), "-o", str(tmp_path / "out")]
+    assert evaluate.main([*arguments, "--device", "cpu", "--cases", *held_back]) == 0
     assert "95 % interval" in capsys.readouterr().out
+    with open(tmp_path / "out/cases.csv", newline="") as file:
+        rows = {row["case"]: row for row in csv.DictReader(file)}
+    assert set(rows) == set(held_back)
+    for name, row in rows.items():
+        expected = dict(zip(scratch["classes"], held_back[name]["probabilities"], strict=True))
+        assert float(row["sick"]) == pytest.approx(expected["sick"], abs=2e-2)  # rounded weights
+        assert (float(row["sick"]) > 0.5) == (expected["sick"] > 0.5)
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["auc_per_class"]["sick"]["auc"] == scratch["auc_per_class"]["sick"]["auc"]
+
+
+def test_a_data_set_of_other_classes_is_refused_by_name(pictures, scratch, tmp_path, capsys):
+    for name in ("one", "two"):
+        picture(tmp_path / "data" / name / "p.png", 0)
+    assert export.main([str(pictures / "scratch/last.pt"), str(tmp_path / "package")]) == 0
+    arguments = [str(tmp_path / "package"), str(tmp_path / "data"), "-o", str(tmp_path / "out")]
+    assert evaluate.main(["classify", *arguments]) == 2
+    assert "tells apart" in capsys.readouterr().err
 
 
 def test_pre_training_on_the_same_cache_starts_the_classifier(pictures, capsys):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from mim.agreement import verify_export
 from mim.networks import NetworkConfig, build_network
-from mim.onnx_export import export_onnx, verify_onnx
+from mim.onnx_export import export_onnx
 from mim.onnx_half import round_to_half, store_half
 
 PATCH = (8, 8, 8)
@@ -26,7 +27,7 @@ def test_a_half_size_file_computes_what_the_rounded_network_computes(network, tm
     store_half(path)
     assert path.stat().st_size < 0.7 * size
     tile = np.random.default_rng(0).normal(size=(1, 1, *PATCH)).astype(np.float32)
-    agreement = verify_onnx(network, path, [tile])
+    agreement = verify_export(network, path, [tile])
     assert agreement.max_difference < 1e-4
     assert agreement.label_agreement == 1
 

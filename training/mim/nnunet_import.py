@@ -8,15 +8,15 @@ Nature Methods 2021; nnU-Net 2.8.1.
 from __future__ import annotations
 
 import json
-import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from mim.exporting import ExportOptions, bundle_metadata, model_card, verify_metadata
+from mim.agreement import Agreement
+from mim.bundle import ExportOptions, verify_metadata
+from mim.exporting import segmentation_card, segmentation_metadata
+from mim.network_files import agreement_lines, write_networks
 from mim.nnunet_plans import (
     Head,
     NnunetError,
@@ -35,7 +35,6 @@ from mim.nnunet_weights import (
     load_checkpoint,
     read_architecture,
 )
-from mim.onnx_export import Agreement, export_onnx, verify_onnx
 from MIMSegment.Logic.labels import Label, labels_from_csv
 from MIMSegment.Logic.package import ModelPackage, write_package
 from MIMSegment.Logic.spec import ModelSpec
@@ -75,17 +74,17 @@ def export_nnunet(
         "labels": [{"value": label.value, "name": label.name} for label in model.head.labels],
     }
     title = options.title or plan["name"]
-    metadata = bundle_metadata(title, model.spec, plan, {}, options)
-    metadata["description"] = f"{title}: {model.architecture.name} trained with nnU-Net v2."
+    words = f"{model.architecture.name} trained with nnU-Net v2"
+    metadata = segmentation_metadata(title, model.spec, plan, {}, words, options)
     with tempfile.TemporaryDirectory() as scratch:
-        files = {name: Path(scratch) / Path(name).name for name in model.spec.models}
-        agreements = [
-            _export_fold(model, path, file)
-            for path, file in zip(model.checkpoints, files.values(), strict=True)
-        ]
+        files, agreements = {}, {}
+        for path, name in zip(model.checkpoints, model.spec.models, strict=True):
+            written, found = _export_fold(model, path, name, Path(scratch), options)
+            files |= written
+            agreements |= found
         package = write_package(
             package_folder,
-            options.id or re.sub(r"[^a-z0-9._-]+", "-", package_folder.name.lower()).strip("-."),
+            options.identifier(package_folder),
             title,
             model.spec,
             _labels(model, options),
@@ -95,7 +94,7 @@ def export_nnunet(
             metadata,
             options.phantom,
         )
-    verify_metadata(package)
+    verify_metadata(package.path)
     return _summary(model, package, agreements)
 
 
@@ -143,7 +142,9 @@ def _understand(plans: Plans, paths: Sequence[Path], first: Checkpoint) -> Nnune
     )
 
 
-def _export_fold(model: NnunetModel, path: Path, file: Path) -> Agreement:
+def _export_fold(
+    model: NnunetModel, path: Path, name: str, scratch: Path, options: ExportOptions
+) -> tuple[dict[str, Path], dict[str, Agreement]]:
     spec, checkpoint = model.spec, load_checkpoint(path)
     planned = spec.provenance["configuration"]
     if checkpoint.configuration != planned:
@@ -153,16 +154,10 @@ def _export_fold(model: NnunetModel, path: Path, file: Path) -> Agreement:
         )
     network = build(model.architecture, checkpoint, len(spec.inputs), len(spec.channel_labels))
     patch = spec.patch[3 - spec.dims :]
-    export_onnx(network, len(spec.inputs), patch, network.divisor, file)
-    return verify_onnx(network, file, _tiles((len(spec.inputs), *patch)))
-
-
-def _tiles(shape: tuple[int, ...]) -> list[np.ndarray]:
-    """Rough and smooth noise of the size of normalized intensities, one and two at a time."""
-    rng = np.random.default_rng(0)
-    rough = rng.normal(size=(1, *shape)).astype(np.float32)
-    smooth = np.cumsum(rng.normal(size=(2, *shape)), axis=-1)
-    return [rough, (smooth / smooth.std()).astype(np.float32)]
+    several, name = spec.head == "regions", name.removesuffix(".onnx")
+    return write_networks(
+        network, len(spec.inputs), patch, scratch, options, several=several, name=name
+    )
 
 
 def _model_names(paths: Sequence[Path]) -> tuple[str, ...]:
@@ -195,21 +190,20 @@ def _labels(model: NnunetModel, options: ExportOptions) -> list[Label]:
 
 def _card(model: NnunetModel, title: str, plan: dict, options: ExportOptions) -> str:
     provenance = model.spec.provenance
-    return model_card(title, model.spec, plan, {}, options) + (
+    return segmentation_card(title, model.spec, plan, {}, options) + (
         f"\nConverted from nnU-Net v2: {provenance['trainer']}, {provenance['configuration']}, "
         f"folds {', '.join(provenance['folds'])}. Please cite Isensee et al., nnU-Net, "
         "Nature Methods 18, 203-211 (2021), and the authors of the weights.\n"
     )
 
 
-def _summary(model: NnunetModel, package: ModelPackage, agreements: Sequence[Agreement]) -> str:
+def _summary(model: NnunetModel, package: ModelPackage, agreements: Mapping[str, Agreement]) -> str:
     size = sum(path.stat().st_size for path in package.model_paths) / 1e6
     inputs = ", ".join(f"{item.name} ({item.modality})" for item in model.spec.inputs)
     lines = [
         f"nnU-Net {model.architecture.name}, {model.spec.provenance['configuration']}, "
-        f"{len(agreements)} fold(s); inputs: {inputs}.",
-        f"ONNX against PyTorch: largest difference {max(a.max_difference for a in agreements):.1e},"
-        f" same label in {min(a.label_agreement for a in agreements):.4%} of voxels.",
+        f"{len(model.checkpoints)} fold(s); inputs: {inputs}.",
+        *agreement_lines(agreements, "voxels"),
         "MONAI's verify_metadata: no error.",
         f"Wrote {package.path} ({package.id} {package.metadata['version']}, {size:.1f} MB)",
     ]

@@ -1,4 +1,4 @@
-"""A network as an ONNX file that ONNX Runtime 1.23 loads, and the proof that it is the same."""
+"""A network as an ONNX file that ONNX Runtime 1.23 loads."""
 
 from __future__ import annotations
 
@@ -7,29 +7,11 @@ import io
 import logging
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from MIMSegment.Logic.errors import MIMSegmentError
-from MIMSegment.Logic.runtime import OnnxSession
-
 OPSET = 18
-TOLERANCE = 1e-4  # of the largest logit, at least of 10; the labels must agree as well
-
-
-class ExportError(MIMSegmentError):
-    """A network that could not be exported, or whose export computes something else."""
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """ONNX against torch on the same input: largest difference of logits, share of equal labels."""
-
-    max_difference: float
-    label_agreement: float
 
 
 def export_onnx(
@@ -81,24 +63,3 @@ def _forget_origin(path: Path) -> None:
             del item.metadata_props[:]
             item.doc_string = ""
     onnx.save(model, str(path))
-
-
-def verify_onnx(network: torch.nn.Module, path: Path, tiles: Sequence[np.ndarray]) -> Agreement:
-    """Run ``tiles`` (b, c, z, y, x) through both; raises ExportError when they disagree."""
-    session, largest, excess, equal, voxels = OnnxSession(path), 0.0, 0.0, 0, 0
-    for tile in tiles:
-        with torch.inference_mode():
-            expected = network.eval()(torch.from_numpy(tile)).float().numpy()
-        found = session(tile)
-        difference = float(np.abs(found - expected).max())
-        largest = max(largest, difference)
-        excess = max(excess, difference / max(10.0, float(np.abs(expected).max())))
-        equal += int((found.argmax(1) == expected.argmax(1)).sum())
-        voxels += expected[:, 0].size
-    agreement = Agreement(largest, equal / voxels)
-    if excess > TOLERANCE or agreement.label_agreement < 0.9999:
-        raise ExportError(
-            f"{path} differs from the network by {largest:.2g} and agrees on "
-            f"{agreement.label_agreement:.4%} of labels; the package was not written."
-        )
-    return agreement

@@ -13,11 +13,12 @@ import numpy as np
 from torch import Tensor, nn
 
 from mim import architectures
+from mim.agreement import verify_export
 from mim.checkpoint import CheckpointError, load_checkpoint, trained_weights
 from mim.data import Cache
 from mim.masked_unet import MaskedAutoencoderUNet, MethodSettings
 from mim.networks import NetworkConfig
-from mim.onnx_export import export_onnx, verify_onnx
+from mim.onnx_export import export_onnx
 from mim.onnx_half import round_to_half, store_half
 from mim.sparse_unet import SparseMaskedUNet, SparseSettings
 from MIMSegment.Logic.expectations import ReconstructionRange
@@ -70,7 +71,7 @@ def export_reconstruction(
     if half_weights:
         store_half(path)
     images = [np.load(cache.folder / entry["image"]).astype(np.float32) for entry in entries]
-    verify_onnx(restorer, path, [_tile(images[0], patch, block, ratio)])
+    verify_export(restorer, path, [_tile(images[0], patch, block, ratio)])
     session = OnnxSession(path)
     errors = [measure(image, patch, block, ratio, session) for image in images]
     return ReconstructionRange(

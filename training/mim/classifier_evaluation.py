@@ -1,0 +1,62 @@
+"""Measuring a classifier's package on a data set with classes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from mim.cases import Case, Dataset, find_dataset
+from mim.class_results import summarize_classes
+from mim.classifier_package import ClassifierPackage, classify_cases
+from MIMSegment.Logic.errors import InputError
+from MIMSegment.Logic.files import replacing
+from MIMSegment.Logic.runtime import open_session
+
+
+def evaluate_classifier(
+    package: ClassifierPackage, data: str | Path, names: Sequence[str] = (), device: str = "auto"
+) -> dict:
+    """`summarize_classes` of the cases of ``data`` that have a class, or of those of ``names``.
+
+    Raises InputError when none is left or the data set has other classes than the package.
+    """
+    dataset = find_dataset(data)
+    _check_classes(package, dataset)
+    cases = [case for case in dataset.cases if case.target is not None]
+    cases = [case for case in cases if not names or case.id in names]
+    if not cases:
+        raise InputError(f"{data} has no case with a class that could be evaluated.")
+    session = open_session(package.model, device, precision="float32" if device == "cpu" else None)
+    probabilities = classify_cases(package.spec, cases, session)
+    entries = [_entry(case) for case in cases]
+    return summarize_classes(probabilities, entries, package.spec.classes)
+
+
+def write_classes(folder: Path, summary: dict) -> None:
+    """cases.csv (case, subject, target and a probability for each class) and summary.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        replacing(folder / "cases.csv") as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(["case", "subject", "target", *summary["classes"]])
+        for row in summary["rows"]:
+            writer.writerow([row["id"], row["subject"], row["target"], *row["probabilities"]])
+    rest = {key: value for key, value in summary.items() if key != "rows"}
+    with replacing(folder / "summary.json") as temporary:
+        temporary.write_text(json.dumps(rest, indent=1) + "\n", encoding="utf-8")
+
+
+def _check_classes(package: ClassifierPackage, dataset: Dataset) -> None:
+    if tuple(dataset.classes) != package.spec.classes:
+        raise InputError(
+            f"{dataset.name} has the classes {', '.join(dataset.classes) or 'none'}, "
+            f"{package.id} tells apart {', '.join(package.spec.classes)}."
+        )
+
+
+def _entry(case: Case) -> dict:
+    return {"id": case.id, "subject": case.subject or case.id, "target": case.target}
