@@ -169,10 +169,13 @@ class Workflow(Attempts):
         if self._may("remove"):
             self._try(self._remove)
 
-    def open_study(self, paths: Sequence[str | Path]) -> None:
-        """Look for images in these files and folders and match them to the inputs."""
+    def open_study(self, paths: Sequence[str | Path], title: str = "") -> None:
+        """Look for images in these files and folders and match them to the inputs.
+
+        ``title`` names the study for display; by default that is done by the paths' own names.
+        """
         if self._may("open_study"):
-            title = ", ".join(Path(path).name or str(path) for path in paths)
+            title = title or ", ".join(Path(path).name or str(path) for path in paths)
             self._wait(
                 "Looking for images",
                 lambda: find_candidates(paths),

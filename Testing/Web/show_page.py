@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "Testing" / "Logic"), str(Path(__file__).parent)]
+sys.path.extend([str(ROOT), str(ROOT / "Testing" / "Logic"), str(Path(__file__).parent)])
 
 from many_structures import write_many_structures_ct, write_many_structures_package
 from page_server import PageServer
@@ -109,12 +109,15 @@ def prostate(camera: Camera) -> None:
     camera.press("next-place")
     camera.take("doubtful")
     camera.press("accept")
+    page.wait_for_function("document.body.textContent.includes('1 of 3 decided')")
     camera.press("edit")
     camera.wait("editor")
     draw(page)
     camera.take("editing")
-    camera.press("finish-edit")
+    camera.press("accept")
+    page.wait_for_function("document.body.textContent.includes('2 of 3 decided')")
     camera.press("reject")
+    camera.wait("all-decided")
     camera.take("decided")
     camera.press("export")
     camera.press("export-report")

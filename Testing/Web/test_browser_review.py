@@ -53,10 +53,10 @@ def segment_study(page, study):
 def look_at_doubtful_places(page):
     before = page.slices()
     page("next-place").click()
-    expect(page("place")).to_contain_text("1.")
+    expect(page("place")).to_contain_text("Place 1 of")
     first = page.slices()
     page("next-place").click()
-    expect(page("place")).to_contain_text("2.")
+    expect(page("place")).to_contain_text("Place 2 of")
     assert page.slices() != before or first != before
 
 

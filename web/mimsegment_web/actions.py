@@ -64,12 +64,12 @@ class Actions:
     def open_entry(self, number: int) -> None:
         self.open_paths([self._entries[int(number)]])
 
-    def open_paths(self, paths: Sequence[Path]) -> None:
+    def open_paths(self, paths: Sequence[Path], title: str = "") -> None:
         if self._workflow.state.actions["open_study"]:
             self._end_edit()
             self._view.clear()
-            self._state.written, self._state.selected = [], ""
-            self._study.open(paths)
+            self._state.written, self._state.selected, self._state.again = [], "", False
+            self._study.open(paths, title)
 
     def choose(self, key: str) -> None:
         self._state.choosing = False
@@ -88,12 +88,16 @@ class Actions:
         self._workflow.change(device=device)
 
     def run(self) -> None:
-        self._end_edit()
-        self._workflow.run()
+        self._run(anyway=False)
 
     def run_anyway(self) -> None:
-        self._end_edit()
-        self._workflow.run(anyway=True)
+        self._run(anyway=True)
+
+    def run_or_ask(self) -> None:
+        """Segment, but ask first when that ends a review in which something was decided."""
+        self._state.again = self._study.has_decisions
+        if not self._state.again:
+            self.run()
 
     def cancel(self) -> None:
         self._workflow.cancel()
@@ -251,6 +255,12 @@ class Actions:
         ]
         self._state.testing_devices = False
 
+    def _run(self, anyway: bool) -> None:
+        self._state.again = False
+        self._end_edit()
+        self._study.save_now()  # a new result ends the review of the last one
+        self._workflow.run(anyway)
+
     def _decide(self, decide, segment_id: str) -> None:
         """Give a verdict and go on to the next structure without one."""
         self._end_edit()
@@ -271,15 +281,20 @@ class Actions:
         self._view.views.go_to(place.position, center=True)
 
     def _center(self, segment_id: str) -> np.ndarray | None:
-        """The structure's voxel nearest to its center, LPS in mm; None when it is empty."""
+        """A voxel in the middle of the structure, LPS in mm; None when it is empty.
+
+        Of the slice that halves the volume, the structure's voxel nearest to the center.
+        """
         if self._view.segmentation is None:
             return None
         mask, geometry = segment_array(self._view.segmentation, segment_id)
-        where = np.argwhere(mask)
-        if not where.size:
+        volumes = np.cumsum(np.count_nonzero(mask, axis=(1, 2)))
+        if not volumes[-1]:
             return None
-        nearest = where[np.abs(where - where.mean(0)).sum(1).argmin()]
-        return (geometry.ijk_to_lps @ [*nearest[::-1], 1.0])[:3]
+        z = int(np.searchsorted(volumes, volumes[-1] / 2))
+        where = np.argwhere(mask[z])
+        y, x = where[np.abs(where - where.mean(0)).sum(1).argmin()]
+        return (geometry.ijk_to_lps @ [x, y, z, 1.0])[:3]
 
     def _after_stroke(self) -> None:
         self._note_step("")

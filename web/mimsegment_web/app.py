@@ -28,6 +28,7 @@ from trame_slicer import module as trame_slicer_module
 from trame_slicer.core import SlicerApp
 from vtkmodules.vtkCommonCore import vtkLogger, vtkObject
 
+from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.jobs import JobQueue
 from MIMSegment.Logic.offers import Offers
 from MIMSegment.Logic.scene_gateway import MrmlGateway
@@ -164,8 +165,11 @@ class App:
         self.access.port = self.server.port
         self._ready_callback(self.access.url)
 
-    def _uploaded(self, folder: Path) -> None:
-        self.actions.open_paths([folder])
+    def _uploaded(self, folder: Path, title: str) -> None:
+        action = self.workflow.state.actions["open_study"]
+        if not action:
+            raise InputError(action.reason)
+        self.actions.open_paths([folder], title)
 
 
 def _quiet_vtk() -> None:

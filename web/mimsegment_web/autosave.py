@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -54,9 +54,52 @@ class Autosave:
         return self._writing
 
 
+@dataclass(frozen=True)
+class Summary:
+    """What a saved review is: the package ("id@version") that made it, and what was decided."""
+
+    package: str
+    name: str
+    decided: int
+    total: int
+    has_decisions: bool
+
+
 def has_review(folder: Path) -> bool:
     """Whether a review can be gone on with."""
     return (folder / _LABELS).is_file() and (folder / _FACTS).is_file()
+
+
+def summary(folder: Path) -> Summary | None:
+    """About the saved review in ``folder``; None when there is none that can be read."""
+    if not has_review(folder):
+        return None
+    try:
+        facts = _read_facts(folder)
+        made, records = facts["attributes"], [_record(item) for item in facts["records"]]
+        package = f"{made['Package']}@{made['Version']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return Summary(
+        package,
+        facts["name"],
+        sum(record.verdict.resolved for record in records),
+        len(records),
+        any(r.verdict is not Verdict.OPEN or r.edited or r.comment for r in records),
+    )
+
+
+def set_aside(folder: Path) -> None:
+    """Give a saved review in which something was decided another name, for a new one to come."""
+    saved = summary(folder)
+    if saved is None or not saved.has_decisions:
+        return
+    number = 1
+    while (folder / f"review-{number}.json").exists():
+        number += 1
+    for name in (_LABELS, _FACTS):
+        path = folder / name
+        path.replace(path.with_stem(f"{path.stem}-{number}"))
 
 
 def restore(scene, folder: Path, inputs: Sequence[tuple[str, object]]):
@@ -66,7 +109,7 @@ def restore(scene, folder: Path, inputs: Sequence[tuple[str, object]]):
     has its grid. Raises InputError when the files are damaged, GeometryError for another grid.
     """
     try:
-        facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+        facts = _read_facts(folder)
         with np.load(folder / _LABELS, allow_pickle=False) as file:
             labels = file["labels"]
         geometry = Geometry(tuple(facts["shape"]), np.array(facts["ijk_to_lps"], float))
@@ -94,6 +137,10 @@ def _write(folder: Path, labels: np.ndarray, facts: dict) -> None:
         np.savez_compressed(file, labels=labels)
     with replacing(folder / _FACTS) as temporary:
         temporary.write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
+
+
+def _read_facts(folder: Path) -> dict:
+    return json.loads((folder / _FACTS).read_text(encoding="utf-8"))
 
 
 def _plain(record: SegmentRecord) -> dict:

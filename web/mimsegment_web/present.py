@@ -19,7 +19,8 @@ def present_state(state: WorkflowState) -> dict:
         "study": state.study,
         "package": present_card(state.package) if state.package else None,
         "inputs": [_input(row) for row in state.inputs],
-        "findings": [_finding(f) for f in _gravest_first(state.findings)],
+        "findings": [_finding(f) for f in _gravest_first(_of_no_structure(state))],
+        "alerts": bool(state.alerts),
         "device": {
             "requested": state.device.requested,
             "description": state.device.description,
@@ -46,18 +47,24 @@ def present_card(card: PackageCard) -> dict:
         "description": entry.description,
         "modality": entry.modality,
         "region": entry.region,
-        "inputs": ", ".join(i.name for i in entry.inputs),
+        "inputs": _other_than(entry.modality, [i.name for i in entry.inputs]),
         "structures": list(entry.structures),
         "license": entry.license,
         "license_url": entry.license_url if entry.license_url.startswith("http") else "",
         "training_data": entry.training_data,
         "size": f"{entry.size_bytes / _MEGABYTE:.0f} MB",
         "phantom": entry.phantom,
+        "says_phantom": "phantom" in entry.title.lower(),
         "installed": card.path is not None,
         "acknowledge": card.needs_acknowledgment,
         "cpu": _duration(entry.cpu_seconds),
         "gpu": _duration(entry.gpu_seconds),
     }
+
+
+def _other_than(modality: str, inputs: list[str]) -> str:
+    """The names of the inputs, "" for a single one that is named as its modality."""
+    return "" if inputs == [modality] else ", ".join(inputs)
 
 
 def present_review(review: ReviewState | None) -> dict | None:
@@ -70,13 +77,17 @@ def present_review(review: ReviewState | None) -> dict | None:
         "decided": decided,
         "total": len(review.items),
         "places": len(review.places),
-        "place": {"rank": review.place.rank, "reason": review.place.reason}
-        if review.place and review.places
-        else None,
+        "place": _place(review),
         "editing": review.editing or "",
         "notice": review.notice,
         "can": _actions(review.actions),
     }
+
+
+def _place(review: ReviewState) -> dict | None:
+    if review.place not in review.places:  # none yet, or its structure has been decided
+        return None
+    return {"rank": review.places.index(review.place) + 1, "reason": review.place.reason}
 
 
 def _row(item: ReviewItem) -> dict:
@@ -112,7 +123,7 @@ def _input(row: InputRow) -> dict:
         "modality": row.modality,
         "description": row.description,
         "source": row.source,
-        "reason": row.reason,
+        "reason": row.reason[:1].upper() + row.reason[1:],
         "problem": row.problem,
         "chosen": row.chosen,
         "choices": [{"value": id, "title": name} for id, name in row.choices],
@@ -126,6 +137,11 @@ def _finding(finding: Finding) -> dict:
 
 def _gravest_first(findings: tuple[Finding, ...]) -> list[Finding]:
     return sorted(findings, key=lambda f: -f.severity.rank)
+
+
+def _of_no_structure(state: WorkflowState) -> tuple[Finding, ...]:
+    """During a review those about a structure are shown with that structure."""
+    return tuple(f for f in state.findings if f.label is None or state.review is None)
 
 
 def _progress(progress: Progress) -> dict:

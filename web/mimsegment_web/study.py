@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from MIMSegment.Logic.errors import MIMSegmentError
+from MIMSegment.Logic.review_items import Verdict
 from MIMSegment.Logic.scene_gateway import MrmlGateway
 from MIMSegment.Logic.workflow import Workflow
 from MIMSegment.Logic.workflow_state import Export
@@ -32,10 +33,11 @@ class Study:
         self.problem = ""
         self.began: Callable[[], None] = lambda: None
         self._workflow, self._gateway, self._root, self._saver = workflow, gateway, root, saver
-        self._review = None
+        self._review = self._restored = None
         self._changed_at: float | None = None
         self._written: Future | None = None
         self._checked: tuple = ()
+        self._resuming = False  # a saved review is wanted, as soon as its images are read
 
     @property
     def resumable(self) -> bool:
@@ -45,25 +47,33 @@ class Study:
         return autosave.has_review(self.folder)
 
     @property
+    def has_decisions(self) -> bool:
+        """Whether the review holds work: a verdict, a correction or a comment."""
+        items = self._workflow.review.state.items if self._workflow.review else ()
+        return any(i.verdict is not Verdict.OPEN or i.edited or i.comment for i in items)
+
+    @property
     def saving(self) -> bool:
         """Whether a change is not on the disk yet."""
         return self._changed_at is not None or self._saver.busy
 
-    def open(self, paths: Sequence[Path]) -> None:
+    def open(self, paths: Sequence[Path], title: str = "") -> None:
         """Leave the study that was open, saved, and look for the images of this one."""
         self.save_now()
         self._workflow.close_study()
         self._review, self._changed_at, self._checked = None, None, ()
+        self._resuming = False
         self.saved = self.problem = ""
         for kind in _DATA_NODES:
             for node in list(self._gateway.scene.GetNodesByClass(kind)):
                 self._gateway.scene.RemoveNode(node)
-        self.folder = study_files.study_folder(self._root, paths)
-        self._workflow.open_study(paths)
+        self.folder = study_files.study_folder(self._root, paths, title)
+        self._workflow.open_study(paths, title)
 
     def follow(self) -> None:
         """Notice new reviews, changed verdicts and complete inputs; for a timer."""
         self._check_inputs()
+        self._resume_if_read()
         review = self._workflow.review
         if review is not self._review:
             self._review = review
@@ -84,10 +94,24 @@ class Study:
             self._finish_save()
 
     def resume(self) -> None:
-        """Go on with the saved review. Raises MIMSegmentError."""
+        """Go on with the saved review, with its own model, as soon as the images are read."""
+        saved = autosave.summary(self.folder)
+        card = self._workflow.state.package
+        if saved is not None and (card is None or card.key != saved.package):
+            self._workflow.choose(saved.package)
+        self._resuming = True
+
+    def _resume_if_read(self) -> None:
+        state = self._workflow.state
+        if not self._resuming or state.package is None or not state.actions["check"]:
+            return
         inputs = [(n, self._gateway.volume_node(i)) for n, i in self._workflow.input_images]
+        if any(node is None for _, node in inputs):
+            return
+        self._resuming = False
         node = autosave.restore(self._gateway.scene, self.folder, inputs)
         self._workflow.open_result(node.GetID())
+        self._restored = self._workflow.review
 
     def export(self, kind: Export) -> Path | None:
         """Write the result; its path, or None when that failed (`WorkflowState.error`)."""
@@ -98,13 +122,21 @@ class Study:
 
     def _begin(self, review) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._drop_older_results()
         try:
+            if review is not self._restored:
+                autosave.set_aside(self.folder)
             self._workflow.log.move_to(self.folder / _LOG)
         except MIMSegmentError as error:
             self.problem = str(error)
         review.listeners.append(self._note_change)
         self._note_change()
         self.began()
+
+    def _drop_older_results(self) -> None:
+        """Only the newest is shown and exported; reviewed ones are kept on the disk."""
+        for id, _ in self._gateway.results()[:-1]:
+            self._gateway.scene.RemoveNode(self._gateway.scene.GetNodeByID(id))
 
     def _note_change(self) -> None:
         self._changed_at = time.monotonic()

@@ -22,15 +22,15 @@ _ENDINGS = {
 _LONGEST = 60
 
 
-def study_folder(root: Path, paths: Sequence[Path]) -> Path:
-    """The folder for the results of the study at ``paths``.
+def study_folder(root: Path, paths: Sequence[Path], title: str = "") -> Path:
+    """The folder for the results of the study at ``paths``, named by ``title`` or the first path.
 
     The same for the same files, wherever they lie: an upload comes to a new place each time.
     """
     digest = hashlib.sha256()
     for name, size in sorted(_listing(paths)):
         digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
-    return root / f"{_plain(paths[0].name)}-{digest.hexdigest()[:8]}"
+    return root / f"{_plain(title or paths[0].name)}-{digest.hexdigest()[:8]}"
 
 
 def export_path(folder: Path, package: str, kind: Export) -> Path:

@@ -25,6 +25,7 @@ from MIMSegment.Logic.errors import InputError, MIMSegmentError
 MOST_FILES = 20_000
 _RESERVE = 500_000_000  # bytes of the disk that stay free
 _CHUNK = 1 << 20
+_INSIDE = "images"  # a folder's name is evidence of what is in it; this one says nothing
 _ODD = re.compile(r"[^\w .()+=,@-]")
 
 
@@ -37,20 +38,17 @@ class _Upload:
 
 
 class Uploads:
-    """Takes uploads and gives each finished one's folder to ``opened``.
+    """Takes uploads and gives each finished one's folder and title to ``opened``.
 
-    ``limit`` is in bytes for one study. ``progress`` hears bytes received and expected.
+    ``opened`` raises MIMSegmentError when it cannot be opened now; else what was opened before is
+    removed. ``limit`` is in bytes for one study.
     """
 
-    def __init__(
-        self,
-        limit: int,
-        opened: Callable[[Path], None],
-        progress: Callable[[int, int], None] = lambda done, total: None,
-    ):
-        self._limit, self._opened, self._progress = limit, opened, progress
+    def __init__(self, limit: int, opened: Callable[[Path, str], None]):
+        self._limit, self._opened = limit, opened
         self._home = tempfile.TemporaryDirectory(prefix="mimsegment-upload-")
         self._uploads: dict[str, _Upload] = {}
+        self._in_use: _Upload | None = None  # the study that is open
 
     def install(self, app: web.Application) -> None:
         """Add the routes."""
@@ -79,7 +77,8 @@ class Uploads:
             )
         check_free_space(Path(self._home.name), size + _RESERVE, "The study")
         identifier = secrets.token_hex(8)
-        folder = Path(tempfile.mkdtemp(dir=self._home.name))
+        folder = Path(tempfile.mkdtemp(dir=self._home.name)) / _INSIDE
+        folder.mkdir()
         self._uploads[identifier] = _Upload(folder, size)
         return {"id": identifier}
 
@@ -90,26 +89,33 @@ class Uploads:
         if upload.files > MOST_FILES:
             raise InputError("More files were sent than announced.")
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            raise InputError(f"Two files were sent as {path.name}; choose the folder of one study.")
         with open(path, "xb") as file:
             async for chunk in request.content.iter_chunked(_CHUNK):
                 upload.received += len(chunk)
                 if upload.received > min(self._limit, upload.expected):
                     raise web.HTTPRequestEntityTooLarge(self._limit, upload.received)
                 file.write(chunk)
-        self._progress(upload.received, upload.expected)
         return {}
 
     async def _done(self, request: web.Request) -> dict:
         upload = self._find(request)
+        self._opened(*_study_of(upload.folder))
         del self._uploads[request.match_info["id"]]
-        self._opened(_only_child(upload.folder))
+        self._remove(self._in_use)
+        self._in_use = upload
         return {}
 
     async def _drop(self, request: web.Request) -> dict:
         upload = self._find(request)
         del self._uploads[request.match_info["id"]]
-        shutil.rmtree(upload.folder, ignore_errors=True)
+        self._remove(upload)
         return {}
+
+    def _remove(self, upload: _Upload | None) -> None:
+        if upload is not None:
+            shutil.rmtree(upload.folder.parent, ignore_errors=True)
 
     def _find(self, request: web.Request) -> _Upload:
         upload = self._uploads.get(request.match_info["id"])
@@ -141,7 +147,11 @@ def safe_name(name: str) -> PurePosixPath:
         raise InputError(f"The file name {name!r} cannot be used: it {error}.") from None
 
 
-def _only_child(folder: Path) -> Path:
-    """The single file or folder inside, so that the study has the name that the user knows."""
-    inside = list(folder.iterdir())
-    return inside[0] if len(inside) == 1 else folder
+def _study_of(folder: Path) -> tuple[Path, str]:
+    """What was sent, and its title in names that the user knows."""
+    inside = sorted(folder.iterdir())
+    if not inside:
+        raise InputError("No file was sent; choose a folder or files.")
+    if len(inside) == 1:
+        return inside[0], inside[0].name
+    return folder, f"{inside[0].name} and {len(inside) - 1} more"

@@ -8,7 +8,8 @@ from MIMSegment.Logic.errors import MIMSegmentError
 from MIMSegment.Logic.matching import InputSpec, match_inputs
 from MIMSegment.Logic.samples import sample_studies
 from MIMSegment.Logic.workflow import Workflow
-from MIMSegment.Logic.workflow_state import Export, PackageCard
+from MIMSegment.Logic.workflow_state import Export, PackageCard, WorkflowState
+from mimsegment_web.autosave import summary
 from mimsegment_web.present import present_card, present_review, present_state
 from mimsegment_web.study import Study
 
@@ -22,9 +23,10 @@ EXPORTS = {
     Export.TRAINING: ("Training data", "A folder that the training programs read"),
 }
 DEVICES = [
-    {"value": "auto", "title": "Fastest device (automatic)"},
+    {"value": "auto", "title": "Fastest device"},
     {"value": "cpu", "title": "Processor (CPU)"},
 ]
+_MOST_NAMES = 12  # of a study's images that are listed before a model is chosen
 
 
 class WorkflowView:
@@ -58,6 +60,9 @@ class WorkflowView:
                 "saved": "",
                 "save_problem": "",
                 "images_found": "",
+                "found": [],
+                "now": 1,
+                "again": False,
                 "selected": "",
                 "brush": 8,
                 "sphere": False,
@@ -67,6 +72,7 @@ class WorkflowView:
                 "help": False,
                 "upload": {"active": False, "percent": 0, "error": ""},
                 "resumable": False,
+                "saved_review": "",
             }
         )
         state.change("card_search", "card_modality")(lambda **_: self.search())
@@ -92,12 +98,23 @@ class WorkflowView:
         self._set("wf", present_state(state))
         self._set("review", present_review(state.review))
         self._set("output_folder", str(self._study.folder or ""))
-        self._set("resumable", self._study.resumable)
+        self._show_saved_review()
+        self._set("now", _current_step(state))
         if self._sources is not self._workflow.images:
             self._sources = self._workflow.images
             count = len(self._sources)
             self._set("images_found", f"{count} image{'' if count == 1 else 's'}")
+            self._set("found", [source.name for source in self._sources[:_MOST_NAMES]])
             self.search()
+
+    def _show_saved_review(self) -> None:
+        """Offer to go on with what lies on the disk; read once for each study."""
+        resumable = self._study.resumable
+        if resumable and not self._state.resumable:
+            saved = summary(self._study.folder)
+            text = saved and f"{saved.name}, {saved.decided} of {saved.total} decided"
+            self._state.saved_review = text or ""
+        self._set("resumable", resumable)
 
     def _note(self) -> None:
         self._changed = True
@@ -105,6 +122,18 @@ class WorkflowView:
     def _set(self, key: str, value) -> None:
         if not self._state.has(key) or self._state[key] != value:
             self._state[key] = value
+
+
+def _current_step(state: WorkflowState) -> int:
+    """The number of the step that the user has to do next, as numbered on the page."""
+    if not state.study:
+        return 1
+    if state.package is None or state.package.path is None:
+        return 2
+    if state.review is None:
+        ready = state.progress is not None or bool(state.actions["run"])
+        return 4 if ready or state.busy else 3
+    return 5 if state.review.open_items else 6
 
 
 def _fits(card: PackageCard, sources: Sequence) -> bool:

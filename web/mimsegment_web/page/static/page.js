@@ -16,7 +16,10 @@
 
   // files: [{file, name}], name with the folders in it
   async function send(files) {
-    if (!files.length || sending) return;
+    if (sending) return;
+    const can = state().get("wf").can.open_study;
+    if (!can.on) return show({ error: can.why });
+    if (!files.length) return show({ error: "There is no file in it." });
     const total = files.reduce((sum, f) => sum + f.file.size, 0);
     sending = new AbortController();
     const { signal } = sending;
@@ -92,6 +95,7 @@
     n: () => trigger("next_place"), N: () => trigger("previous_place"),
     o: () => trigger("toggle_overlay"), 3: () => trigger("toggle_3d"),
     f: () => trigger("reset_views"), i: () => trigger("next_image"),
+    "?": () => state().set("help", !state().get("help")),
     c: () => trigger("use_tool", ["crosshair"]), w: () => trigger("use_tool", ["window"]),
   };
 
@@ -107,7 +111,10 @@
       trigger("undo_stroke");
     }
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key === "Escape") state().set("help", false);
+    if (event.key === "Escape") {
+      state().set("help", false);
+      for (const menu of document.querySelectorAll("details.menu[open]")) menu.open = false;
+    }
     PAGE_KEYS[event.key]?.();
   }
 
@@ -137,6 +144,15 @@
     event.stopPropagation();
   }
 
+  // A button that disappears when it was clicked would take the keyboard with it.
+  function keepFocus(event) {
+    if (!event.target.closest("input, select, a")) event.target.closest(".list")?.focus();
+  }
+
+  function openExport() {
+    document.getElementById("mim-export").open = true;
+  }
+
   function pick(event) {
     const files = [...event.target.files].map((file) => ({ file, name: file.webkitRelativePath || file.name }));
     event.target.value = "";
@@ -144,7 +160,7 @@
   }
 
   window.trame.utils.mim = {
-    pick, listKey,
+    pick, listKey, keepFocus, openExport,
     stop: () => sending?.abort(),
     copy: (text) => navigator.clipboard.writeText(text),
   };
