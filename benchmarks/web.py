@@ -30,7 +30,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.extend([str(ROOT), *(str(ROOT / "Testing" / part) for part in ("Logic", "Web"))])
+sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "Testing" / "Logic"))
+sys.path.insert(0, str(ROOT / "Testing" / "Web"))
 
 from many_structures import NAMES, write_many_structures_ct, write_many_structures_package
 from page_server import PageServer
