@@ -29,10 +29,9 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(ROOT / "Testing" / "Logic"))
-sys.path.insert(0, str(ROOT / "Testing" / "Web"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Testing" / "Logic"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Testing" / "Web"))
 
 from many_structures import NAMES, write_many_structures_ct, write_many_structures_package
 from page_server import PageServer

@@ -11,14 +11,14 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(ROOT / "Testing" / "Logic"))
-sys.path.insert(0, str(ROOT / "Testing" / "Web"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "Testing" / "Logic"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "Testing" / "Web"))
 
 from many_structures import write_many_structures_ct, write_many_structures_package
 from page_server import PageServer
 
+ROOT = Path(__file__).resolve().parents[2]
 SIZES = ((1440, 900), (1024, 768))
 SAMPLES = ROOT / "MIMSegment" / "Resources" / "SampleData"
 
@@ -111,13 +111,13 @@ def prostate(camera: Camera) -> None:
     camera.press("next-place")
     camera.take("doubtful")
     camera.press("accept")
-    page.wait_for_function("document.body.textContent.includes('1 of 3 decided')")
+    page.wait_for_function("document.body.textContent.match(/\b1 of . decided/)")
     camera.press("edit")
     camera.wait("editor")
     draw(page)
     camera.take("editing")
     camera.press("accept")
-    page.wait_for_function("document.body.textContent.includes('2 of 3 decided')")
+    page.wait_for_function("document.body.textContent.match(/\b2 of . decided/)")
     camera.press("reject")
     camera.wait("all-decided")
     camera.take("decided")
