@@ -1,6 +1,9 @@
 import json
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +12,8 @@ import SimpleITK as sitk
 from MIMSegment.Logic.cli import main
 from MIMSegment.Logic.volume import Geometry, Volume, read_volume, write_volume
 from tiny_package import threshold_spec, write_threshold_package
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -116,6 +121,18 @@ def test_importing_the_command_line_loads_no_heavy_library():
         "sys.exit(', '.join(set(heavy) & set(sys.modules)) or 0)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_docs_list_all_that_the_runtime_installs():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["runtime"]]
+    section = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    section = section.partition("## Installing")[2].partition("\n## ")[0].lower()
+    names = {re.match(r"[\w-]+", requirement)[0].lower() for requirement in wanted}
+    assert names == {"numpy", "scipy", "simpleitk", "pydicom", "onnxruntime"}
+    assert not [
+        name for name in names if name not in section.replace("onnx runtime", "onnxruntime")
+    ]
 
 
 def test_info_describes_a_package(package, capsys):
