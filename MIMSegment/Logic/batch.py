@@ -12,7 +12,7 @@ from pathlib import Path
 from MIMSegment.Logic.errors import Cancelled, InputError, MIMSegmentError, OutputError
 from MIMSegment.Logic.file_lock import file_lock
 from MIMSegment.Logic.files import not_written, remove_leftovers, replacing
-from MIMSegment.Logic.finding import Finding, Severity
+from MIMSegment.Logic.finding import Severity
 from MIMSegment.Logic.inference import InferenceOptions, run_package
 from MIMSegment.Logic.inputs import read_study
 from MIMSegment.Logic.package import ModelPackage
@@ -23,7 +23,7 @@ from MIMSegment.Logic.volume import IMAGE_SUFFIXES
 
 VOLUMES, FAILURES, RECORD = "volumes.csv", "failures.csv", "batch.json"
 _LOCK = ".batch.lock"
-_CHECKS = ("gravest", "findings", "warnings")
+_FURTHER = ("gravest", "findings", "warnings", "inputs")
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,12 @@ def run_batch(
 ) -> tuple[int, int, int]:
     """Segment every case that is not finished; returns how many are done, failed and were skipped.
 
-    ``folder`` gets CASE + ``ending``, volumes.csv (mL, and what the checks found, with the gravest
-    severity in a column of its own) and failures.csv, each complete after every case, so that a
-    batch that was stopped goes on where it was. A case that failed is tried again. ``series``
-    chooses the images of every case, as for `inputs.read_images`. Raises OutputError when the
-    folder holds results of another model, another batch is writing to it, or it cannot be written.
+    ``folder`` gets CASE + ``ending``, volumes.csv (mL; what the checks found, with the gravest
+    severity in a column of its own; which image was taken for which input) and failures.csv, each
+    complete after every case, so that a batch that was stopped goes on where it was. A case that
+    failed is tried again. ``series`` chooses the images of every case, as for
+    `inputs.read_images`. Raises OutputError when the folder holds results of another model, another
+    batch is writing to it, or it cannot be written.
     """
     with _alone_in(folder):
         _check_same_model(folder, package)
@@ -129,17 +130,14 @@ def _segment(case: BatchCase, package: ModelPackage, target: Path, options, seri
         "case": case.name,
         **{_column(label): f"{volumes.get(label.value, 0.0):.4f}" for label in package.labels},
         "gravest": str(findings[0].severity) if findings else "",
-        "findings": _sentences(findings),
+        "findings": " ".join(f"{finding.severity}: {finding}" for finding in findings),
         "warnings": " ".join(study.volume.warnings),
+        "inputs": "; ".join(study.explanation),
     }
 
 
-def _sentences(findings: Sequence[Finding]) -> str:
-    return " ".join(f"{finding.severity}: {finding}" for finding in findings)
-
-
 def _columns(package: ModelPackage) -> list[str]:
-    return ["case", *(_column(label) for label in package.labels), *_CHECKS]
+    return ["case", *(_column(label) for label in package.labels), *_FURTHER]
 
 
 def _column(label) -> str:

@@ -256,7 +256,8 @@ def _scene(arguments: argparse.Namespace) -> None:
     from MIMSegment.Logic.volume import read_volume
 
     package = load_package(models_command.find_package(arguments.model))
-    volume, _ = read_inputs(arguments.inputs, package.spec, arguments.series)
+    volume, explanation = read_inputs(arguments.inputs, package.spec, arguments.series)
+    print("\n".join(explanation))
     written = write_scene(
         volume,
         read_volume(arguments.segmentation),

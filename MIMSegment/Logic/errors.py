@@ -25,6 +25,10 @@ class DeviceError(MIMSegmentError):
     """A device or inference library that is missing or failed."""
 
 
+class MissingDevice(DeviceError):
+    """A device or inference library that this installation does not have at all."""
+
+
 class OutOfMemory(DeviceError):
     """A device without room for what was asked; the same in smaller pieces may work."""
 

@@ -10,6 +10,7 @@ a folder of its own it disturbs no other program, needs no restart, and can be r
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import importlib.metadata
 import json
@@ -67,8 +68,12 @@ class InstalledRuntime:
     name: str
     device: str
     path: Path
-    size_bytes: int
     packages: Mapping[str, str]
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes on the disk, counted anew."""
+        return sum(path.lstat().st_size for path in self.path.rglob("*") if path.is_file())
 
 
 def nvidia_gpu() -> Gpu | None:
@@ -203,14 +208,18 @@ def install(
 
 
 def installed(root: Path | None = None) -> list[InstalledRuntime]:
-    """The private runtimes, by name."""
-    found = (root or runtimes_folder()).glob(f"*/{_RECORD}")
-    return [_read(record.parent) for record in sorted(found)]
+    """The private runtimes, by name; damaged ones are left out."""
+    found = []
+    for record in sorted((root or runtimes_folder()).glob(f"*/{_RECORD}")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            found.append(_read(record.parent))
+    return found
 
 
 def remove(name: str, root: Path | None = None) -> int:
     """Remove a runtime; returns the bytes freed. Raises DeviceError, OutputError."""
     runtime = _find(name, root)
+    size = runtime.size_bytes
     try:
         # First out of sight in one step: half a runtime must not be found.
         with tempfile.TemporaryDirectory(
@@ -222,7 +231,7 @@ def remove(name: str, root: Path | None = None) -> int:
             f"{runtime.path} could not be removed ({error.strerror or error}); close the programs "
             "that use it."
         ) from error
-    return runtime.size_bytes
+    return size
 
 
 def runtime_for(device: str, root: Path | None = None) -> str | None:
@@ -369,5 +378,4 @@ def _move(folder: Path, target: Path, replaced: Path) -> None:
 
 def _read(folder: Path) -> InstalledRuntime:
     record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
-    size = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
-    return InstalledRuntime(folder.name, record["device"], folder, size, record["packages"])
+    return InstalledRuntime(folder.name, record["device"], folder, record["packages"])

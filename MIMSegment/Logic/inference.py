@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from MIMSegment.Logic.batching import BatchSize
 from MIMSegment.Logic.engine import Progress, Segmentation, segment
-from MIMSegment.Logic.errors import DeviceError, OutOfMemory, PackageError
+from MIMSegment.Logic.errors import DeviceError, MissingDevice, OutOfMemory, PackageError
 from MIMSegment.Logic.familiarity import FamiliarityCheck
 from MIMSegment.Logic.package import ModelPackage
 from MIMSegment.Logic.plausibility import check_result, gravest_first
@@ -109,7 +109,7 @@ def _sessions(package: ModelPackage, options: InferenceOptions, report: Report):
             ]
         except DeviceError as error:
             failures.append(error)
-            if device == options.device:
+            if device == options.device or not isinstance(error, MissingDevice):
                 report(f"{error} Trying the next device.")
             continue
         for session in sessions:

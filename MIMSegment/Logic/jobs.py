@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from MIMSegment.Logic import gpu_runtime
 from MIMSegment.Logic.engine import Segmentation
 from MIMSegment.Logic.inference import InferenceOptions
 from MIMSegment.Logic.job_files import read_result, write_job
@@ -80,6 +81,7 @@ class _Task:
     folder: Path
     geometry: Geometry
     names: dict[str, str]  # what a log must not show, and what it shows instead
+    env: Mapping[str, str]
     worker: WorkerProcess | None = None
     has_result: bool = False
     first_window: tuple[int, float] | None = None  # windows done, when
@@ -111,10 +113,10 @@ class _Task:
 class JobQueue:
     """Runs jobs in the order of submission, at most ``max_running`` at a time.
 
-    ``python`` is the interpreter of the workers (in 3D Slicer: PythonSlicer), ``env`` is added to
-    their environment (a PYTHONPATH there makes a private inference library visible to them alone),
-    ``folder`` is where the jobs' folders lie (default: the system's temporary folder). Listeners
-    are called with a job each time it has changed. A ``with`` statement closes the queue.
+    ``python`` is the interpreter of the workers (in 3D Slicer: PythonSlicer). Each sees the private
+    runtimes (`gpu_runtime`) of its job's device, and ``env`` in its environment. ``folder`` is
+    where the jobs' folders lie (default: the system's temporary folder). Listeners are called with
+    a job each time it has changed. A ``with`` statement closes the queue.
     """
 
     def __init__(
@@ -153,15 +155,18 @@ class JobQueue:
         The voxels are copied to the disk now, so the caller may change or drop them. Raises
         OutputError, and leaves nothing, when there is no room for them.
         """
+        options = options or InferenceOptions()
+        runtimes = gpu_runtime.runtimes_for(options.device)
+        env = {**gpu_runtime.worker_environment(*runtimes), **self._env}
         folder = create_folder(self._folder)
         try:
-            write_job(folder, volume, Path(package_path), options or InferenceOptions())
+            write_job(folder, volume, Path(package_path), options)
         except BaseException:
             remove_folder(folder)
             raise
         names = {volume.source: "<input>", str(Path(package_path).absolute()): "<package>"}
         job = Job(next(self._ids))
-        self._tasks.append(_Task(job, folder, volume.geometry, names))
+        self._tasks.append(_Task(job, folder, volume.geometry, names, env))
         return job
 
     def cancel(self, job: Job) -> bool:
@@ -220,7 +225,7 @@ class JobQueue:
             if running >= self._max_running:
                 break
             try:
-                task.worker = WorkerProcess(task.folder, self._python, self._env)
+                task.worker = WorkerProcess(task.folder, self._python, task.env)
             except OSError as error:
                 self._fail(
                     task, "DeviceError",

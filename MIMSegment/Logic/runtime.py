@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from MIMSegment.Logic.device_report import DEVICES
-from MIMSegment.Logic.errors import DeviceError, PackageError
+from MIMSegment.Logic.errors import DeviceError, MissingDevice, PackageError
 from MIMSegment.Logic.onnx_header import read_shapes
 from MIMSegment.Logic.session import BaseSession, Session, failure, is_out_of_memory, reason
 
@@ -261,8 +261,8 @@ class TorchScriptSession(BaseSession):
         if not trusted:
             raise PackageError(
                 f"{path} is TorchScript, which is a program that may do anything on this computer. "
-                "If you know where it comes from and trust it, say so (--trust-torchscript); "
-                "otherwise ask for the model as ONNX."
+                "If you know where it comes from and trust it, say so (`mimsegment segment "
+                "--trust-torchscript`); otherwise ask for the model as ONNX."
             )
         if precision not in (None, "float32"):
             raise DeviceError(f"TorchScript networks run in float32, not in {precision}.")
@@ -303,7 +303,7 @@ def _onnxruntime(device: str):
         library.disable_telemetry_events()  # Windows builds report events to Microsoft
     provider = _PROVIDERS[device][0]
     if provider not in library.get_available_providers():
-        raise DeviceError(
+        raise MissingDevice(
             f"The installed ONNX Runtime {library.__version__} has no {provider}; "
             f"{_INSTALL[device]}."
         )
@@ -340,7 +340,7 @@ def _import(module: str, title: str, advice: str):
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name == module:
-            raise DeviceError(f"{title} is not installed; {advice}.") from None
+            raise MissingDevice(f"{title} is not installed; {advice}.") from None
         cause = reason(error)
     except Exception as error:  # a broken native library raises whatever it likes
         cause = reason(error)

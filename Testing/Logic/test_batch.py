@@ -118,6 +118,8 @@ def test_the_series_of_every_case_can_be_chosen(package, tmp_path):
     assert main([*command, "--device", "cpu", "--series", "bone"]) == 0
     volumes = {row["case"]: float(row["Bright thing (mL)"]) for row in rows(out / "volumes.csv")}
     assert volumes == {"a": pytest.approx(0.12), "b": pytest.approx(0.21)}
+    taken = {row["inputs"] for row in rows(out / "volumes.csv")}
+    assert len(taken) == 1 and taken.pop().startswith("CT: bone, CT, axial, 6 slices")
 
 
 def test_a_table_names_the_inputs_of_each_case(tmp_path, cohort):

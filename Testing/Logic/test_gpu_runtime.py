@@ -282,6 +282,13 @@ def test_removed_runtime_is_gone(root):
     assert [runtime.name for runtime in installed()] == ["openvino"]
 
 
+@pytest.mark.parametrize("record", ["", "[]", "{}", "{", '{"device": "cuda"}'])
+def test_a_damaged_runtime_is_as_good_as_none(root, record):
+    put(root, "openvino", "openvino")
+    (put(root, "ort-cu13", "cuda") / "runtime.json").write_text(record)
+    assert [runtime.name for runtime in installed()] == ["openvino"]
+
+
 @pytest.mark.parametrize("name", ["ort-cu13", "..", "../runtimes", "", "."])
 def test_only_an_installed_runtime_can_be_removed_or_used(root, name):
     put(root, "openvino", "openvino")

@@ -28,7 +28,9 @@ def test_the_folder_of_the_pictures_is_made(command, tmp_path, capsys):
     assert main([*command, "--pictures", str(pictures)]) == 0
     assert sorted(p.name for p in pictures.iterdir()) == ["slices.png", "surfaces.png"]
     assert (tmp_path / "scene.mrb").is_file()
-    assert str(pictures / "slices.png") in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert str(pictures / "slices.png") in printed
+    assert f"CT: {tmp_path / 'image.nrrd'}" in printed
 
 
 def test_pictures_that_cannot_be_written_are_told_before_a_scene_is(command, tmp_path, capsys):

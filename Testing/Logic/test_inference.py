@@ -1,0 +1,132 @@
+"""Running a package when devices or memory fail: every step down is said, the result stays."""
+
+import math
+
+import numpy as np
+import pytest
+
+from MIMSegment.Logic import batching, runtime
+from MIMSegment.Logic.errors import DeviceError, MissingDevice, OutOfMemory, PackageError
+from MIMSegment.Logic.inference import InferenceOptions, run_package
+from MIMSegment.Logic.volume import Geometry, Volume
+from tiny_package import threshold_spec, write_threshold_package
+
+
+class Small:
+    """A device with room for windows of ``voxels`` in all."""
+
+    def __init__(self, session, device, voxels):
+        self._session, self.device, self._voxels = session, device, voxels
+        self.description = f"test device {device}"
+        self.input_shape, self.output_shape = session.input_shape, session.output_shape
+        self.check_channels = session.check_channels
+
+    def __call__(self, tile):
+        if tile.size > self._voxels:
+            raise OutOfMemory("no room")
+        return self._session(tile)
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    spec = threshold_spec(patch=(32, 32, 64))
+    return write_threshold_package(tmp_path_factory.mktemp("package") / "package", spec)
+
+
+@pytest.fixture(scope="module")
+def volume():
+    array = np.random.default_rng(0).random((1, 40, 50, 130), np.float32)
+    return Volume(array, Geometry.from_parts(array.shape[1:], (1, 1, 1)))
+
+
+@pytest.fixture
+def devices(monkeypatch):
+    """Sets what each device is: voxels that it has room for, or the error when it is opened."""
+    found = {}
+    real = runtime.open_session
+
+    def open_session(path, device, *options):
+        if isinstance(found[device], Exception):
+            raise found[device]
+        return Small(real(path, "cpu", None, 1), device, found[device])
+
+    monkeypatch.setattr(runtime, "open_session", open_session)
+    monkeypatch.setattr(runtime, "fallback_order", lambda device: tuple(found))
+    return found
+
+
+@pytest.fixture(scope="module")
+def expected(package, volume):
+    return run_package(volume, package, InferenceOptions("cpu", threads=1)).labels
+
+
+def test_windows_become_smaller_until_they_fit(devices, package, volume, expected):
+    devices["cpu"] = 32 * 32 * 32
+    told = []
+    result = run_package(volume, package, InferenceOptions("cpu"), told.append)
+    assert "Out of memory: now with windows of (32, 32, 32) voxels." in told
+    assert np.array_equal(result.labels, expected)
+
+
+def test_a_smaller_batch_comes_before_smaller_windows(
+    devices, package, volume, expected, monkeypatch
+):
+    monkeypatch.setattr(batching, "_WORTH_IT", math.inf)  # grows whatever the time
+    devices["cuda"] = 3 * 32 * 32 * 64
+    told = []
+    result = run_package(volume, package, InferenceOptions("cuda"), told.append)
+    assert [line for line in told if line.startswith("Out of memory")] == [
+        "Out of memory: now 2 window(s) at once.",
+    ]
+    assert np.array_equal(result.labels, expected)
+
+
+def test_the_next_device_takes_over_when_nothing_fits(devices, package, volume, expected):
+    devices |= {"cuda": 1000, "openvino": 1000, "cpu": 10**9}
+    told = []
+    result = run_package(volume, package, InferenceOptions("cuda"), told.append)
+    assert [line for line in told if "memory on" in line or line.startswith("Runs")] == [
+        "Runs on test device cuda.", "Out of memory on cuda.",
+        "Runs on test device openvino.", "Out of memory on openvino.",
+        "Runs on test device cpu.",
+    ]  # fmt: skip
+    assert np.array_equal(result.labels, expected)
+
+
+def test_no_room_anywhere_is_an_error(devices, package, volume):
+    devices |= {"cuda": 1000, "cpu": 1000}
+    with pytest.raises(OutOfMemory):
+        run_package(volume, package, InferenceOptions("cuda"))
+
+
+def test_no_room_for_the_network_itself_is_told(devices, package, volume, expected):
+    devices |= {"cuda": OutOfMemory("The GPU is full."), "cpu": 10**9}
+    told = []
+    result = run_package(volume, package, InferenceOptions("auto"), told.append)
+    assert told[0] == "The GPU is full. Trying the next device."
+    assert np.array_equal(result.labels, expected)
+
+
+@pytest.mark.parametrize("asked", ["auto", "cuda"])
+def test_a_device_that_fails_is_told_and_one_that_was_never_there_only_if_asked_for(
+    devices, package, volume, asked
+):
+    devices |= {"cuda": MissingDevice("No CUDA."), "openvino": DeviceError("It is broken."),
+                "cpu": 10**9}  # fmt: skip
+    told = []
+    run_package(volume, package, InferenceOptions(asked), told.append)
+    missing = ["No CUDA. Trying the next device."] if asked == "cuda" else []
+    assert [line for line in told if "Trying" in line] == [
+        *missing, "It is broken. Trying the next device.",
+    ]  # fmt: skip
+
+
+def test_a_computer_without_any_device_says_the_last_reason(devices, package, volume):
+    devices |= {"cuda": MissingDevice("No CUDA."), "cpu": DeviceError("The CPU is broken.")}
+    with pytest.raises(DeviceError, match="The CPU is broken"):
+        run_package(volume, package, InferenceOptions("auto"))
+
+
+def test_a_structure_that_the_package_does_not_have_is_refused(package, volume):
+    with pytest.raises(PackageError, match="no structure with label 9"):
+        run_package(volume, package, InferenceOptions("cpu", wanted=(3, 9)))
