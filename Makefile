@@ -1,15 +1,21 @@
-# Two commands for a machine with Python 3.11 or newer and make:
-#   make demo          set up, then scans -> pre-training -> fine-tuning -> package -> Slicer scene
-#   make demo DATA=X   the same on the labelled data set in folder X
-#   make test          set up, then the tests (make test-all: the slow ones too)
-#   make bench-setup   set up, and the peers that benchmarks/ compares with
+# For a machine with Python 3.11 or newer and make:
+#   make demo             set up, then a phantom prostate study in the browser
+#   make demo DATA=X      the study in folder X
+#   make demo HEADLESS=1  the same without a browser: report, scene and pictures in demo/
+#   make demo-training    set up, then scans -> pre-training -> fine-tuning -> package -> Slicer scene
+#                         (DATA=X: on the labelled data set in folder X)
+#   make test             set up, then the tests (make test-all: the slow ones too)
+#   make bench-setup      set up, and the peers that benchmarks/ compares with
 
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
+DEMO_READY := $(VENV)/.ready-demo
+PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 DATA ?=
-OUT ?= demo
+HEADLESS ?=
+OUT ?= $@
 # Phantoms: short, to show the path. Real data: the recipes' own lengths, larger crops.
 DEMO_OPTIONS ?= $(if $(DATA),--patch-voxels 150000,--pretrain loop.steps=300 --finetune loop.steps=600)
 
@@ -21,15 +27,28 @@ BENCH := .venv-bench
 PEERS := benchmarks/requirements-peers.txt
 PEERS_NEED := blosc2 nibabel pandas scikit-image scikit-learn seaborn threadpoolctl
 
-.PHONY: demo test test-all phantom-packages bench-setup lint setup clean
+# What drawing without a screen and the tests need of a bare Debian.
+DRAWING := libegl1 libgl1-mesa-dri
+TESTING := $(DRAWING) libgl1 $(if $(shell command -v chromium || command -v google-chrome),,chromium)
+# Installs what is missing where we may, else says what is missing; what needs it then says so too.
+debian = command -v dpkg >/dev/null || exit 0; dpkg -s $(1) >/dev/null 2>&1 && exit 0; \
+	if [ "$$(id -u)" = 0 ]; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	apt-get install -y -qq --no-install-recommends $(1) >/dev/null && exit 0; fi; \
+	echo "Missing, please install: apt-get install $(1)"
 
-demo: $(READY)
-	$(RUN) training/demo.py $(DATA) -o $(OUT) $(DEMO_OPTIONS)
+.PHONY: demo demo-training test test-all phantom-packages bench-setup lint setup clean \
+	libraries test-libraries
 
-test: $(READY) lint
+demo: $(DEMO_READY) libraries
+	$(RUN) -m mimsegment_web.demo $(if $(DATA),"$(DATA)") -o $(OUT) $(if $(HEADLESS),--headless)
+
+demo-training: $(READY) libraries
+	$(RUN) training/demo.py $(if $(DATA),"$(DATA)") -o $(OUT) $(DEMO_OPTIONS)
+
+test: $(READY) test-libraries lint
 	$(RUN) -m pytest -q
 
-test-all: $(READY) lint
+test-all: $(READY) test-libraries lint
 	$(RUN) -m pytest -q -m "slow or not slow"
 
 # The packages that come with the module, trained on phantoms (about an hour).
@@ -42,14 +61,27 @@ lint: $(READY)
 
 setup: $(READY)
 
-# torch first and by its exact number: a range would fetch gigabytes of CUDA packages.
-$(READY): pyproject.toml
+libraries:
+	@$(call debian,$(DRAWING))
+
+test-libraries:
+	@$(call debian,$(TESTING))
+
+$(RUN):
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed; set PYTHON=')"
-	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[runtime,training,web,tests]"
-	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps $(ORACLE)
-	touch $(READY)
+	$(PYTHON) -m venv $(VENV)
+
+# What the page needs, without PyTorch.
+$(DEMO_READY): pyproject.toml | $(RUN)
+	$(PIP) -e ".[runtime,openvino,report,web]"
+	touch $(DEMO_READY)
+
+# torch first and by its exact number: a range would fetch gigabytes of CUDA packages.
+$(READY): pyproject.toml | $(RUN)
+	$(PIP) torch==2.13.0
+	$(PIP) -e ".[runtime,training,web,tests]"
+	$(PIP) --no-deps $(ORACLE)
+	touch $(DEMO_READY) $(READY)
 
 bench-setup: $(READY) $(BENCH)/.ready
 
@@ -61,4 +93,4 @@ $(BENCH)/.ready: $(PEERS) pyproject.toml
 	touch $(BENCH)/.ready
 
 clean:
-	rm -rf $(VENV) $(BENCH) demo runs build
+	rm -rf $(VENV) $(BENCH) demo demo-training runs build

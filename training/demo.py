@@ -1,6 +1,6 @@
 """The whole path on one data set: unlabelled scans, pre-training, fine-tuning, package, scene.
 
-    python training/demo.py [DATA] [-o demo]
+    python training/demo.py [DATA] [-o demo-training]
 
 Without DATA prostate phantoms are made. One labelled subject is put aside before anything else
 looks at the data; at the end the exported package segments it from its file. Every step is a
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", nargs="?", help="labelled Medical-Decathlon-style folder")
-    parser.add_argument("-o", "--output", default="demo", help="folder to write")
+    parser.add_argument("-o", "--output", default="demo-training", help="folder to write")
     parser.add_argument("--patch-voxels", type=int, default=100_000, help="see prepare.py")
     parser.add_argument(
         "--pretrain",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +20,7 @@ from vtkmodules.vtkRenderingCore import (
 )
 
 from MIMSegment.Logic.files import replacing
+from MIMSegment.Logic.offscreen import draw_without_screen
 from MIMSegment.Logic.scene_core import vtk_messages
 
 _SIDES = (("R", "L"), ("A", "P"), ("S", "I"))  # RAS: the first letter is where + points
@@ -29,9 +28,8 @@ _SIDES = (("R", "L"), ("A", "P"), ("S", "I"))  # RAS: the first letter is where 
 
 def offscreen_window(renderer: vtkRenderer, size: tuple[int, int]) -> vtkRenderWindow:
     """A window of (width, height) pixels that never appears on a screen."""
-    if sys.platform == "linux" and not hasattr(slicer, "app"):
-        # Without a display server; Slicer's own windows need theirs.
-        os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
+    if not hasattr(slicer, "app"):  # Slicer's own windows need the display server
+        draw_without_screen()
     window = vtkRenderWindow()
     window.SetOffScreenRendering(True)
     window.SetMultiSamples(0)

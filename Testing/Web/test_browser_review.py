@@ -13,7 +13,7 @@ from playwright.sync_api import expect
 
 from phantom_dicom import write_phantom_dicom
 
-ACCEPTED, EDITED, REJECTED = "peripheral zone", "lesion", "transition zone"
+ACCEPTED, EDITED, REJECTED = "peripheral zone", "lesion 1", "transition zone"
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def segment_study(page, study):
     page.segment("run-anyway")
     page.until_reviewing()
     assert len(page.percents) > 5 and page.percents == sorted(page.percents)
-    expect(page("decided")).to_have_text("0 of 3 decided")
+    expect(page("decided")).to_have_text("0 of 4 decided")
 
 
 def look_at_doubtful_places(page):
@@ -65,7 +65,7 @@ def decide(page):
     expect(page.row(ACCEPTED)).to_have_class(_with("accepted"))
     page.press(page.select(REJECTED), "reject")
     expect(page.row(REJECTED)).to_have_class(_with("rejected"))
-    expect(page("decided")).to_have_text("2 of 3 decided")
+    expect(page("decided")).to_have_text("2 of 4 decided")
 
 
 def paint(page):
@@ -102,8 +102,8 @@ def check_dicom_seg(path, labels, study):
     assert seg.ReferencedSeriesSequence[0].SeriesInstanceUID == source.SeriesInstanceUID
     parts = [seg.get_segment_description(number) for number in seg.segment_numbers]
     kinds = {part.segment_label: part.SegmentAlgorithmType for part in parts}
-    assert kinds == {ACCEPTED: "AUTOMATIC", EDITED: "SEMIAUTOMATIC"}
-    assert seg.pixel_array.sum() == np.isin(labels, [1, 3]).sum()
+    assert kinds == {ACCEPTED: "AUTOMATIC", EDITED: "SEMIAUTOMATIC", "lesion 2": "AUTOMATIC"}
+    assert seg.pixel_array.sum() == np.isin(labels, [1, 3, 4]).sum()
 
 
 def check_report(page, tmp_path):

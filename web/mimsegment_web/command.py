@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 from pathlib import Path
@@ -92,7 +93,7 @@ async def _serve(settings: Settings, browser: bool) -> None:
     def ready(url: str) -> None:
         print(f"MIM Segment is ready: {url}", flush=True)
         print("Ctrl-C ends it. Research use only. Not a medical device.", flush=True)
-        if browser:
+        if browser and _has_screen():
             webbrowser.open(url)
 
     app = App(settings)
@@ -112,3 +113,8 @@ async def _serve(settings: Settings, browser: bool) -> None:
         ) from None
     finally:
         app.close()
+
+
+def _has_screen() -> bool:
+    """Whether a browser would have a window; one in the terminal cannot show the page."""
+    return sys.platform != "linux" or bool({"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys())
