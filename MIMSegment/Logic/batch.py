@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from MIMSegment.Logic.errors import Cancelled, InputError, MIMSegmentError, OutputError
 from MIMSegment.Logic.file_lock import file_lock
-from MIMSegment.Logic.files import not_written, remove_leftovers, replacing
+from MIMSegment.Logic.files import (
+    not_written,
+    read_json_object,
+    remove_leftovers,
+    replacing,
+    write_json,
+)
 from MIMSegment.Logic.finding import Severity
 from MIMSegment.Logic.inference import InferenceOptions, run_package
 from MIMSegment.Logic.inputs import read_study
@@ -190,12 +195,11 @@ def _check_same_model(folder: Path, package: ModelPackage) -> None:
     """Results of two models must not end in one table."""
     record = {"id": package.id, "version": package.version, "checksums": dict(package.checksums)}
     path = folder / RECORD
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != record:
+    if path.is_file() and read_json_object(path) != record:
         raise OutputError(
             f"{folder} holds results of another model or version; choose another folder."
         )
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_json(path, record)
 
 
 def _read(path: Path) -> list[dict]:

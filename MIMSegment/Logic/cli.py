@@ -14,6 +14,7 @@ from pathlib import Path
 from MIMSegment.Logic import devices, gpu_runtime, info_command, models_command
 from MIMSegment.Logic.about import NOTICE
 from MIMSegment.Logic.errors import DeviceError, MIMSegmentError
+from MIMSegment.Logic.progress_line import ProgressLine
 
 _WEB = "mimsegment_web.command"  # by name: nothing in Logic depends on a front-end
 
@@ -214,8 +215,16 @@ def _segment(arguments: argparse.Namespace) -> None:
         print(f"warning: {warning}", file=sys.stderr)
     _print_findings(study.findings)
     began = time.perf_counter()
-    progress = None if arguments.quiet else _show_progress
-    result = run_package(study.volume, package, _options(arguments), print, progress)
+    line = ProgressLine()
+
+    def show(done: int, total: int) -> None:
+        line.show(done / total, f"window {done}/{total}")
+
+    try:
+        progress = None if arguments.quiet else show
+        result = run_package(study.volume, package, _options(arguments), print, progress)
+    finally:
+        line.end()
     write_segmentation(result, package.labels, output, f"{package.id} {package.version}")
     _print_findings(result.findings)
     _print_volumes(result.volumes_ml(), package)
@@ -266,11 +275,6 @@ def _scene(arguments: argparse.Namespace) -> None:
         Path(arguments.pictures) if arguments.pictures else None,
     )
     print("Wrote " + ", ".join(map(str, written)))
-
-
-def _show_progress(done: int, total: int) -> None:
-    end = "\n" if done == total else ""
-    print(f"\rwindow {done}/{total}", end=end, file=sys.stderr, flush=True)
 
 
 def _print_volumes(volumes: dict[int, float], package) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import datetime
-import json
 from pathlib import Path
 
 from MIMSegment.Logic.catalog import CatalogEntry
-from MIMSegment.Logic.errors import OutputError
-from MIMSegment.Logic.files import replacing
+from MIMSegment.Logic.files import not_written, read_json_object, write_json
 
 
 class LicenseRecord:
@@ -19,27 +17,16 @@ class LicenseRecord:
 
     def is_missing(self, entry: CatalogEntry) -> bool:
         """Whether the entry's license must still be shown to the user and acknowledged."""
-        return entry.license_acknowledgment and _key(entry) not in self._read()
+        return entry.license_acknowledgment and _key(entry) not in read_json_object(self._path)
 
     def acknowledge(self, entry: CatalogEntry) -> None:
         """Record that the user has read the entry's license. Raises OutputError."""
-        record = self._read() | {_key(entry): datetime.date.today().isoformat()}
+        record = read_json_object(self._path) | {_key(entry): datetime.date.today().isoformat()}
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(
-                f"{self._path} could not be written: {error.strerror or error}; choose a folder "
-                "that you may write to."
-            ) from error
-        with replacing(self._path) as temporary:
-            temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-    def _read(self) -> dict[str, str]:
-        try:
-            record = json.loads(self._path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return record if isinstance(record, dict) else {}
+            raise not_written(self._path, error) from error
+        write_json(self._path, record)
 
 
 def _key(entry: CatalogEntry) -> str:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 
 from MIMSegment.Logic.diskspace import human_size
 from MIMSegment.Logic.errors import PackageError
-
-_STEP = 0.05  # of a download, after which a line is written where there is no terminal
-_REDRAW_SECONDS = 0.1
+from MIMSegment.Logic.progress_line import ProgressLine
 
 
 def add_arguments(commands) -> None:
@@ -156,36 +152,18 @@ def _download(arguments: argparse.Namespace) -> None:
                 f"{card.entry.license_url} and say with --accept-license that you accept it."
             )
         offers.store.licenses.acknowledge(card.entry)
-    progress = _ProgressLine(card.key)
-    try:
-        path = offers.store.install(card.entry, progress)
-    finally:
-        progress.end()
-    print(f"{card.key} is ready in {path}")
+    line = ProgressLine()
 
-
-class _ProgressLine:
-    """One line that is redrawn on a terminal, else a line for every twentieth."""
-
-    def __init__(self, name: str):
-        self._name, self._told, self._drawn = name, -1, 0.0
-
-    def __call__(self, done: int, total: int | None) -> None:
+    def show(done: int, total: int | None) -> None:
         share = done / total if total else 0.0
         of = f" of {human_size(total)}, {share:.0%}" if total else ""
-        line = f"{self._name}: {human_size(done)}{of}"
-        if sys.stderr.isatty():
-            if time.monotonic() - self._drawn >= _REDRAW_SECONDS or done == total:
-                self._drawn = time.monotonic()
-                print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
-        elif int(share / _STEP) > self._told:
-            self._told = int(share / _STEP)
-            print(line, file=sys.stderr)
+        line.show(share, f"{card.key}: {human_size(done)}{of}")
 
-    def end(self) -> None:
-        """Leave the line as it is."""
-        if self._drawn:
-            print(file=sys.stderr)
+    try:
+        path = offers.store.install(card.entry, show)
+    finally:
+        line.end()
+    print(f"{card.key} is ready in {path}")
 
 
 def _import(arguments: argparse.Namespace) -> None:

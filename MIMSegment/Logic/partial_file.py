@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import math
 import os
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from MIMSegment.Logic.errors import Cancelled, OutputError
-from MIMSegment.Logic.files import replacing
+from MIMSegment.Logic.files import read_json_object, write_json
 
 _BLOCK = 1 << 20
 
@@ -61,8 +60,7 @@ class PartialFile:
         except OSError as error:
             raise self._failed(error) from error
         known = {"url": url, "validator": validator, "sha256": self._sha256}
-        with replacing(self._sidecar) as temporary:
-            temporary.write_text(json.dumps(known), encoding="utf-8")
+        write_json(self._sidecar, known)
 
     @contextlib.contextmanager
     def appending(self):
@@ -109,8 +107,4 @@ class PartialFile:
         )
 
     def _known(self) -> dict:
-        try:
-            known = json.loads(self._sidecar.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return known if isinstance(known, dict) else {}
+        return read_json_object(self._sidecar)

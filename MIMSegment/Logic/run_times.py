@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from MIMSegment.Logic.errors import OutputError
-from MIMSegment.Logic.files import replacing
+from MIMSegment.Logic.files import read_json_object, write_json
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class RunTimes:
     def find(self, package: str, device: str) -> RunTime | None:
         """The last run of ``package`` ("id@version") with the setting ``device``, if any."""
         if self._runs is None:
-            self._runs = self._read()
+            self._runs = read_json_object(self._path)
         try:
             run = RunTime(**self._runs[_key(package, device)])
             return run if run.voxels > 0 and run.seconds > 0 else None
@@ -47,18 +46,10 @@ class RunTimes:
 
     def note(self, package: str, device: str, run: RunTime) -> None:
         """Remember ``run`` in place of the one before."""
-        self._runs = self._read() | {_key(package, device): asdict(run)}
+        self._runs = read_json_object(self._path) | {_key(package, device): asdict(run)}
         with contextlib.suppress(OSError, OutputError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self._path) as temporary:
-                temporary.write_text(json.dumps(self._runs, indent=1) + "\n", encoding="utf-8")
-
-    def _read(self) -> dict:
-        try:
-            runs = json.loads(self._path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return runs if isinstance(runs, dict) else {}
+            write_json(self._path, self._runs)
 
 
 def _key(package: str, device: str) -> str:

@@ -30,7 +30,14 @@ from MIMSegment.Logic.download import Cancel, Progress, download
 from MIMSegment.Logic.errors import MIMSegmentError, OutputError, PackageError
 from MIMSegment.Logic.file_lock import file_lock
 from MIMSegment.Logic.license_record import LicenseRecord
-from MIMSegment.Logic.package import METADATA, load_package, sha256
+from MIMSegment.Logic.package import METADATA, load_package
+from MIMSegment.Logic.package_folders import (
+    holds_package,
+    move,
+    package_root,
+    same_files,
+    swap,
+)
 
 HOME_VARIABLE = "MIMSEGMENT_HOME"
 _UNFINISHED_KEPT_SECONDS = 30 * 24 * 3600
@@ -167,7 +174,7 @@ class PackageStore:
         if not source.exists():
             raise PackageError(f"{source} does not exist.")
         if source.is_dir():
-            source = _package_root(source, source)
+            source = package_root(source, source)
         elif not zipfile.is_zipfile(source):
             raise PackageError(
                 f"{source} is no zip file, or a damaged one; choose the package's zip file, or the "
@@ -185,7 +192,7 @@ class PackageStore:
         path = Path(name).expanduser()
         installed = self._named(name)
         is_own = bool(installed) and path.absolute().is_relative_to(self._root)
-        local = path if _holds_package(path) and not is_own else None
+        local = path if holds_package(path) and not is_own else None
         is_path = path.name != name or isinstance(name_or_path, Path)
         if local and installed and not is_path:
             raise PackageError(
@@ -193,7 +200,7 @@ class PackageStore:
                 f"{installed[0].id}@{installed[0].version} or .{os.sep}{name}."
             )
         if local:
-            return _package_root(local, local) if local.is_dir() else self.import_file(local)
+            return package_root(local, local) if local.is_dir() else self.import_file(local)
         if installed:
             return installed[0].path
         if bundled := _with_name(self.bundled(), name):
@@ -213,7 +220,7 @@ class PackageStore:
         with self._lock("store"), self._staging() as staging:
             for package in self._named(wanted):
                 with self._explained():
-                    _move(package.path, staging / f"{package.id}@{package.version}")
+                    move(package.path, staging / f"{package.id}@{package.version}")
                 with contextlib.suppress(OSError):
                     package.path.parent.rmdir()
 
@@ -233,7 +240,7 @@ class PackageStore:
                 copy_folder(source, content, cancel)
             else:
                 extract_archive(source, content, cancel)
-            folder = _package_root(content, source)
+            folder = package_root(content, source)
             identity = self._checked_identity(folder, source)
             if expected and identity != expected:
                 raise PackageError(
@@ -242,7 +249,7 @@ class PackageStore:
                 )
             target = self._folder_of(*identity)
             if not replace and self._is_whole(target):
-                if not _same_files(folder, target):
+                if not same_files(folder, target):
                     raise PackageError(
                         f"{source} was not installed: another package is installed as "
                         f"{'@'.join(identity)}; remove that one first, or give this one another "
@@ -250,7 +257,7 @@ class PackageStore:
                     )
                 return target
             with self._explained():
-                _swap(folder, target, staging / "replaced")
+                swap(folder, target, staging / "replaced")
             return target
 
     def _checked_identity(self, folder: Path, source: Path) -> tuple[str, str]:
@@ -347,55 +354,3 @@ class PackageStore:
 def _with_name(packages: list[InstalledPackage], name: str) -> list[InstalledPackage]:
     id, _, version = name.lower().partition("@")
     return [p for p in packages if p.id == id and version in ("", p.version.lower())]
-
-
-def _package_root(folder: Path, source: Path) -> Path:
-    """``folder``, or the one folder in it, that holds the metadata; raises PackageError."""
-    if (folder / METADATA).is_file():
-        return folder
-    inner = [path.parents[1] for path in folder.glob(f"*/{METADATA}")]
-    if len(inner) != 1:
-        what = "holds several packages" if inner else f"is no package, it has no {METADATA}"
-        raise PackageError(f"{source} {what}; choose one package's zip file or folder.")
-    return inner[0]
-
-
-def _holds_package(path: Path) -> bool:
-    if path.is_dir():
-        return (path / METADATA).is_file() or any(path.glob(f"*/{METADATA}"))
-    return path.is_file() and zipfile.is_zipfile(path)
-
-
-def _same_files(a: Path, b: Path) -> bool:
-    def digests(folder: Path) -> dict[str, str]:
-        files = (path for path in folder.rglob("*") if path.is_file())
-        return {path.relative_to(folder).as_posix(): sha256(path) for path in files}
-
-    return digests(a) == digests(b)
-
-
-def _swap(folder: Path, target: Path, aside: Path) -> None:
-    """Move ``folder`` to ``target``, and what is there to ``aside``."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        _move(target, aside)
-    try:
-        _move(folder, target)
-    except (OSError, OutputError):
-        if aside.exists():
-            _move(aside, target)
-        raise
-
-
-def _move(source: Path, target: Path) -> None:
-    for wait in (0.1, 0.2, 0.4, 0.8, None):
-        try:
-            return os.replace(source, target)
-        except PermissionError as error:
-            # On Windows a virus scanner holds new files open for a moment.
-            if wait is None or sys.platform != "win32":
-                raise OutputError(
-                    f"{source} could not be moved to {target}: it is in use, or you may not write "
-                    "there; close the programs that use it and try again."
-                ) from error
-            time.sleep(wait)
