@@ -25,16 +25,20 @@ def check_containment(
     segmentation: Segmentation, labels: Sequence[Label], package: ModelPackage
 ) -> list[Finding]:
     """Lesions of which hardly any surface borders on their organ."""
-    by_value = {label.value: label for label in labels}
+    organs = {
+        label.value: (label, values)
+        for label in labels
+        if (values := containers_of(label, package.labels, package.expectations))
+    }
+    if not organs:
+        return []
     names = {label.value: label.name for label in package.labels}
     found = []
     for value, mask, start in structure_masks(segmentation.labels):
-        if value not in by_value:
-            continue
-        organs = containers_of(by_value[value], package.labels, package.expectations)
-        if organs:
-            organ = " or ".join(names.get(o, f"label {o}") for o in organs)
-            found += _outside(segmentation, by_value[value], mask, start, organs, organ)
+        if value in organs:
+            label, values = organs[value]
+            organ = " or ".join(names.get(o, f"label {o}") for o in values)
+            found += _outside(segmentation, label, mask, start, values, organ)
     return found
 
 

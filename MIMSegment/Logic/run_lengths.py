@@ -8,13 +8,14 @@ that are equal.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 _BITS = 21  # for each of z, y, x in a run's position; indices may be negative
 _BIAS = 1 << (_BITS - 1)
 _MASK = (1 << _BITS) - 1
+ROW, PLANE = 1 << _BITS, 1 << 2 * _BITS  # between the positions of voxels one row, plane apart
 _PLANES = 16  # encoded at once, so that temporary arrays stay small
 
 
@@ -57,20 +58,24 @@ class RunLengths:
                 lookup[old] = new
         new = lookup[self.value]
         kept = new > 0
-        return RunLengths(self.position[kept], self.length[kept], new[kept])
+        return replace(self.take(kept), value=new[kept])
+
+    def take(self, index: np.ndarray | slice) -> RunLengths:
+        """Some of the runs, by ascending indices, a mask or a slice."""
+        return RunLengths(self.position[index], self.length[index], self.value[index])
 
     def box(self) -> tuple[slice, slice, slice] | None:
         """The grid's indices (z, y, x) that hold all runs; None without a run."""
         if not len(self.position):
             return None
-        z, y, x = _unpack(self.position)
+        z, y, x = unpack(self.position)
         stops = int(z[-1]) + 1, int(y.max()) + 1, int((x + self.length).max())
         return tuple(map(slice, (int(z[0]), int(y.min()), int(x.min())), stops))
 
     def decode(self, box: tuple[slice, slice, slice]) -> np.ndarray:
         """The labels (z, y, x) inside ``box``, uint16; no run may reach beyond it."""
         labels = np.zeros(tuple(s.stop - s.start for s in box), np.uint16)
-        z, y, x = _unpack(self.position)
+        z, y, x = unpack(self.position)
         start = np.ravel_multi_index(
             (z - box[0].start, y - box[1].start, x - box[2].start), labels.shape
         )
@@ -98,11 +103,6 @@ class RunLengths:
         counts.pop(0, None)
         return counts
 
-    def _between(self, start: int, stop: int) -> RunLengths:
-        return RunLengths(
-            self.position[start:stop], self.length[start:stop], self.value[start:stop]
-        )
-
 
 def _encode(labels: np.ndarray, first: tuple[int, int, int]):
     depth, height, width = labels.shape
@@ -127,7 +127,8 @@ def _encode(labels: np.ndarray, first: tuple[int, int, int]):
     )
 
 
-def _unpack(position: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def unpack(position: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The indices z, y, x of packed positions."""
     return (
         (position >> (2 * _BITS)) - _BIAS,
         ((position >> _BITS) & _MASK) - _BIAS,
@@ -143,7 +144,7 @@ def _planes_that_differ(a: RunLengths, b: RunLengths) -> Iterator[tuple[RunLengt
         [np.searchsorted(p, present, side) for p in planes] for side in ("left", "right")
     )
     for a0, a1, b0, b1 in zip(starts[0], stops[0], starts[1], stops[1], strict=True):
-        mine, theirs = a._between(a0, a1), b._between(b0, b1)
+        mine, theirs = a.take(slice(a0, a1)), b.take(slice(b0, b1))
         same = a1 - a0 == b1 - b0 and all(
             np.array_equal(getattr(mine, f), getattr(theirs, f))
             for f in ("position", "length", "value")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from MIMSegment.Logic.connected_runs import number_parts
+from MIMSegment.Logic.run_lengths import RunLengths, unpack
 from MIMSegment.Logic.volume import Geometry
 
 LEAST_SHARE = 0.01  # of the structure; smaller pieces are specks
@@ -53,10 +55,13 @@ class Structure:
 
 def measure_structures(labels: np.ndarray, geometry: Geometry) -> dict[int, Structure]:
     """Every label value but 0 that occurs in ``labels`` (z, y, x) on ``geometry``."""
-    return {
-        value: _measure(value, mask, start, labels.shape, geometry)
-        for value, mask, start in structure_masks(labels)
-    }
+    runs = RunLengths.encode(labels)
+    parts = number_parts(runs)
+    found = {}
+    for value in np.unique(runs.value):
+        index = np.flatnonzero(runs.value == value)
+        found[int(value)] = _measure(int(value), runs.take(index), parts[index], geometry)
+    return found
 
 
 def structure_masks(labels: np.ndarray) -> Iterator[tuple[int, np.ndarray, tuple[int, int, int]]]:
@@ -75,8 +80,10 @@ def split_pieces(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     from scipy.ndimage import label
 
-    numbers, _ = label(mask, np.ones((3, 3, 3), bool))
-    return numbers, np.bincount(numbers.ravel())
+    numbers, count = label(mask, np.ones((3, 3, 3), bool))
+    sizes = np.bincount(numbers[mask], minlength=count + 1)
+    sizes[0] = mask.size - sizes.sum()
+    return numbers, sizes
 
 
 def middle_of(mask: np.ndarray, start, geometry: Geometry) -> tuple[float, float, float]:
@@ -86,9 +93,8 @@ def middle_of(mask: np.ndarray, start, geometry: Geometry) -> tuple[float, float
     """
     flat = np.flatnonzero(mask)
     flat = flat[:: -(-len(flat) // _SAMPLES)]
-    points = np.stack(np.unravel_index(flat, mask.shape), axis=1)
-    distance = np.square((points - points.mean(axis=0)) * geometry.spacing).sum(axis=1)
-    return to_lps(points[distance.argmin()] + start, geometry)
+    points = np.stack(np.unravel_index(flat, mask.shape), axis=1) + start
+    return _nearest_to_centroid(points, geometry)
 
 
 def to_lps(index, geometry: Geometry) -> tuple[float, float, float]:
@@ -97,41 +103,54 @@ def to_lps(index, geometry: Geometry) -> tuple[float, float, float]:
     return tuple(float(v) for v in (geometry.ijk_to_lps @ [x, y, z, 1.0])[:3])
 
 
-def _measure(value: int, mask: np.ndarray, start, shape, geometry: Geometry) -> Structure:
-    voxel, count = geometry.voxel_volume_ml, int(mask.sum())
-    numbers, sizes = split_pieces(mask)
-    order = [n for n in np.argsort(sizes[1:])[::-1] + 1 if sizes[n] >= LEAST_SHARE * count]
+def _measure(value: int, runs: RunLengths, parts: np.ndarray, geometry: Geometry) -> Structure:
+    """A structure from its runs, each with the number of its connected part."""
+    voxel, count = geometry.voxel_volume_ml, int(runs.length.sum())
+    parts = np.unique(parts, return_inverse=True)[1]
+    sizes = np.bincount(parts, runs.length)
+    order = np.argsort(-sizes, kind="stable")
     pieces = tuple(
-        Piece(float(sizes[n] * voxel), middle_of(numbers == n, start, geometry)) for n in order
+        Piece(float(sizes[n] * voxel), _middle_of_runs(runs.take(parts == n), geometry))
+        for n in order
+        if sizes[n] >= LEAST_SHARE * count
     )
-    center = [
-        float(mask.sum(axis=tuple(a for a in range(3) if a != axis)) @ np.arange(size)) / count
-        for axis, size in enumerate(mask.shape)
-    ]
+    z, y, x = unpack(runs.position)
+    center = [float(axis @ runs.length) / count for axis in (z, y, x + (runs.length - 1) / 2)]
     return Structure(
-        value,
-        count * voxel,
-        to_lps(np.add(center, start), geometry),
-        pieces,
-        _cut(mask, start, shape, geometry),
+        value, count * voxel, to_lps(center, geometry), pieces, _cut(runs, (z, y, x), geometry)
     )
 
 
-def _cut(mask: np.ndarray, start, shape, geometry: Geometry) -> tuple[Section, ...]:
+def _middle_of_runs(runs: RunLengths, geometry: Geometry) -> tuple[float, float, float]:
+    """`middle_of` the voxels of runs."""
+    stops = np.cumsum(runs.length)
+    chosen = np.arange(0, stops[-1], -(-stops[-1] // _SAMPLES))
+    run = np.searchsorted(stops, chosen, "right")
+    position = runs.position[run] + chosen - (stops - runs.length)[run]
+    return _nearest_to_centroid(np.stack(unpack(position), axis=1), geometry)
+
+
+def _nearest_to_centroid(points: np.ndarray, geometry: Geometry) -> tuple[float, float, float]:
+    distance = np.square((points - points.mean(axis=0)) * geometry.spacing).sum(axis=1)
+    return to_lps(points[distance.argmin()], geometry)
+
+
+def _cut(runs: RunLengths, first, geometry: Geometry) -> tuple[Section, ...]:
+    """``first`` has the indices z, y, x of the runs' first voxels."""
+    last = (*first[:2], first[2] + runs.length - 1)
     sections = []
     for axis in range(3):
         letter = geometry.orientation[2 - axis]
         area = float(np.prod(geometry.spacing)) / geometry.spacing[axis]
-        for side, first, end in ((_OPPOSITE[letter], 0, 0), (letter, mask.shape[axis] - 1, -1)):
-            if start[axis] + first != (0 if end == 0 else shape[axis] - 1):
-                continue
-            section = mask.take([first], axis=axis)
-            begin = [s + first * (a == axis) for a, s in enumerate(start)]
-            sections.append(
-                Section(
-                    _DIRECTIONS[side],
-                    float(section.sum()) * area,
-                    middle_of(section, begin, geometry),
-                )
-            )
+        for side, index, end in (
+            (_OPPOSITE[letter], first, 0), (letter, last, geometry.shape[axis] - 1),
+        ):  # fmt: skip
+            section = runs.take(index[axis] == end)
+            if axis == 2:  # along which runs lie: one voxel of each
+                shift = section.length - 1 if end else 0
+                one = np.ones_like(section.length)
+                section = replace(section, position=section.position + shift, length=one)
+            if count := int(section.length.sum()):
+                middle = _middle_of_runs(section, geometry)
+                sections.append(Section(_DIRECTIONS[side], count * area, middle))
     return tuple(sections)
