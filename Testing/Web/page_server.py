@@ -35,9 +35,9 @@ class PageServer:
         """The address without its token."""
         return self.url.partition("?")[0]
 
-    def stop(self) -> int:
-        """Ctrl-C; the exit code."""
-        self.process.send_signal(signal.SIGINT)
+    def stop(self, number: int = signal.SIGINT) -> int:
+        """Ctrl-C, or another signal; the exit code."""
+        self.process.send_signal(number)
         return self.process.wait(30)
 
     def __enter__(self):

@@ -2,7 +2,9 @@
 
 import http.client
 import json
+import signal
 import sys
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -82,7 +84,16 @@ def test_the_browser_is_told_to_load_nothing_from_elsewhere(server, cookie):
     assert headers["Referrer-Policy"] == "no-referrer"
 
 
-@pytest.mark.parametrize("path", ["/mim_page/../access.py", "/mim_page/%2e%2e/%2e%2e/access.py"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/mim_page/../access.py",
+        "/mim_page/%2e%2e/%2e%2e/access.py",
+        "/mim_icons/..%2f..%2f..%2fetc/passwd",
+        "/download/1/x.html",
+        "/download/..%2f..%2fetc/passwd",
+    ],
+)
 def test_static_files_end_at_their_folder(server, cookie, path):
     assert ask(server, path, cookie=cookie)[0] in (403, 404)
 
@@ -123,13 +134,34 @@ def test_another_address_is_listened_on_only_when_asked_for_twice():
     assert "unencrypted" in check_host("0.0.0.0", True)
 
 
+LISTENING = "0A"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_ctrl_c_while_images_are_read_ends_without_an_error_or_a_child(tmp_path):
+def test_the_server_listens_on_this_computer_only(server):
+    port = f"{urlsplit(server.base).port:04X}"
+    sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    sockets += [line.split() for line in Path("/proc/net/tcp6").read_text().splitlines()[1:]]
+    bound = [s[1] for s in sockets if s[3] == LISTENING and s[1].endswith(f":{port}")]
+    assert bound == [f"0100007F:{port}"]
+
+
+def test_an_address_that_others_reach_ends_the_command_before_it_listens(tmp_path, capsys):
+    from MIMSegment.Logic.cli import main
+
+    assert main(["web", "--no-browser", "--host", "0.0.0.0", "--output", str(tmp_path)]) == 2
+    assert "--open-to-network" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_while_images_are_read_every_end_is_without_an_error_or_a_child(tmp_path, number):
     from MIMSegment.Logic.samples import sample_study
 
     sample = sample_study("phantom-prostate")
     with PageServer(tmp_path, str(sample.folder), "-m", sample.package) as running:
         before = descendants(running.process.pid)
-        assert running.stop() == 0
-        assert "saved" in running.process.stdout.read()
+        assert running.stop(number) == 0
+        said = running.process.stdout.read()
+        assert "saved" in said and "Traceback" not in said
         assert all_end(before)

@@ -99,9 +99,10 @@ async def _serve(settings: Settings, browser: bool) -> None:
     app = App(settings)
     serving = asyncio.ensure_future(app.serve(ready))
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):  # Windows: KeyboardInterrupt instead
-            loop.add_signal_handler(number, serving.cancel)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Ctrl-C, the system, a closed terminal
+        # Windows has no handlers: KeyboardInterrupt instead.
+        with contextlib.suppress(NotImplementedError, AttributeError):
+            loop.add_signal_handler(getattr(signal, name), serving.cancel)
     try:
         await serving
     except asyncio.CancelledError:
