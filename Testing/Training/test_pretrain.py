@@ -1,11 +1,6 @@
 """The command that pre-trains, from the outside: what it writes, refuses and survives."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -130,40 +125,3 @@ def test_help_lists_the_keys(capsys):
         pretrain.main(["--help"])
     assert stop.value.code == 0
     assert "loop.steps = 1000" in capsys.readouterr().out
-
-
-def start(arguments):
-    environment = {**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}  # small: one is faster
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "training" / "pretrain.py"), *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
-    )  # fmt: skip
-
-
-def kill_after(process, log: Path, lines: int) -> None:
-    """Kill the process as hard as there is, once its log has so many lines."""
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        if log.exists() and log.read_text().count("\n") >= lines:
-            break
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
-
-
-@pytest.mark.skipif(os.name != "posix", reason="there is no SIGKILL here")
-def test_run_killed_twice_continues_the_same_curve_bit_by_bit(cache, tmp_path):
-    settings = ("loop.steps=80", "loop.save_every=7", "loop.validate_every=20", "loop.log_every=1")
-    whole = arguments(cache, tmp_path / "whole", *settings)
-    assert start(whole).wait() == 0
-    killed = arguments(cache, tmp_path / "killed", *settings)
-    log = tmp_path / "killed" / "log.jsonl"
-    kill_after(start(killed), log, 11)
-    kill_after(start([*killed, "--resume"]), log, 30)
-    assert len(curve(tmp_path / "killed")) < 80
-    assert start([*killed, "--resume"]).wait() == 0
-    assert curve(tmp_path / "killed") == curve(tmp_path / "whole")
-    checkpoints = [load_checkpoint(tmp_path / name / "last.pt") for name in ("killed", "whole")]
-    for name, tensor in checkpoints[0]["model"].items():
-        assert tensor.equal(checkpoints[1]["model"][name]), name
