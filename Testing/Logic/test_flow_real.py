@@ -14,6 +14,7 @@ pytest.importorskip("slicer", reason="the slicer-core wheel is not installed")
 from editor_case import Editor
 from flow_cases import rows, run, start
 from MIMSegment.Logic.audit import log_path, read_log
+from MIMSegment.Logic.finding import Severity
 from MIMSegment.Logic.package import load_package
 from MIMSegment.Logic.scene import labels_from_segmentation, new_scene
 from MIMSegment.Logic.scene_gateway import MrmlGateway
@@ -22,7 +23,7 @@ from reopen_case import contents
 
 pytestmark = pytest.mark.real_data
 HERE = Path(__file__).parent
-ACCEPTED, EDITED = "transition zone", "peripheral zone"
+ACCEPTED, EDITED, OPEN = "transition zone", "peripheral zone", "lesion 1"
 SERIES = {"T2w": "t2w", "ADC": "adc", "DWI": "hbv"}
 REVIEWER = 'Jo "JM" Müller'
 
@@ -39,7 +40,7 @@ def reopened(path: Path) -> dict:
 
 
 def review(workflow, scene) -> None:
-    """Accept one structure with a comment, edit one with strokes, reject the lesions."""
+    """Accept one structure with a comment, edit one with strokes, reject all lesions but one."""
     found, steps = rows(workflow), workflow.review
     node, image = workflow.result.store.node, scene.GetFirstNodeByName("T2w")
     steps.accept(found[ACCEPTED].id)
@@ -54,7 +55,7 @@ def review(workflow, scene) -> None:
     after = labels_from_segmentation(node)[0]
     np.testing.assert_array_equal(after == 2, before == 2, "accepted is locked")
     assert (after != before).sum() > 100
-    for name in set(found) - {ACCEPTED, EDITED}:
+    for name in set(found) - {ACCEPTED, EDITED, OPEN}:
         steps.reject(found[name].id)
 
 
@@ -90,6 +91,7 @@ def check_tags(found: dict) -> None:
     algorithm = "phantom-prostate 1.0.0"
     assert tags.pop(ACCEPTED)[:4] == ["AUTOMATIC", algorithm, "completed", 'base "cut", see ADC']
     assert tags.pop(EDITED)[:4] == ["SEMIAUTOMATIC", algorithm, "inprogress", ""]
+    assert tags.pop(OPEN)[:2] == ["AUTOMATIC", algorithm]
     assert tags and all(t[:3] == ["AUTOMATIC", algorithm, "flagged"] for t in tags.values())
     hidden = {name for name, *_, visible, _volume, _confidence, _findings in found["rows"]
               if not visible}  # fmt: skip
@@ -123,7 +125,7 @@ def check_seg(path: Path, study: Path, found: dict) -> None:
     seg = highdicom.seg.segread(str(path))
     kept = [seg.get_segment_description(n) for n in seg.segment_numbers]
     assert {s.segment_label: s.algorithm_type.value for s in kept} == {
-        ACCEPTED: "AUTOMATIC", EDITED: "SEMIAUTOMATIC",
+        ACCEPTED: "AUTOMATIC", EDITED: "SEMIAUTOMATIC", OPEN: "AUTOMATIC",
     }  # fmt: skip
     assert all(s.algorithm_identification.name == "phantom-prostate" for s in kept)
     images = [dcmread(p, stop_before_pixels=True) for p in (study / "t2w").iterdir()]
@@ -133,4 +135,30 @@ def check_seg(path: Path, study: Path, found: dict) -> None:
     uids = [image.SOPInstanceUID for image in images]
     masks = seg.get_pixels_by_source_instance(uids, ignore_spatial_locations=True)
     counts = dict(zip([s.segment_label for s in kept], masks.sum(axis=(0, 1, 2)), strict=True))
-    assert counts == {EDITED: found["voxels"][1], ACCEPTED: found["voxels"][2]}
+    _, *voxels = found["voxels"]
+    assert counts == dict(zip((EDITED, ACCEPTED, OPEN), voxels[:3], strict=True))
+
+
+def test_a_phantom_model_on_a_real_ct_says_honestly_that_it_does_not_fit(data_dir, tmp_path):
+    workflow = start(MrmlGateway(new_scene()), tmp_path)
+    workflow.choose("phantom-abdomen")
+    workflow.open_study([data_dir / "liver_ct_chaos_dicom/dicom"])
+    (row,) = workflow.state.inputs
+    assert "78 slices of 512×512" in row.source_name
+    workflow.run()
+    assert workflow.state.progress is None, "not without the user's insisting"
+    assert "trained on digital phantoms" in workflow.state.actions["run"].reason
+    run(workflow, anyway=True)
+    assert workflow.state.step is Step.REVIEW, workflow.state.error
+    findings = {finding.code: finding for finding in workflow.state.findings}
+    assert findings["phantom-model"].severity is Severity.ALERT
+    assert "do not rely on anything" in findings["phantom-model"].message
+    unlike = findings["reconstruction"]  # the flag apart: seen in the image itself
+    assert unlike.severity is Severity.ALERT and "does not look like" in unlike.message
+    assert "field-of-view-cut" in findings and "structure-fragmented" in findings
+    labels, geometry = labels_from_segmentation(workflow.result.store.node)
+    assert labels.shape == (78, 512, 512) and geometry.spacing[0] == pytest.approx(2.0, abs=1e-3)
+    assert {item.name for item in workflow.review.state.items} >= {"liver", "spleen"}
+    workflow.export(Export.SEGMENTATION, tmp_path / "organs.seg.nrrd")
+    assert workflow.state.error is None
+    workflow.close()
