@@ -72,25 +72,10 @@ class Series:
         return str(self.frames[0].header.get("ProtocolName", ""))
 
     @property
-    def echo_time(self) -> float | None:
-        """EchoTime in ms."""
-        return self.frames[0].header.get("EchoTime")
-
-    @property
-    def repetition_time(self) -> float | None:
-        """RepetitionTime in ms."""
-        return self.frames[0].header.get("RepetitionTime")
-
-    @property
     def b_value(self) -> float | None:
         """Diffusion b-value in s/mm²; None for ADC maps and images without diffusion weighting."""
         values = {frame.b_value for frame in self.frames}
         return values.pop() if len(values) == 1 else None
-
-    @property
-    def contrast(self) -> str:
-        """ContrastBolusAgent."""
-        return str(self.frames[0].header.get("ContrastBolusAgent", ""))
 
     @property
     def orientation(self) -> str:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from MIMSegment.Logic.about import NOTICE
 from MIMSegment.Logic.comparison import Prior, VolumeRow, volume_rows
-from MIMSegment.Logic.lesions import LesionRow, lesion_rows, prostate_volume
+from MIMSegment.Logic.lesions import LesionRow, prostate_volume
 from MIMSegment.Logic.result_checks import ml
 from MIMSegment.Logic.review_items import ReviewItem, Verdict
 from MIMSegment.Logic.reviewed_case import ReviewedCase
@@ -19,13 +18,6 @@ _VERDICTS = {
     Verdict.ACCEPTED: "accepted",
     Verdict.REJECTED: "rejected",
 }
-
-
-def clipboard_text(case: ReviewedCase) -> str:
-    """The volumes and lesions as tab-separated text, for a spreadsheet or a report."""
-    tables = [volume_table(case), gland_table(case), lesion_table(lesion_rows(case))]
-    blocks = ["\n".join("\t".join(_flat(c) for c in row) for row in t) for t in tables if t]
-    return "\n\n".join([*blocks, NOTICE]) + "\n"
 
 
 def volume_table(case: ReviewedCase, exact: bool = False) -> Table:

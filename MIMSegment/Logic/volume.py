@@ -139,13 +139,6 @@ def permute(array: np.ndarray, order, flips) -> np.ndarray:
     return array[(..., *(slice(None, None, -1 if f else 1) for f in flips))]
 
 
-def unpermute(array: np.ndarray, order, flips) -> np.ndarray:
-    """Undo `permute` (a view, no copy)."""
-    lead = array.ndim - 3
-    array = array[(..., *(slice(None, None, -1 if f else 1) for f in flips))]
-    return array.transpose(*range(lead), *(lead + int(axis) for axis in np.argsort(order)))
-
-
 def permuted(geometry: Geometry, order, flips) -> Geometry:
     """The grid of an array after `permute`."""
     matrix = geometry.ijk_to_lps

@@ -85,10 +85,6 @@ class StudyInputs:
             volumes.append(self._volumes[source.key])
         return volumes
 
-    def forget_voxels(self) -> None:
-        """Drop what was read, to be read anew."""
-        self._volumes.clear()
-
     def _match(self) -> None:
         by_id = {source.id: source for source in self.sources}
         chosen = {name: by_id[i] for name, i in self._chosen.items() if i in by_id}

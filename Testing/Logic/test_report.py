@@ -12,7 +12,7 @@ from MIMSegment.Logic.errors import InputError, OutputError
 from MIMSegment.Logic.key_pictures import key_pictures
 from MIMSegment.Logic.lesions import lesion_rows, prostate_volume
 from MIMSegment.Logic.report import report_html, write_report, write_table
-from MIMSegment.Logic.report_tables import clipboard_text, gland_table, volume_table
+from MIMSegment.Logic.report_tables import gland_table, volume_table
 from MIMSegment.Logic.review_items import Verdict
 from MIMSegment.Logic.volume import Geometry, Volume
 from reviewed_cases import GEOMETRY, ZONES, prostate_case, prostate_labels
@@ -243,13 +243,6 @@ def test_csv_with_a_prior_keeps_signs(tmp_path):
     rows = read_csv(tmp_path / "t.csv")
     assert float(rows[0]["Change (mL)"]) < 0 < float(rows[2]["Change (mL)"])
     assert rows[2]["Change (%)"] == "" and rows[2]["2024-05-01 (mL)"] == "0.0000"
-
-
-def test_text_for_the_clipboard_has_one_line_per_row():
-    text = clipboard_text(prostate_case(psa=5))
-    lines = text.splitlines()
-    assert lines[0].split("\t")[:2] == ["Structure", "Volume (mL)"]
-    assert lines[1].split("\t")[0] == "peripheral zone" and "Research use only" in lines[-1]
 
 
 def test_comments_have_a_column_only_when_there_are_some():
