@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -22,11 +23,14 @@ _WEB = "mimsegment_web.command"  # by name: nothing in Logic depends on a front-
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns 0, or 2 after printing one line about what went wrong.
 
-    A request to end (SIGTERM, as schedulers send it) cleans up like Ctrl-C.
+    Requests to end (of a scheduler, of a closed terminal) clean up like Ctrl-C.
     """
     arguments = _parser().parse_args(argv)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _stop)
+        for name in ("SIGTERM", "SIGHUP"):  # Windows has one of them
+            number = getattr(signal, name, None)
+            if number and signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores it
+                signal.signal(number, _stop)
     try:
         arguments.run(arguments)
     except MIMSegmentError as error:
@@ -40,17 +44,22 @@ def main(argv: list[str] | None = None) -> int:
         print(f"mimsegment: error: {where}{error.strerror or error}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, _Terminated) as error:
-        print("mimsegment: stopped.", file=sys.stderr)
-        return 128 + (signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT)
+        with contextlib.suppress(OSError):  # of a terminal that is closed
+            print("mimsegment: stopped.", file=sys.stderr)
+        return 128 + getattr(error, "number", signal.SIGINT)
     return 0
 
 
 class _Terminated(BaseException):
-    """The system asks this process to end."""
+    """The system asks this process to end, by the signal ``number``."""
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.number = number
 
 
-def _stop(number, frame) -> None:
-    raise _Terminated
+def _stop(number: int, frame) -> None:
+    raise _Terminated(number)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -80,7 +80,7 @@ def rows(path):
         return {row["case"]: row for row in csv.DictReader(file)}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_segment_that_is_stopped_while_it_writes_leaves_nothing(started, package, cohort, tmp_path,
                                                                 number):  # fmt: skip
     (tmp_path / "out").mkdir()
