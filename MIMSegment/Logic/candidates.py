@@ -142,7 +142,9 @@ def _whole_names(candidate: Candidate) -> tuple[str, ...]:
 def _files_at(path: Path) -> list[Candidate]:
     from MIMSegment.Logic.volume import IMAGE_SUFFIXES
 
-    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file())
+    files = [path]
+    if path.is_dir():  # hidden files are macOS's notes on files of the same name, or unfinished
+        files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
     return [Candidate(p.name, p) for p in files if p.name.lower().endswith(IMAGE_SUFFIXES)]
 
 

@@ -60,6 +60,12 @@ def test_series_that_share_a_name_are_told_apart_by_their_uid(study):
         select_candidate(find_candidates([study]), "2")
 
 
+def test_what_macos_and_killed_processes_leave_in_a_folder_is_no_image(tmp_path):
+    for name in ("t2.nii.gz", "._t2.nii.gz", ".mimsegment-0a1b2c3d.nii.gz"):
+        (tmp_path / name).write_bytes(b"")
+    assert [candidate.name for candidate in find_candidates([tmp_path])] == ["t2.nii.gz"]
+
+
 def test_segment_takes_the_chosen_series_and_says_so(study, package, tmp_path, capsys):
     command = ["segment", str(study), "-m", str(package.path), "-q", "-o", str(tmp_path / "o.nrrd")]
     assert main(command) == 2
