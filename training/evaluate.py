@@ -3,14 +3,16 @@
     python training/evaluate.py segment PACKAGE DATA -o OUT [--protocol btcv-13]
     python training/evaluate.py classify PACKAGE DATA -o OUT
     python training/evaluate.py compare A/cases.csv B/cases.csv
-    python training/evaluate.py rank SET1=DIR1 SET2=DIR2 ...
+    python training/evaluate.py rank SETS.toml
 
 `segment` runs the package as the module does, on each image's own grid, and writes OUT/cases.csv
 (Dice, surface Dice, HD95, volume error of every case and structure) and OUT/summary.json with 95 %
 intervals over subjects; `--lesions NAME` adds detection of that structure's lesions as objects.
 `classify` does the same with a classifier: AUC with DeLong's interval, sensitivity, probabilities.
-`compare` bootstraps the paired difference B - A over subjects. `rank` takes a folder for each data
-set, with METHOD/cases.csv inside, and averages the methods' ranks.
+`compare` bootstraps the paired difference B - A over subjects. `rank` averages the methods' ranks
+over data sets; SETS.toml names a folder with METHOD/cases.csv for each (`name = "folder"`) under
+[development], on which methods may be chosen, and under [test], which are ranked apart. Without a
+file: rank SET1=DIR1 SET2=DIR2 ...
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from mim.class_results import class_table
 from mim.classifier_evaluation import evaluate_classifier, write_classes
 from mim.classifier_package import load_classifier
 from mim.comparison import mean_ranks, paired_difference
+from mim.data_sets import data_sets
 from mim.lesion_metrics import CaseDetections, average_precision, froc, match_by_size
 from mim.protocols import PROTOCOLS, Protocol, find_protocol
 from mim.segmentation_metrics import structure_metrics
@@ -195,18 +198,17 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 
 def _rank(arguments: argparse.Namespace) -> None:
-    scores = {}
-    for text in arguments.sets:
-        name, equals, folder = text.partition("=")
-        tables = sorted(Path(folder or name).glob("*/cases.csv"))
-        if not tables:
-            raise InputError(f"{folder or name} has no METHOD/cases.csv.")
-        key = name if equals else Path(name).name
-        scores[key] = {t.parent.name: case_means(read_cases(t), "dice")[0] for t in tables}
-    ranks = mean_ranks(scores)
-    print(f"Mean rank by Dice over {len(scores)} data sets (95 % interval), 1 is best:")
-    for method, rank in sorted(ranks.items(), key=lambda item: item[1].mean):
-        print(f"  {rank.mean:.2f} ({rank.low:.2f} to {rank.high:.2f})  {method}")
+    for title, folders in data_sets(arguments.sets).items():
+        scores = {}
+        for name, folder in folders.items():
+            tables = sorted(folder.glob("*/cases.csv"))
+            if not tables:
+                raise InputError(f"{folder} has no METHOD/cases.csv.")
+            scores[name] = {t.parent.name: case_means(read_cases(t), "dice")[0] for t in tables}
+        ranks = mean_ranks(scores)
+        print(f"Mean rank by Dice over {len(scores)} {title} (95 % interval), 1 is best:")
+        for method, rank in sorted(ranks.items(), key=lambda item: item[1].mean):
+            print(f"  {rank.mean:.2f} ({rank.low:.2f} to {rank.high:.2f})  {method}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -239,7 +241,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("b", type=Path, help="cases.csv of the second")
     compare.set_defaults(run=_compare)
     rank = commands.add_parser("rank", help="mean rank over data sets")
-    rank.add_argument("sets", nargs="+", metavar="NAME=FOLDER", help="a folder for each data set")
+    rank.add_argument("sets", nargs="+", metavar="SETS", help="SETS.toml, or NAME=FOLDER ...")
     rank.set_defaults(run=_rank)
     return parser
 

@@ -13,6 +13,7 @@ import argparse
 import json
 import random
 import sys
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,9 +130,11 @@ def finetune(recipe: FinetuneRecipe, resume: bool = False) -> dict:
         state.restore(checkpoint)
     elif recipe.pretrained:
         parts = [part for part in recipe.parts if part in task.parts]
-        print(load_pretrained(network, recipe.pretrained, parts).summary())
+        spacing = cache.plan["preprocessing"]["spacing"] if len(cache.patch) == 3 else None
+        print(load_pretrained(network, recipe.pretrained, parts, spacing).summary())
     subjects = training_subjects(task, cache, recipe)
     task.load(subjects, device)
+    print(f"Fine-tuning on {len(subjects)} subjects, crops of {cache.extent(cache.patch)}.")
     watch = task.watch(recipe.watch) if recipe.watch else None
     speed = train(
         state,
@@ -184,13 +187,30 @@ def training_subjects(
 ) -> list[str]:
     """The subjects of the training split that have labels, or the first ``recipe.subjects``.
 
-    The order depends on the seed alone, so subsets are nested and the same for every arm.
+    The order depends on the seed alone, so subsets are nested and the same for every arm. Each of
+    them has the classes in the proportions of the whole.
     """
-    labeled = sorted({c["subject"] for c in cache.cases_of(cache.train) if task.is_labeled(c)})
-    random.Random(recipe.seed).shuffle(labeled)
-    if recipe.subjects > len(labeled):
-        raise RecipeError(f"subjects={recipe.subjects}, but only {len(labeled)} have labels.")
-    return labeled[: recipe.subjects or None]
+    labeled = [case for case in cache.cases_of(cache.train) if task.is_labeled(case)]
+    classes = {case["subject"]: task.stratum(case) for case in reversed(labeled)}
+    order = stratified(classes, recipe.seed)
+    if recipe.subjects > len(order):
+        raise RecipeError(f"subjects={recipe.subjects}, but only {len(order)} have labels.")
+    return order[: recipe.subjects or None]
+
+
+def stratified(classes: Mapping[str, Hashable], seed: int) -> list[str]:
+    """The names of ``classes`` in an order in which every beginning has the classes evenly."""
+    names = sorted(classes)
+    random.Random(seed).shuffle(names)
+    strata: dict[Hashable, list[str]] = {}
+    for name in names:
+        strata.setdefault(classes[name], []).append(name)
+    places = {
+        name: (i + 0.5) / len(members)
+        for members in strata.values()
+        for i, name in enumerate(members)
+    }
+    return sorted(names, key=places.__getitem__)
 
 
 def draw(

@@ -110,7 +110,8 @@ def _pretrain(recipe: PretrainRecipe, device: torch.device, resume: bool) -> Non
         state.restore(checkpoint)
     say = print if rank() == 0 else lambda text: None
     say(
-        f"Pre-training on {len(volumes)} images of {len(learn)} subjects, patch {patch}, {method}, "
+        f"Pre-training on {len(volumes)} images of {len(learn)} subjects, crops of "
+        f"{cache.extent(patch)}, {method}, "
         f"{'bfloat16' if bf16 else 'float32'} on {device}, "
         f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters."
     )

@@ -7,7 +7,9 @@ import pytest
 
 import evaluate
 from mim.case_table import read_cases
+from mim.data_sets import data_sets
 from mim.protocols import PROTOCOLS
+from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.volume import Geometry, Volume, write_volume
 from tiny_package import BRIGHT, write_threshold_package
 
@@ -97,6 +99,37 @@ def test_two_results_are_compared_and_ranked(work, tmp_path, capsys):
     assert output.count("B is worse") == 3
     assert evaluate.main(["rank", f"boxes={tmp_path / 'set'}"]) == 0
     assert "1.00 (1.00 to 1.00)  a" in capsys.readouterr().out
+
+
+def test_data_sets_for_development_and_for_tests_are_ranked_apart(work, tmp_path, capsys):
+    for folder in ("dev", "one", "two"):
+        for method in ("a", "b"):
+            assert run(work, "-o", str(tmp_path / folder / method)) == 0
+    spoiled = tmp_path / "dev" / "a" / "cases.csv"
+    spoiled.write_text(spoiled.read_text().replace(",1,1,0,", ",0.8,0.9,4,"))
+    capsys.readouterr()
+    sets = tmp_path / "sets.toml"
+    sets.write_text('[development]\nfirst = "dev"\n[test]\nsecond = "one"\nthird = "two"\n')
+    assert evaluate.main(["rank", str(sets)]) == 0
+    development, test = capsys.readouterr().out.split("Mean rank")[1:]
+    assert "1 development data sets" in development and "2.00 (2.00 to 2.00)  a" in development
+    assert "2 test data sets" in test and "1.50 (1.50 to 1.50)  a" in test
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[development]\na = "x"\n[test]\na = "y"', "has a twice"),
+        ('[development]\na = "x"\n[test]\nb = "./x"', "x twice"),
+        ('[training]\na = "x"', "not training"),
+        ("", r"tables \[development\] and \[test\]"),
+        ("[", "not a readable list"),
+    ],
+)
+def test_data_sets_on_both_sides_are_refused(tmp_path, text, message):
+    (tmp_path / "sets.toml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        data_sets([str(tmp_path / "sets.toml")])
 
 
 def test_a_file_that_is_no_table_is_named(tmp_path, capsys):

@@ -81,6 +81,20 @@ def test_openmind_checkpoint_arrives_with_all_its_aliases(tmp_path):
     assert "written as nnssl by BaseMAETrainer" in report.summary()
 
 
+@pytest.mark.parametrize(
+    ("spacing", "warns"), [((1.0, 1.0, 1.2), False), ((0.43, 0.43, 0.5), True), (None, False)]
+)
+def test_voxels_of_another_size_than_pretrained_are_warned_of(tmp_path, spacing, warns):
+    configurations = {"configurations": {"onemmiso": {"spacing": [1.0, 1.0, 1.0]}}}
+    plan = {**PLAN, "pretrain_plan": configurations}
+    content = nnssl_content(network().state_dict(), nnssl_adaptation_plan=plan)
+    torch.save(content, tmp_path / "checkpoint_final.pth")
+    summary = load_pretrained(
+        network(), tmp_path / "checkpoint_final.pth", spacing=spacing
+    ).summary()
+    assert ("WARNING: pre-trained on voxels of 1 x 1 x 1 mm" in summary) == warns
+
+
 def test_torn_aliases_of_a_sparse_pretraining_give_the_trained_ones(tmp_path):
     trained, stale = randomized(network()), randomized(network())
     state = {

@@ -15,6 +15,7 @@ import finetune
 import pretrain
 from mim.caching import PrepareOptions, prepare_dataset
 from mim.checkpoint import load_checkpoint
+from mim.loop import TrainState
 from test_prepare import decathlon
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,6 +95,32 @@ def test_run_killed_twice_continues_the_same_curve_bit_by_bit(command, moments, 
         killed_at(moment, number, command, killed)
     assert COMMANDS[command](killed) == 0
     assert_same(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_a_disk_that_fills_up_is_a_sentence_and_the_last_checkpoint_goes_on(
+    cache, tmp_path, mounted, monkeypatch, capsys
+):
+    disk = mounted("size=2m")
+    whole, filled = (arguments("pretrain", cache, n / "run", 12) for n in (tmp_path, disk))
+    assert pretrain.main(whole) == 0
+    save = TrainState.save
+
+    def fill_after_step_8(state, path, metadata):
+        save(state, path, metadata)
+        if state.step == 8 and path.name == "last.pt":
+            free = os.statvfs(disk)
+            (disk / "filling").write_bytes(bytes(free.f_bavail * free.f_frsize - 8192))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainState, "save", fill_after_step_8)
+        assert pretrain.main(filled) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    for part in ("could not be written", "No space left", "go on with --resume"):
+        assert part in error
+    assert load_checkpoint(disk / "run/last.pt")["step"] == 8
+    (disk / "filling").unlink()
+    assert pretrain.main(filled) == 0
+    assert_same(disk / "run", tmp_path / "run")
 
 
 @pytest.mark.slow

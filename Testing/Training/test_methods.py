@@ -7,20 +7,26 @@ import pytest
 import torch
 
 import pretrain
+from mim import architectures
 from mim.checkpoint import load_checkpoint
 from mim.data import UnlabeledVolumes, draw_crops, read_cache
 from mim.device import Generators, seed_everything
 from mim.loop import TrainState
 from mim.methods import build_method
-from mim.networks import NetworkConfig, build_network
 from mim.recipe import load_recipe
 from mim.transfer import load_pretrained
 from Testing.Training.cache_fixture import write_cache
 
-METHODS = ("masked_unet", "s3d", "simclr", "masked_contrastive", "models_genesis", "volume_fusion")
+METHODS = (
+    "masked_unet", "s3d", "simclr", "masked_contrastive", "models_genesis", "volume_fusion", "mae",
+    "simmim",
+)  # fmt: skip
+TRANSFORMERS = ("mae", "simmim")
+UNET = ("network.features=4,8,8", "network.blocks=1,1,1")
+VIT = ("network.name=vit", "network.patch=4,4,4", "network.width=24", "network.depth=1",
+       "network.heads=2")  # fmt: skip
+MAE = ("method.decoder_width=16", "method.decoder_depth=1", "method.decoder_heads=2")
 SETTINGS = (
-    "network.features=4,8,8",
-    "network.blocks=1,1,1",
     "validation_crops=2",
     "optimizer.warmup=0",
     "optimizer.lr=5e-3",
@@ -43,7 +49,9 @@ def recipe_file(tmp_path_factory):
 
 
 def overrides(cache, run, method, *more):
-    return [f"cache={cache}", f"run={run}", f"method.name={method}", *SETTINGS, *more]
+    network = VIT if method in TRANSFORMERS else UNET
+    more = (*more, *MAE) if method == "mae" else more
+    return [f"cache={cache}", f"run={run}", f"method.name={method}", *SETTINGS, *network, *more]
 
 
 def losses(run):
@@ -68,8 +76,9 @@ def test_method_runs_resumes_to_the_same_curve_and_hands_its_encoder_on(
 
     content = load_checkpoint(whole / "last.pt")
     assert content["metadata"]["kind"] == method
-    target = build_network(NetworkConfig.from_dict(content["metadata"]["network"]))
-    parts = ("encoder",) if method == "simclr" else ("encoder", "decoder")
+    target = architectures.build(content["metadata"]["network"])
+    alone = method == "simclr" or method in TRANSFORMERS
+    parts = ("encoder",) if alone else ("encoder", "decoder")
     report = load_pretrained(target, whole / "last.pt", parts)
     assert all(report.shares[part] == 1 for part in parts)
 

@@ -95,6 +95,19 @@ def test_the_loss_is_of_hidden_voxels_only_and_padding_is_left_out(build):
     assert torch.allclose(part.loss, error[scored].mean(), atol=1e-5)
 
 
+def test_simmim_encodes_all_tokens_and_its_own_in_place_of_hidden_ones(monkeypatch):
+    model, seen = SimMIM(transformer(), SimMIMSettings()), []
+    encode = model.network.encode
+    monkeypatch.setattr(model.network, "encode", lambda t: seen.append(t) or encode(t))
+    mask = draw()
+    model(images(), mask)
+    assert seen[0].shape == (2, 32, 24)
+    hidden = ~token_mask(mask, PATCH)
+    positions = model.network.patch_embedding.position_embeddings.expand(2, -1, -1)
+    expected = (model.mask_token + positions)[hidden]
+    assert torch.equal(seen[0][hidden], expected)
+
+
 def test_simmim_features_do_not_depend_on_hidden_voxels():
     model, mask = SimMIM(transformer(), SimMIMSettings()), draw()
     spoiled = torch.where(mask, images(), 100 * images(1))

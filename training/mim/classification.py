@@ -39,6 +39,11 @@ class Classification:
         """Whether a case of cases.json has a class."""
         return case.get("target") is not None
 
+    @staticmethod
+    def stratum(case: dict) -> str:
+        """What subsets of subjects must have evenly: the class."""
+        return str(case["target"])
+
     def load(self, subjects: Iterable[str], device: torch.device) -> None:
         """Open the training images; must come before `draw` and `loss`."""
         self.volumes = ClassifiedVolumes(self.cache, subjects, device)

@@ -60,6 +60,15 @@ class Cache:
         whole = [*[1] * (3 - len(patch)), *patch]
         return replace(self, plan={**self.plan, "patch": whole})
 
+    def extent(self, patch: Sequence[int]) -> str:
+        """A crop ([z,] y, x) in words: voxels, and how much of the patient that is."""
+        voxels = " x ".join(map(str, patch))
+        if len(patch) == 2:
+            return f"{voxels} pixels"
+        spacing = self.plan["preprocessing"]["spacing"]
+        lengths = (f"{n * mm:.0f}" for n, mm in zip(patch, spacing, strict=True))
+        return f"{voxels} voxels ({' x '.join(lengths)} mm)"
+
     def restricted_to(self, cases: Iterable[dict]) -> Cache:
         """The same cache as if it held these cases only."""
         return replace(self, cases=tuple(cases))

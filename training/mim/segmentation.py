@@ -37,6 +37,10 @@ class Segmentation:
         """Whether a case of cases.json can be learnt from."""
         return case["label"] is not None
 
+    @staticmethod
+    def stratum(case: dict) -> None:
+        """What subsets of subjects must have evenly: nothing, structures are in all of them."""
+
     def load(self, subjects: Iterable[str], device: torch.device) -> None:
         """Open the training images; must come before `draw`."""
         self.volumes = LabeledVolumes(self.cache, subjects, device)

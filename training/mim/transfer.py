@@ -25,6 +25,8 @@ _ENCODER = re.compile(
     r"^(encoder|vit|swinViT|patch_embed(ding)?|blocks|norm|layers\d+c?)\.|^(cls_token|pos_embed)$"
 )
 
+_SAME_SPACING = 1.5  # factor; augmentation scales by about as much
+
 
 @dataclass(frozen=True)
 class TransferReport:
@@ -63,15 +65,19 @@ class TransferReport:
 
 
 def load_pretrained(
-    model: nn.Module, checkpoint: str | Path, parts: Sequence[str] = ("encoder", "decoder")
+    model: nn.Module,
+    checkpoint: str | Path,
+    parts: Sequence[str] = ("encoder", "decoder"),
+    spacing: Sequence[float] | None = None,
 ) -> TransferReport:
     """Load the ``parts`` of a pre-trained network into ``model``, in place.
 
     The file may come from this program, nnssl/OpenMind, nnU-Net, MONAI (ViT, UNETR, SwinUNETR and
     its pre-trainings, VoCo), torchvision or timm; see `weight_files` and `weight_names`. A tensor
     is loaded where name and shape agree, and adapted where `weight_shapes.fit` knows how. Output
-    layers belong to their task and are left alone. Raises CheckpointError when the encoder finds no
-    tensor, or a decoder that is in the file or is all that was asked for.
+    layers belong to their task and are left alone. ``spacing`` is the voxel size (z, y, x in mm) of
+    the task, to note where that of the pre-training was another. Raises CheckpointError when the
+    encoder finds no tensor, or a decoder that is in the file or is all that was asked for.
     """
     weights = read_weights(checkpoint)
     target = _targets(model)
@@ -101,7 +107,7 @@ def load_pretrained(
         name: skipped.get(name, "not in the checkpoint") for name in target if name not in carried
     }
     counts = (_count(target, carried), _count(target, target))
-    notes = [_provenance(weights, dialect), *notes]
+    notes = [_provenance(weights, dialect), *notes, *_other_spacing(weights, spacing)]
     shares = {part: _share(target, carried, part) for part in ("encoder", "decoder")}
     shares = {part: share for part, share in shares.items() if share is not None}
     return TransferReport(
@@ -153,6 +159,21 @@ def _nothing_for(part: str, skipped: dict[str, str], checkpoint: str | Path) -> 
 def _provenance(weights: Weights, dialect: str) -> str:
     trainer = f" by {weights.facts['trainer']}" if "trainer" in weights.facts else ""
     return f"written as {weights.origin}{trainer}, read with the names of {dialect}"
+
+
+def _other_spacing(weights: Weights, spacing: Sequence[float] | None) -> list[str]:
+    """A warning when voxels were of another size, which costs most of what pre-training gives."""
+    before = weights.facts.get("spacing")
+    if before is None or spacing is None:
+        return []
+    ratios = [max(a / b, b / a) for a, b in zip(before, spacing, strict=True)]
+    if max(ratios) <= _SAME_SPACING:
+        return []
+    sizes = [" x ".join(f"{mm:g}" for mm in size) for size in (before, spacing)]
+    return [
+        f"WARNING: pre-trained on voxels of {sizes[0]} mm, used on voxels of {sizes[1]} mm; that "
+        f"can cost more than pre-training gives. Pre-train on this cache, or compare with scratch."
+    ]
 
 
 def _count(target: dict[str, Tensor], names) -> int:

@@ -105,9 +105,25 @@ def _origin(content: Mapping, holder: str | None) -> str:
 
 
 def _facts(content: Mapping) -> dict[str, Any]:
-    """``trainer`` and ``plan``, where the file has them."""
-    facts = {"trainer": content.get("trainer_name"), "plan": content.get("nnssl_adaptation_plan")}
+    """``trainer``, ``plan`` and ``spacing`` (z, y, x in mm), where the file has them."""
+    plan = content.get("nnssl_adaptation_plan")
+    facts = {
+        "trainer": content.get("trainer_name"),
+        "plan": plan,
+        "spacing": _spacing(content.get("metadata"), "plan", "preprocessing")
+        or _spacing(plan, "pretrain_plan", "configurations", None),
+    }
     return {key: value for key, value in facts.items() if value}
+
+
+def _spacing(values: Any, *path: str | None) -> tuple[float, ...] | None:
+    """``spacing`` at the end of a path into tables; None in a path is the first entry."""
+    for key in (*path, "spacing"):
+        if not isinstance(values, Mapping) or not values:
+            return None
+        values = next(iter(values.values())) if key is None else values.get(key)
+    known = isinstance(values, list | tuple) and all(isinstance(v, int | float) for v in values)
+    return tuple(map(float, values)) if known and len(values) == 3 else None
 
 
 def _first_line(error: Exception) -> str:

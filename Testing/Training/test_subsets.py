@@ -1,0 +1,64 @@
+"""Which subjects a run with few labels learns from, and how large its crops are in the patient."""
+
+import pytest
+
+import finetune
+import pretrain
+from finetune import stratified
+from mim.caching import PrepareOptions, prepare_dataset
+from mim.data import read_cache
+from test_prepare import decathlon
+
+CLASSES = {f"s{i:03d}": "rare" if i % 10 == 0 else "common" for i in range(200)}
+
+
+def test_smaller_subsets_are_parts_of_larger_ones_and_follow_the_seed_alone():
+    order = stratified(CLASSES, 3)
+    assert sorted(order) == sorted(CLASSES)
+    shuffled = dict(sorted(CLASSES.items(), key=lambda item: hash(item[0])))
+    assert stratified(shuffled, 3) == order
+    assert stratified(CLASSES, 4)[:20] != order[:20]
+
+
+@pytest.mark.parametrize("count", [10, 20, 30, 70, 150])
+def test_every_subset_has_the_classes_in_proportion(count):
+    rare = sum(CLASSES[name] == "rare" for name in stratified(CLASSES, 0)[:count])
+    assert abs(rare - count / 10) <= 1
+
+
+def test_subjects_without_classes_are_in_any_order():
+    names = dict.fromkeys("abcdefgh")
+    assert stratified(names, 0) != sorted(names)
+    assert len({tuple(stratified(names, seed)) for seed in range(20)}) > 10
+
+
+@pytest.fixture(scope="module")
+def caches(tmp_path_factory):
+    """The same scans at two voxel sizes."""
+    root = tmp_path_factory.mktemp("caches")
+    decathlon(root / "data", count=5)
+    for name, spacing in (("coarse", (3.0, 2.0, 2.0)), ("fine", (3.0, 1.0, 1.0))):
+        options = PrepareOptions(spacing=spacing, patch_voxels=2000, stages=2, jobs=1)
+        prepare_dataset(root / "data", root / name, options)
+    return root
+
+
+def test_commands_say_how_much_of_the_patient_a_crop_is(caches, tmp_path, capsys):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("")
+    common = ["patch=8,8,8", "network.features=4,8", "network.blocks=1,1", "loop.steps=1"]
+    said = {}
+    for name in ("coarse", "fine"):
+        run = [f"cache={caches / name}", f"run={tmp_path / name}", *common]
+        assert pretrain.main([str(recipe), *run]) == 0
+        said[name] = capsys.readouterr().out
+    assert "8 x 8 x 8 voxels (24 x 16 x 16 mm)" in said["coarse"]
+    assert "8 x 8 x 8 voxels (24 x 8 x 8 mm)" in said["fine"]
+
+    start = f"pretrained={tmp_path / 'coarse/last.pt'}"
+    fine = [f"cache={caches / 'fine'}", f"run={tmp_path / 'task'}", "subjects=2", *common]
+    assert finetune.main([str(recipe), *fine, start]) == 0
+    printed = capsys.readouterr().out
+    assert "Fine-tuning on 2 subjects, crops of 8 x 8 x 8 voxels (24 x 8 x 8 mm)" in printed
+    assert "WARNING: pre-trained on voxels of 3 x 2 x 2 mm, used on voxels of 3 x 1 x 1" in printed
+    assert read_cache(caches / "fine").plan["preprocessing"]["spacing"] == [3.0, 1.0, 1.0]
