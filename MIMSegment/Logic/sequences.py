@@ -90,7 +90,7 @@ def evidence(name: str, modality: str, header: Mapping, label: str, folder: str 
     evidences = [
         _stated(wanted, header),
         _described(wanted, header),
-        _spoken(wanted, label, _NAMED, "file name"),
+        _spoken(wanted, label, _NAMED, "name"),
         _spoken(wanted, folder, _FOLDER, "folder name"),
         _timed(wanted, header),
     ]

@@ -21,6 +21,7 @@ import slicer_standins
 from PySide6 import QtGui, QtWidgets
 
 from MIMSegment.Logic.scene import new_scene
+from MIMSegment.Logic.store import data_home
 from MIMSegment.Logic.workflow_state import Export
 
 DARK = {
@@ -83,6 +84,10 @@ class Album:
 
 def choosing(album: Album) -> None:
     album.save("choose")
+    catalog = data_home() / "catalogs" / "example.json"
+    catalog.parent.mkdir()
+    catalog.write_text(json.dumps({"schema_version": 1, "packages": [LICENSED]}))
+    album.panel.begin()
     album.ui.searchBox.setText("knee")
     album.save("choose_nothing")
     album.choose("16 structures")
@@ -168,9 +173,6 @@ def main(folder: Path, width: int, theme: str) -> None:
         application.setPalette(dark_palette())
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as home:
         patch.setenv("MIMSEGMENT_HOME", home)
-        catalog = Path(home, "catalogs", "example.json")
-        catalog.parent.mkdir()
-        catalog.write_text(json.dumps({"schema_version": 1, "packages": [LICENSED]}))
         album = Album(patch, folder, width)
         for part in (choosing, checking, reviewing, many):
             part(album)

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,17 @@ def panel(application, monkeypatch, tmp_path):
     widget.asked = asked
     yield widget
     widget.cleanup()
+
+
+def test_the_module_says_what_it_is(panel):
+    """Slicer's generic test of modules fails where help or acknowledgment is empty."""
+    import MIMSegment
+
+    parent = types.SimpleNamespace()
+    MIMSegment.MIMSegment(parent)
+    assert parent.title == "MIM Segment" and parent.categories == ["Segmentation"]
+    assert "Not a medical device" in parent.helpText
+    assert len(parent.acknowledgementText) > 40 and parent.contributors
 
 
 def choose(panel, words):

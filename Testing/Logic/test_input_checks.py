@@ -62,7 +62,7 @@ def test_swapped_sequences_are_told_by_their_descriptions():
 
 def test_swapped_sequences_are_told_by_their_file_names_where_there_are_no_tags():
     findings = check_inputs([image(source="a/case_adc.nii.gz")], package(("T2w",)))
-    assert "its file name" in only(findings).message
+    assert "its name" in only(findings).message
 
 
 def test_a_name_that_says_nothing_gives_no_finding():
