@@ -5,19 +5,23 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+WEB = ("MIMSegment.Logic.cli", "web", "--no-browser")
 
 
 class PageServer:
-    """``mimsegment web`` with these arguments; a ``with`` statement ends it by Ctrl-C."""
+    """``mimsegment web`` with these arguments; a ``with`` statement ends it by Ctrl-C.
 
-    def __init__(self, output: Path, *arguments: str):
+    ``command`` is another module that serves the page, with its first arguments.
+    """
+
+    def __init__(self, output: Path, *arguments: str, command: Sequence[str] = WEB):
         paths = os.pathsep.join([str(ROOT), str(ROOT / "web"), os.environ.get("PYTHONPATH", "")])
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "MIMSegment.Logic.cli", "web", "--no-browser",
-             "--output", str(output), *arguments],
+            [sys.executable, "-m", *command, "--output", str(output), *arguments],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=output,
             env=os.environ | {"PYTHONPATH": paths},
         )  # fmt: skip

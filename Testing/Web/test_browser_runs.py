@@ -65,10 +65,14 @@ def test_the_next_study_begins_afresh_and_the_first_can_be_gone_on_with(page):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_ctrl_c_during_a_run_leaves_no_process(chromium, tmp_path):
-    with PageServer(tmp_path) as server:
+def test_the_demo_opens_ready_to_segment_and_ctrl_c_during_a_run_leaves_no_process(
+    chromium, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("DISPLAY", raising=False)  # or it would open a browser of its own
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    with PageServer(tmp_path, command=["mimsegment_web.demo"]) as server:
         page = BrowserPage(chromium, server)
-        page.open_sample(SAMPLE)
+        page.until_ready()
         page.segment()
         worker = descendants(server.process.pid)
         assert worker
