@@ -11,11 +11,18 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
+from PIL import Image, ImageOps
+
 from mim.phantom import TASKS, make_phantom
 from MIMSegment.Logic.files import replacing
 from MIMSegment.Logic.package import sha256
-from MIMSegment.Logic.samples import SAMPLE_FOLDER
-from MIMSegment.Logic.volume import write_volume
+from MIMSegment.Logic.samples import SAMPLE_FOLDER, sample_studies
+from MIMSegment.Logic.volume import read_volume, write_volume
+
+ICONS = SAMPLE_FOLDER.parent / "Icons"
+SOFT_TISSUE = (-160, 240)  # HU
+THUMBNAIL = (144, 96)  # pixels, the proportion that Sample Data shows
 
 STUDIES = {  # task: (patient number, title, description)
     "prostate": (8, "Prostate phantom", "T2w, ADC and DWI of a digital phantom with two lesions"),
@@ -45,6 +52,23 @@ def write_samples(folder: Path = SAMPLE_FOLDER) -> None:
         )
     with replacing(folder / "samples.json") as temporary:
         temporary.write_text(json.dumps({"studies": studies}, indent=1) + "\n", encoding="utf-8")
+    write_thumbnails(folder)
+
+
+def write_thumbnails(folder: Path = SAMPLE_FOLDER, icons: Path = ICONS) -> None:
+    """Write the middle slice of each study as a picture for Slicer's Sample Data."""
+    for study in sample_studies(folder):
+        volume = read_volume(study.files.get("FLAIR") or next(iter(study.files.values())))
+        gray = volume.array[0, len(volume.array[0]) // 2].astype(np.float32)
+        low, high = np.percentile(gray[gray > gray.min()], (5, 99.5))
+        if "CT" in study.files:
+            low, high = SOFT_TISSUE
+        shades = np.clip((gray - low) / (high - low), 0, 1) * 255
+        _, height, width = volume.geometry.spacing
+        picture = Image.fromarray(shades.astype(np.uint8)).resize(
+            (round(shades.shape[1] * width), round(shades.shape[0] * height)), Image.LANCZOS
+        )
+        ImageOps.fit(picture, THUMBNAIL).save(icons / f"{study.id}.png", optimize=True)
 
 
 if __name__ == "__main__":

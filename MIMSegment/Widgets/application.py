@@ -86,7 +86,7 @@ def register_samples():
         SampleData.SampleDataLogic.registerCustomSampleDataSource(
             category="MIM Segment",
             sampleName=study.title,
-            thumbnailFileName=os.path.join(RESOURCES, "Icons", "MIMSegment.png"),
+            thumbnailFileName=os.path.join(RESOURCES, "Icons", f"{study.id}.png"),
             uris=[study.files[name].as_uri() for name in names],
             fileNames=[study.files[name].name for name in names],
             nodeNames=[study.files[name].stem for name in names],

@@ -18,6 +18,7 @@ from PySide6 import QtWidgets
 
 from MIMSegment.Logic.catalog import BUNDLED_CATALOG
 from MIMSegment.Logic.scene import new_scene
+from MIMSegment.Logic.workflow_state import Export
 
 
 @pytest.fixture(scope="module")
@@ -288,6 +289,74 @@ def test_a_closed_scene_leaves_nothing_behind(panel):
     panel.timer.stop()
     assert panel.workflow.state.review is None
     assert panel.ui.reviewTable.rowCount() == 0
+
+
+def test_the_panel_lives_through_the_removal_of_what_is_reviewed(panel):
+    import slicer
+
+    segment_sample(panel)
+    panel.ui.reviewTable.selectRow(0)
+    panel.ui.editButton.click()
+    slicer.mrmlScene.RemoveNode(panel.workflow.result.store.node)
+    panel.on_timer()
+    panel.ui.finishEditButton.click()
+    panel.ui.nextPlaceButton.click()
+    panel.ui.acceptButton.click()
+    panel.on_timer()
+    assert panel.workflow is not None
+
+
+def test_a_scene_that_is_loaded_is_followed_and_a_review_is_not_disturbed(panel, tmp_path):
+    import slicer
+
+    segment_sample(panel)
+    review = panel.workflow.review
+    slicer.mrmlScene.InvokeEvent(slicer.mrmlScene.EndImportEvent)
+    assert panel.workflow.review is review
+    panel.ui.reviewTable.selectRow(0)
+    panel.ui.acceptButton.click()
+    panel.workflow.export(Export.SCENE, tmp_path / "scene.mrb")
+    slicer.mrmlScene.Clear(0)
+    assert panel.ui.reviewTable.rowCount() == 0
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    slicer.mrmlScene.InvokeEvent(slicer.mrmlScene.EndImportEvent)
+    assert panel.ui.resultBox.count() == 1 and not panel.ui.resultBox.isHidden()
+    panel.ui.reviewAgainButton.click()
+    assert "accepted" in verdict(panel, 0)
+
+
+def test_nothing_is_painted_or_followed_while_another_module_is_shown(panel):
+    segment_sample(panel)
+    panel.ui.reviewTable.selectRow(1)
+    panel.ui.editButton.click()
+    panel.exit()
+    assert panel.editor.widget.effect is None and not panel.editor.widget.observes_views
+    panel.ui.sampleButton.setEnabled(True)
+    import slicer
+
+    slicer.util.loadVolume(panel.asked.volumes[0], {"name": "another"})
+    panel.on_timer()
+    assert "another" not in panel_images(panel)
+    panel.enter()
+    panel.on_timer()
+    assert "another" in panel_images(panel)
+
+
+def panel_images(panel):
+    return [image.name for image in panel.workflow.images]
+
+
+def test_cleanup_leaves_no_observer_on_the_scene(panel):
+    import slicer
+
+    assert slicer.mrmlScene.HasObserver(slicer.mrmlScene.StartCloseEvent)
+    panel.cleanup()
+    for event in ("StartCloseEvent", "EndCloseEvent", "EndImportEvent"):
+        assert not any(
+            observed == getattr(slicer.mrmlScene, event) for _, observed, *_ in panel.Observations
+        )
+    slicer.mrmlScene.Clear(0)
+    assert panel.workflow is None and not panel.timer.isActive()
 
 
 def test_reload_drops_everything_that_was_imported(panel):
