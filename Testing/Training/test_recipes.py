@@ -11,6 +11,7 @@ from mim import architectures
 from mim.data import Cache
 from mim.methods import METHODS, build_method
 from mim.recipe import load_recipe
+from mim.study_grid import StudyRecipe, cells_of, runs_of
 from mim.transfer import load_pretrained
 from pretrain import PretrainRecipe
 
@@ -39,12 +40,14 @@ PAIRS = [
     ("pretrain_models_genesis", "finetune_s3d"),
     ("pretrain_volume_fusion", "finetune_s3d"),
 ]
+PAIRS += [(name.replace("finetune", "pretrain"), name) for name in FINETUNE if "real" in name]
 CHANNELS = {"pretrain_mae_brain_tumors": 4, "finetune_brain_tumors": 4}
 
 
 def cache_for(name):
     """A cache of the kind that the recipe is for, without files."""
-    dims, classes = (2 if "xray" in name else 3), "xray" in name or "lesions" in name
+    lesions = "lesions" in name and "real" not in name
+    dims, classes = (2 if "xray" in name else 3), "xray" in name or lesions
     stages = 4 if "cpu" in name or "phantom" in name else 6
     step = (2,) * dims
     plan = {
@@ -57,7 +60,7 @@ def cache_for(name):
         "classes": ["well", "sick"] if classes else [],
         "multi_label": False,
     }
-    if "lesions" in name:
+    if lesions:
         plan |= {"patch": [16, 32, 32]}
         plan["strides"] = [(1, 1, 1), (1, 2, 2), (2, 2, 2)]
         plan["kernel_sizes"] = [(1, 3, 3), (3, 3, 3), (3, 3, 3)]
@@ -114,6 +117,39 @@ def test_recipes_that_belong_together_hand_on_the_whole_encoder(start, goal, tmp
     assert report.shares["encoder"] == 1, report.summary()
 
 
+OWN = ("cache=", "run=", "seed=", "pretrained=", "subjects=", "parts=")
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("study*.toml")), ids=lambda path: path.stem)
+def test_every_run_of_a_study_builds_what_it_names(path):
+    recipe = load_recipe(StudyRecipe, path, ["seeds=0"])
+    runs, built = runs_of(cells_of(recipe)), set()
+    assert len({run.folder for run in runs}) == len(runs)
+    for run in runs:
+        same = (run.recipe, *(text for text in run.overrides if not text.startswith(OWN)))
+        if same in built:
+            continue
+        built.add(same)
+        kind = PretrainRecipe if run.kind == "pretrain" else FinetuneRecipe
+        settings = load_recipe(kind, RECIPES / run.recipe, run.overrides)
+        cache = cache_for(Path(run.recipe).stem)
+        if run.kind == "pretrain":
+            build_method(settings, cache, settings.patch or cache.patch)
+            continue
+        cache = cache.with_patch(settings.patch) if settings.patch else cache
+        network = architectures.build(network_for(task_of(cache, settings), cache, settings))
+        network.check_patch(cache.patch)
+
+
+def test_the_study_of_masks_is_one_command_for_ratio_and_patch_and_decoder():
+    recipe = load_recipe(StudyRecipe, RECIPES / "study_masks.toml", ["seeds=0"])
+    ratios = [values[0] for values in recipe.grid["pretrain.mask.ratio"]]
+    assert min(ratios) == 0.125 and max(ratios) == 0.875
+    names = [run.folder.name for run in runs_of(cells_of(recipe)) if run.kind == "pretrain"]
+    assert len(names) == 4 * 2 * 2
+    assert "pretrain-mae-ratio=0.125x0.125-patch=8x8x8-decoder_depth=4-seed0" in names
+
+
 def test_every_finetuning_recipe_has_something_to_start_from():
     from_files = {"finetune_lesions_imagenet"}  # torchvision's
     assert {goal for _, goal in PAIRS} | from_files == set(FINETUNE)
@@ -142,6 +178,6 @@ def test_the_table_of_methods_names_every_method_and_files_that_exist():
 
 
 def test_every_recipe_is_in_the_tables_of_methods_or_studies():
-    text = (ROOT / "docs" / "methods.md").read_text()
-    named = set(re.findall(r"`(\w+)`", text))
+    pages = (ROOT / "docs" / name for name in ("methods.md", "real-packages.md"))
+    named = set(re.findall(r"\b(\w+)(?=`|\.toml)", "".join(page.read_text() for page in pages)))
     assert {path.stem for path in RECIPES.glob("*.toml")} - named == set()

@@ -136,24 +136,21 @@ def test_crops_that_are_not_whole_tokens_are_refused():
         vit_config(TINY, (8, 16, 13), 1)
 
 
-def test_the_whole_encoder_arrives_in_unetr(tmp_path):
+@pytest.mark.parametrize(
+    ("token", "size"),
+    [((16, 16, 16), (16, 32, 16)), ((8, 8, 8), (8, 24, 16)), ((2, 16, 4), (6, 32, 8))],
+)
+def test_the_whole_encoder_arrives_in_unetr(tmp_path, token, size):
     torch.manual_seed(0)
-    size = (16, 32, 16)
-    settings = ViTSettings(patch=(16, 16, 16), width=24, depth=12, heads=2)
+    settings = ViTSettings(patch=token, width=24, depth=12, heads=2)
     network = VisionTransformer(vit_config(settings, size, 1))
     model = MaskedAutoencoderViT(network, MAESettings(16, 1, 2), 1)
     torch.save(
         {"model": model.state_dict(), "metadata": {"kind": "mae", "network": {}}, "step": 1},
         tmp_path / "last.pt",
     )
-    unetr = architectures.build(
-        {
-            "name": "unetr",
-            **architectures.ARCHITECTURES["unetr"].configure(
-                UNETRSettings(width=24, heads=2, features=4), {}, size, 1, 3
-            ),
-        }
-    )
+    settings = UNETRSettings(patch=token, width=24, heads=2, features=4)
+    unetr = architectures.build(architectures.configure(settings, {}, size, 1, 3))
     report = load_pretrained(unetr, tmp_path / "last.pt", ("encoder",))
     assert report.shares["encoder"] == 1.0
     assert "encoder 100.0%" in report.summary()
@@ -161,3 +158,21 @@ def test_the_whole_encoder_arrives_in_unetr(tmp_path):
     ours, theirs = network(picture)[0], unetr.eval().vit(picture)[0]
     assert torch.allclose(ours, theirs, atol=1e-5)
     assert unetr(picture).shape == (1, 3, *size)
+
+
+def test_unetr_with_tokens_of_16_is_monais():
+    from monai.networks.nets import UNETR
+
+    settings = UNETRSettings(width=24, heads=2, features=4)
+    ours = architectures.build(architectures.configure(settings, {}, (32, 32, 32), 1, 3))
+    theirs = UNETR(1, 3, (32, 32, 32), feature_size=4, hidden_size=24, mlp_dim=96, num_heads=2)
+    names = {n: p.shape for n, p in theirs.named_parameters() if "norm_cross_attn" not in n}
+    assert {n: p.shape for n, p in ours.named_parameters()} == names
+
+
+@pytest.mark.parametrize(("token", "size"), [((16, 16, 16), (24, 16, 16)), ((8, 8, 8), (8, 8, 4))])
+def test_crops_that_are_not_whole_tokens_of_unetr_are_refused(token, size):
+    with pytest.raises(RecipeError, match="whole tokens"):
+        architectures.configure(UNETRSettings(patch=token), {}, size, 1, 2)
+    with pytest.raises(RecipeError, match="2, 4, 8 or 16"):
+        UNETRSettings(patch=(3, 8, 8))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,13 +10,16 @@ from torch import nn
 
 from mim.recipe import RecipeError, setting
 
-TOKEN = 16  # voxels of a token along each axis; UNETR knows no other, and has twelve blocks
+_TOKENS = (2, 4, 8, 16)  # voxels along an axis; four upsamplings lead from tokens to voxels
 
 
 @dataclass(frozen=True)
 class UNETRSettings:
-    """Its encoder must equal the transformer that was pre-trained."""
+    """Its encoder must equal the transformer that was pre-trained; it has twelve blocks."""
 
+    patch: tuple[int, int, int] = setting(
+        (16, 16, 16), "voxels (z, y, x) of a token: 2, 4, 8 or 16 along each axis"
+    )
     width: int = setting(768, "length of a token")
     heads: int = setting(12, "attention heads")
     mlp_ratio: float = setting(4.0, "width of the hidden layer of a block, in widths of a token")
@@ -24,23 +27,32 @@ class UNETRSettings:
     qkv_bias: bool = setting(False, "biases of queries, keys and values")
     name: Literal["unetr"] = setting("unetr", "UNETR: a vision transformer and a CNN decoder")
 
+    def __post_init__(self):
+        if any(edge not in _TOKENS for edge in self.patch):
+            raise RecipeError(f"network.patch of UNETR is 2, 4, 8 or 16 voxels, not {self.patch}.")
+
 
 def configure_unetr(
     settings: UNETRSettings, plan: dict, patch: Sequence[int], in_channels: int, out_channels: int
 ) -> dict:
     """The configuration for crops of size ``patch``; RecipeError unless those are whole tokens."""
-    if len(patch) != 3 or any(size % TOKEN for size in patch):
-        raise RecipeError(f"UNETR needs a patch of multiples of {TOKEN}, not {tuple(patch)}.")
+    token = settings.patch
+    if len(patch) != 3 or any(n % edge for n, edge in zip(patch, token, strict=True)):
+        raise RecipeError(f"UNETR needs a patch of whole tokens of {token}, not {tuple(patch)}.")
     sizes = {"size": list(patch), "in_channels": in_channels, "out_channels": out_channels}
     names = ("width", "heads", "mlp_ratio", "features", "qkv_bias")
-    return {**sizes, **{name: getattr(settings, name) for name in names}}
+    shared = {name: getattr(settings, name) for name in names}
+    return {**sizes, "patch": list(token), **shared}
 
 
 def build_unetr(config: dict) -> nn.Module:
-    """MONAI's UNETR for images (b, in_channels, *size), with what `architectures` asks for."""
+    """MONAI's UNETR for images (b, in_channels, *size), with what `architectures` asks for.
+
+    Tokens smaller than MONAI's, which are of 16 voxels, are upsampled less often along their axis.
+    """
     from monai.networks.nets import UNETR
 
-    size = tuple(config["size"])
+    size, token = tuple(config["size"]), tuple(config.get("patch", (16, 16, 16)))
 
     class FixedUNETR(UNETR):
         """Its positions fix the size of the images."""
@@ -54,7 +66,8 @@ def build_unetr(config: dict) -> nn.Module:
     network = FixedUNETR(
         in_channels=config["in_channels"],
         out_channels=config["out_channels"],
-        img_size=size,
+        # With MONAI's tokens this size has as many of them.
+        img_size=tuple(16 * n // edge for n, edge in zip(size, token, strict=True)),
         feature_size=config["features"],
         hidden_size=config["width"],
         mlp_dim=int(config["width"] * config["mlp_ratio"]),
@@ -63,4 +76,39 @@ def build_unetr(config: dict) -> nn.Module:
     )
     for block in network.vit.blocks:  # a norm that MONAI's forward pass never uses
         block.norm_cross_attn = nn.Identity()
+    if token != (16, 16, 16):
+        _use_tokens(network, size, token, config)
     return network
+
+
+def _use_tokens(network: nn.Module, size: tuple, token: tuple, config: dict) -> None:
+    """Change the layers of ``network`` that depend on the size of a token."""
+    from monai.networks.blocks import PatchEmbeddingBlock
+    from monai.networks.blocks.dynunet_block import get_conv_layer
+
+    network.vit.patch_embedding = PatchEmbeddingBlock(
+        config["in_channels"], size, token, config["width"], config["heads"]
+    )
+    for level, owner, name in _upsamplings(network):
+        # The coarsest of the four leave out the axes along which fewer than four are needed.
+        factor = tuple(2 if 2 ** (4 - level) <= edge else 1 for edge in token)
+        old = getattr(owner, name).conv if isinstance(name, str) else owner[name].conv
+        new = get_conv_layer(
+            3, old.in_channels, old.out_channels, factor, factor, conv_only=True, is_transposed=True
+        )
+        if isinstance(name, str):
+            setattr(owner, name, new)
+        else:
+            owner[name] = new
+
+
+def _upsamplings(network: nn.Module) -> Iterator[tuple[int, nn.Module, str | int]]:
+    """The transposed convolutions: level (0 next to the tokens), owner, name in it."""
+    encoders = (network.encoder4, network.encoder3, network.encoder2)
+    decoders = (network.decoder5, network.decoder4, network.decoder3, network.decoder2)
+    for encoder in encoders:
+        yield 0, encoder, "transp_conv_init"
+        for level, block in enumerate(encoder.blocks, 1):
+            yield level, block, 0
+    for level, decoder in enumerate(decoders):
+        yield level, decoder, "transp_conv"
