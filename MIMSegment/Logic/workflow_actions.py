@@ -82,7 +82,8 @@ def _ready(state: WorkflowState, idle: Action, input_problem: str) -> Action:
 
 
 def _no_alert(state: WorkflowState, checked: bool) -> Action:
-    alerts = state.alerts if checked else ()
+    # With a result they have been read already, and some of them are about that result.
+    alerts = state.alerts if checked and state.review is None else ()
     if not alerts:
         return ENABLED
     others = len(alerts) - 1

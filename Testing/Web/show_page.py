@@ -117,8 +117,9 @@ def prostate(camera: Camera) -> None:
     draw(page)
     camera.take("editing")
     camera.press("accept")
-    page.wait_for_function("document.body.textContent.match(/2 of . decided/)")
-    camera.press("reject")
+    for decided in (2, 3):
+        page.wait_for_function(f"document.body.textContent.match(/{decided} of . decided/)")
+        camera.press("reject" if decided == 2 else "accept")
     camera.wait("all-decided")
     camera.take("decided")
     camera.press("export")
@@ -136,9 +137,9 @@ def prostate(camera: Camera) -> None:
 
 
 def draw(page) -> None:
-    """A stroke in the axial view."""
+    """A stroke in the axial view, at the upper edge of what is shown there."""
     box = page.locator('[data-test="view-Axial"]').bounding_box()
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    x, y = box["x"] + 0.45 * box["width"], box["y"] + 0.37 * box["height"]
     page.mouse.move(x, y)
     page.mouse.down()
     for step in range(10):
@@ -152,6 +153,8 @@ def wrong_images(camera: Camera) -> None:
     camera.press("card-phantom-prostate")
     time.sleep(3)
     camera.take("missing")
+    camera.press("change-task")
+    camera.press("card-phantom-abdomen")
     letter = {"name": "letter.nii.gz", "mimeType": "text/plain", "buffer": b"Dear colleague"}
     camera.page.set_input_files('[data-test="pick-files"]', files=[letter])
     camera.wait("error")

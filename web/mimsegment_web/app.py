@@ -75,9 +75,9 @@ class App:
         state.trame__title = "MIM Segment"
         self.view = ViewState(state, self.server, self.slicer)
         self.study = Study(self.workflow, self.gateway, settings.output, Autosave(self._writers))
-        self.workflow_view = WorkflowView(state, self.workflow, self.study)
         self.downloads = Downloads()
         self.uploads = Uploads(settings.upload_limit, self._uploaded)
+        self.workflow_view = WorkflowView(state, self.workflow, self.study, self.uploads.plain)
         self.access = Access(settings.host)
         self.actions = Actions(self)
         self.actions.register(self.server)

@@ -61,6 +61,10 @@ class Uploads:
         """Remove everything that was uploaded."""
         self._home.cleanup()
 
+    def plain(self, text: str) -> str:
+        """``text`` with the files that were sent under the names that the user knows."""
+        return re.sub(rf"{re.escape(self._home.name)}/[^/]+/{_INSIDE}/", "", text)
+
     async def _begin(self, request: web.Request) -> dict:
         asked = await request.json()
         files, size = int(asked["files"]), int(asked["bytes"])

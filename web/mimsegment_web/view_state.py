@@ -114,6 +114,7 @@ class ViewState:
     def set_3d(self, shown: bool) -> None:
         """Show or hide the surfaces, which are only built for this."""
         self._state.show_3d = shown
+        self.views.show_3d(shown)
         if self.segmentation is None:
             return
         self.segmentation.GetDisplayNode().SetVisibility3D(shown)
@@ -135,9 +136,9 @@ class ViewState:
 
     def clear(self) -> None:
         """Forget the study; its nodes are gone from the scene."""
-        self._modalities: dict[str, str] = {}  # of the model's inputs, by name
+        self._modalities = {}
         self._followed = None
-        self._state.show_3d = False
+        self.set_3d(False)
         self.show_image("", reset=True)
 
     def _images(self) -> list[dict]:

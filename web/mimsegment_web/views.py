@@ -7,9 +7,17 @@ from collections.abc import Callable
 import numpy as np
 import slicer
 from trame_slicer.core import SlicerApp
-from trame_slicer.rca_view import register_rca_factories
-from trame_slicer.views import AbstractView, SliceView, ViewDirection, ViewLayoutDefinition
-from vtkmodules.vtkCommonDataModel import vtkBoundingBox
+from trame_slicer.rca_view import RemoteViewFactory
+from trame_slicer.views import (
+    AbstractView,
+    NoScheduleRendering,
+    SliceView,
+    ThreeDView,
+    ViewDirection,
+    ViewLayoutDefinition,
+    ViewType,
+)
+from vtkmodules.util.numpy_support import vtk_to_numpy
 from vtkmodules.vtkCommonMath import vtkMatrix4x4
 
 from MIMSegment.Logic.scene_core import LPS_TO_RAS
@@ -19,6 +27,7 @@ SLICES = ("Axial", "Sagittal", "Coronal")
 THREE_D = "ThreeD"
 _FOCUSED_FPS, _BLURRED_FPS = 30.0, 6.0  # of the view under the pointer, and of the others
 _QUALITY = 70  # of the pictures while something moves
+_SAMPLED, _IN_SIGHT = 5, (0.5, 99.5)  # every fifth point of the surfaces; percentiles
 _BORDER = 0.1  # of a view, where a point counts as out of sight
 _COLORS = {"Axial": "#F34A33", "Sagittal": "#EFD64D", "Coronal": "#6DAD4A"}
 
@@ -32,15 +41,11 @@ class Views:
     def __init__(self, server, app: SlicerApp):
         self.moved: Callable[[], None] = lambda: None
         self._scene = app.scene
-        register_rca_factories(
-            app.view_manager,
-            server,
-            slice_view_ui_f=lambda *_: None,
-            three_d_view_ui_f=lambda *_: None,
-            target_fps=_FOCUSED_FPS,
-            blur_fps=_BLURRED_FPS,
-            interactive_quality=_QUALITY,
-        )
+        for kind, view_type in (
+            (SliceView, ViewType.SLICE_VIEW),
+            (ThreeDView, ViewType.THREE_D_VIEW),
+        ):
+            app.view_manager.register_factory(_factory(server, kind, view_type))
         definitions = [
             ViewLayoutDefinition.slice_view(name, color=_COLORS[name]) for name in SLICES
         ]
@@ -54,6 +59,8 @@ class Views:
         for view in self.all.values():
             # Multisampling costs two thirds of the frames where the processor draws.
             view.render_window().SetMultiSamples(0)
+        self._draws_3d = self.all[THREE_D]._scheduled_render
+        self.show_3d(False)
         self.slices: dict[str, SliceView] = {name: self.all[name] for name in SLICES}
         self._crosshair = app.scene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
         self._crosshair.SetCrosshairMode(slicer.vtkMRMLCrosshairNode.ShowBasic)
@@ -62,6 +69,7 @@ class Views:
             view.get_view_node().AddObserver(
                 "ModifiedEvent", lambda *_, name=name: self._slice_moved(name)
             )
+            _keep_extent(view)
 
     @property
     def image(self):
@@ -87,18 +95,24 @@ class Views:
             center = [(bounds[i] + bounds[i + 1]) / 2 for i in (0, 2, 4)]
             self.go_to(LPS_TO_RAS[:3, :3] @ center)
 
+    def show_3d(self, shown: bool) -> None:
+        """Draw the 3D view or leave it; every move of a slice would draw it anew."""
+        view = self.all[THREE_D]
+        view.set_scheduled_render(self._draws_3d if shown else NoScheduleRendering())
+        view.schedule_render()
+
     def fit_3d(self, node) -> None:
-        """Look at the surfaces of the segmentation ``node`` from the front."""
-        view, box = self.all[THREE_D], vtkBoundingBox()
+        """Look at the surfaces of the segmentation ``node`` from the front.
+
+        Specks far away may be out of sight, so that the structures fill the view.
+        """
+        view = self.all[THREE_D]
         view.rotate_to_view_direction(ViewDirection.ANTERIOR)
-        for segment in segments_of(node).values():
-            surface = segment.GetRepresentation(CLOSED_SURFACE)
-            if surface is not None and surface.GetNumberOfPoints():
-                box.AddBounds(surface.GetBounds())
-        if box.IsValid():
-            bounds = [0.0] * 6
-            box.GetBounds(bounds)
-            view.renderer().ResetCamera(bounds)
+        surfaces = [s.GetRepresentation(CLOSED_SURFACE) for s in segments_of(node).values()]
+        points = [vtk_to_numpy(s.GetPoints().GetData()) for s in surfaces if s and s.GetPoints()]
+        if points:
+            low, high = np.percentile(np.concatenate(points)[::_SAMPLED], _IN_SIGHT, axis=0)
+            view.renderer().ResetCamera([v for pair in zip(low, high, strict=True) for v in pair])
         view.schedule_render()
 
     def value(self) -> float | None:
@@ -170,6 +184,40 @@ class Views:
         if abs(away) > 1e-3:
             self._crosshair.SetCrosshairRAS(*(at + away * normal))
         self.moved()
+
+
+def _factory(server, kind: type[AbstractView], view_type: ViewType) -> RemoteViewFactory:
+    """Makes views that draw nothing until they are complete: each would be drawn sixty times."""
+    return RemoteViewFactory(
+        server,
+        lambda **about: kind(scheduled_render_strategy=NoScheduleRendering(), **about),
+        view_type,
+        target_fps=_FOCUSED_FPS,
+        blur_fps=_BLURRED_FPS,
+        interactive_quality=_QUALITY,
+    )
+
+
+def _keep_extent(view: SliceView) -> None:
+    """Let a view show the same part of the image whatever its size, enlarged or not.
+
+    The slice logic keeps the millimeters of a pixel instead, which leaves an enlarged view with a
+    small picture.
+    """
+    node = view.get_view_node()
+
+    def resize(*_) -> None:
+        width, height = view.render_window().GetSize()
+        shown = node.GetFieldOfView()
+        before = node.GetDimensions()[:2]
+        if min(width, height, *before) <= 1 or (width, height) == before:
+            return
+        extent = min(before) * shown[0] / before[0]  # mm along the shorter side
+        view._logic.ResizeSliceNode(width, height)
+        pixel = extent / min(width, height)
+        node.SetFieldOfView(width * pixel, height * pixel, shown[2])
+
+    view.interactor().AddObserver("WindowResizeEvent", resize, 1.0)  # before the view's own
 
 
 def _in_sight(node, ras) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from MIMSegment.Logic.errors import MIMSegmentError
 from MIMSegment.Logic.matching import InputSpec, match_inputs
@@ -30,10 +31,14 @@ _MOST_NAMES = 12  # of a study's images that are listed before a model is chosen
 
 
 class WorkflowView:
-    """Writes the workflow's state into the page's state."""
+    """Writes the workflow's state into the page's state.
 
-    def __init__(self, state, workflow: Workflow, study: Study):
+    ``plain`` gives the user's own names for files in a message.
+    """
+
+    def __init__(self, state, workflow: Workflow, study: Study, plain: Callable[[str], str] = str):
         self._state, self._workflow, self._study = state, workflow, study
+        self._plain = plain
         self._changed = True
         self._sources: Sequence = ()
         workflow.listeners.append(self._note)
@@ -95,7 +100,7 @@ class WorkflowView:
             return
         self._changed = False
         state = self._workflow.state
-        self._set("wf", present_state(state))
+        self._set("wf", present_state(self._with_plain_error(state)))
         self._set("review", present_review(state.review))
         self._set("output_folder", str(self._study.folder or ""))
         self._show_saved_review()
@@ -115,6 +120,12 @@ class WorkflowView:
             text = saved and f"{saved.name}, {saved.decided} of {saved.total} decided"
             self._state.saved_review = text or ""
         self._set("resumable", resumable)
+
+    def _with_plain_error(self, state: WorkflowState) -> WorkflowState:
+        if state.error is None:
+            return state
+        error = replace(state.error, message=self._plain(state.error.message))
+        return replace(state, error=error)
 
     def _note(self) -> None:
         self._changed = True
