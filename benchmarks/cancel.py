@@ -22,6 +22,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from MIMSegment.Logic.crew import available_cores
 from MIMSegment.Logic.inference import InferenceOptions
 from MIMSegment.Logic.job_folder import EVENTS
 from MIMSegment.Logic.jobs import JobQueue, JobState
@@ -29,7 +30,6 @@ from MIMSegment.Logic.labels import Label
 from MIMSegment.Logic.matching import InputSpec
 from MIMSegment.Logic.package import ModelPackage, write_package
 from MIMSegment.Logic.processes import start_time
-from MIMSegment.Logic.runtime import available_cores
 from MIMSegment.Logic.spec import ModelSpec, Normalization, Preprocessing
 from MIMSegment.Logic.volume import Geometry, Volume
 

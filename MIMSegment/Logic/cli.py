@@ -14,6 +14,7 @@ from pathlib import Path
 
 from MIMSegment.Logic import devices, gpu_runtime, info_command, models_command
 from MIMSegment.Logic.about import NOTICE
+from MIMSegment.Logic.crew import multiply_in_one_thread
 from MIMSegment.Logic.errors import DeviceError, MIMSegmentError
 from MIMSegment.Logic.progress_line import ProgressLine
 
@@ -31,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
             number = getattr(signal, name, None)
             if number and signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores it
                 signal.signal(number, _stop)
+    multiply_in_one_thread()
     try:
         arguments.run(arguments)
     except MIMSegmentError as error:

@@ -53,13 +53,13 @@ class DoubtCollector:
         self._mass[row] += blocks.sum(axis=2)
         where = blocks.argmax(axis=2)
         peak = np.take_along_axis(blocks, where[..., None], axis=2)[..., 0]
-        for by, bx in np.argwhere(peak > np.maximum(self._peak[row], _LEAST_DOUBT)):
-            inside = int(where[by, bx])
-            y = by * self._block[1] + inside // self._block[2]
-            x = bx * self._block[2] + inside % self._block[2]
-            self._peak[row, by, bx] = peak[by, bx]
-            self._voxel[row, by, bx] = z, y, x
-            self._label[row, by, bx] = self._structure(logits[:, y, x], int(labels[y, x]))
+        by, bx = np.nonzero(peak > np.maximum(self._peak[row], _LEAST_DOUBT))
+        inside = where[by, bx]
+        y = by * self._block[1] + inside // self._block[2]
+        x = bx * self._block[2] + inside % self._block[2]
+        self._peak[row, by, bx] = peak[by, bx]
+        self._voxel[row, by, bx] = np.stack([np.full_like(y, z), y, x], axis=1)
+        self._label[row, by, bx] = self._structures(logits[:, y, x], labels[y, x])
 
     def confidence(self) -> dict[int, float]:
         """Mean certainty (0..1) over the voxels of each structure that was found."""
@@ -92,12 +92,13 @@ class DoubtCollector:
         padded[: plane.shape[0], : plane.shape[1]] = plane
         return padded.reshape(ny, by, nx, bx).swapaxes(1, 2).reshape(ny, nx, by * bx)
 
-    def _structure(self, logits: np.ndarray, label: int) -> int:
-        """The structure in question at a voxel: the one found there, else the likeliest one."""
-        if label:
-            return label
+    def _structures(self, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """The structure in question at each of n voxels, logits (channels, n): the one found
+        there, else the likeliest one."""
         values = np.asarray(self._spec.channel_labels)
-        return int(values[np.where(values > 0, logits, -np.inf).argmax()])
+        foreground = np.flatnonzero(values)
+        likeliest = values[foreground[logits[foreground].argmax(axis=0)]]
+        return np.where(labels > 0, labels, likeliest)
 
 
 def _certainty(logits: np.ndarray, head: str) -> np.ndarray:

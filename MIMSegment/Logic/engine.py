@@ -14,6 +14,7 @@ import numpy as np
 
 from MIMSegment.Logic.accumulator import SlabAccumulator
 from MIMSegment.Logic.batching import BatchSize
+from MIMSegment.Logic.crew import Crew
 from MIMSegment.Logic.doubt import DoubtCollector, DoubtfulPlace
 from MIMSegment.Logic.errors import Cancelled, PackageError
 from MIMSegment.Logic.finding import Finding
@@ -68,11 +69,13 @@ def segment(
     wanted: Collection[int] | None = None,
     batch: BatchSize | None = None,
     inspect: Callable[[WorkingImage], None] = lambda image: None,
+    threads: int | None = None,
 ) -> Segmentation:
     """Segment ``volume`` (c, z, y, x; channels in the order of ``spec.inputs``) on its own grid.
 
     Several predictors are an ensemble: their logits are averaged. ``wanted`` keeps only these
     label values. ``inspect`` gets the image as the network sees it before the first window.
+    ``threads`` (default: one for each core, few at most) resample the result.
     Raises PackageError when the network's channels are not those of the spec, Cancelled when
     ``cancelled()`` turned true between two windows, OutOfMemory when a single window is too much.
     """
@@ -85,11 +88,16 @@ def segment(
     view = grid.reoriented_view(labels)
     kept = set(spec.channel_labels if wanted is None else wanted)
     dropped = [value for value in spec.channel_labels if value not in kept]
-    for z, logits in restore_planes(_watched(planes, spec, collector), grid):
-        plane = decide(logits, spec)
+
+    def finish(z: int, logits: np.ndarray) -> None:
+        plane = decide(resize_planes(logits, grid.cropped[1:], grid.output_orders[1:]), spec)
         if dropped:
             plane[np.isin(plane, dropped)] = 0
         view[z] = plane
+
+    with Crew(threads) as crew:
+        for z, logits in stretch_along_z(_watched(planes, spec, collector), grid):
+            crew.submit(finish, z, logits)
     return Segmentation(
         labels,
         volume.geometry,
@@ -144,6 +152,7 @@ def predict_planes(
         for group, logits in _predict_windows(read, corners, spec, predictors, cancelled, batch):
             for corner, window in zip(group, logits, strict=True):
                 slab.add(window, z, *corner)
+            del logits, window  # as large as all that is alive; not beside the next ones
             done += len(group)
             if progress is not None:
                 progress(done, total)
@@ -152,20 +161,19 @@ def predict_planes(
                 yield plane[:, rows, columns]
 
 
-def restore_planes(
+def stretch_along_z(
     planes: Iterator[np.ndarray], grid: WorkingGrid
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (z, logits (channels, y, x)) for each slice of the cropped source, resampled."""
-    order_z, *plane_orders = grid.output_orders
-    along_z = resampler(grid.shape[0], grid.cropped[0], order_z)
+    """Yield (z, logits (channels, y, x)) for each slice of the cropped source, still of the
+    network's size in the plane."""
+    along_z = resampler(grid.shape[0], grid.cropped[0], grid.output_orders[0])
     alive: dict[int, np.ndarray] = {}
     z = 0
     for read, plane in enumerate(planes):
         alive[read] = plane
         while z < along_z.new_size and (needed := along_z.sources(z, z + 1))[1] <= read + 1:
             stack = np.stack([alive[source] for source in range(*needed)])
-            blended = along_z.apply(stack, 0, z, z + 1, begin=needed[0])[0]
-            yield z, resize_planes(blended, grid.cropped[1:], plane_orders)
+            yield z, along_z.apply(stack, 0, z, z + 1, begin=needed[0])[0]
             z += 1
         if z < along_z.new_size:
             oldest = along_z.sources(z, z + 1)[0]
@@ -198,6 +206,7 @@ def _predict_windows(read, corners, spec: ModelSpec, predictors, cancelled, batc
             continue  # out of memory: the same windows again, fewer at once
         del waiting[: len(group)]
         yield [corner for corner, _ in group], logits
+        del logits
 
 
 def _background(spec: ModelSpec) -> np.ndarray:

@@ -35,9 +35,12 @@ class FamiliarityCheck:
             return ()
         channels = len(self._package.spec.inputs)
         path = self._package.path / self._known.model
+        tile = (1, channels + 1, *self._known.patch)
         for candidate in (device, "cpu"):  # there may be no room for a second network on a GPU
             try:
-                self._session = open_session(path, candidate, threads=self._threads)
+                self._session = open_session(
+                    path, candidate, threads=self._threads, tile_shape=tile
+                )
             except DeviceError as failure:
                 self.findings = (not_compared(failure),)
             else:

@@ -81,6 +81,7 @@ def run_package(
                     options.wanted,
                     batch,
                     familiarity.look,
+                    options.threads,
                 )
                 return _checked(result, package, options, familiarity, report)
             except OutOfMemory as error:
@@ -100,11 +101,12 @@ def _sessions(package: ModelPackage, options: InferenceOptions, report: Report):
     from MIMSegment.Logic.runtime import fallback_order, open_session
 
     spec, failures = package.spec, []
+    tile = (1, len(spec.inputs), *spec.patch[3 - spec.dims :])
     for device in (devices := fallback_order(options.device)):
         precision = options.precision if device == options.device else None
         try:
             sessions = [
-                open_session(path, device, precision, options.threads, options.trusted)
+                open_session(path, device, precision, options.threads, options.trusted, tile)
                 for path in package.model_paths
             ]
         except DeviceError as error:

@@ -4,9 +4,9 @@ inference library, and does so when a session is opened."""
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import io
-import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from MIMSegment.Logic.crew import available_cores
 from MIMSegment.Logic.device_report import DEVICES
 from MIMSegment.Logic.errors import DeviceError, MissingDevice, PackageError
 from MIMSegment.Logic.onnx_header import read_shapes
@@ -43,12 +44,13 @@ def open_session(
     precision: str | None = None,
     threads: int | None = None,
     trusted: bool = False,
+    tile_shape: tuple[int, ...] | None = None,
 ) -> Session:
     """Load the network ``path`` (ONNX, or TorchScript if ``trusted``) on ``device``.
 
     ``auto`` takes the first device of an NVIDIA GPU, DirectML, OpenVINO and the CPU that works.
     ``precision`` None is the fastest that the processor has instructions for. ``threads`` is for
-    the CPU. Raises DeviceError, PackageError.
+    the CPU. ``tile_shape``, of most calls to come, saves memory. Raises DeviceError, PackageError.
     """
     path = Path(path)
     if not path.is_file():
@@ -56,11 +58,11 @@ def open_session(
     if path.suffix.lower() in _TORCHSCRIPT:
         return TorchScriptSession(path, device, precision, threads, trusted)
     if device != "auto":
-        return _open_onnx(path, device, precision, threads)
+        return _open_onnx(path, device, precision, threads, tile_shape)
     failures = []
     for candidate in _AUTOMATIC:
         try:
-            return _open_onnx(path, candidate, precision, threads)
+            return _open_onnx(path, candidate, precision, threads, tile_shape)
         except (DeviceError, PackageError) as error:
             failures.append(error)
     raise failures[-1]
@@ -74,15 +76,13 @@ def fallback_order(device: str) -> tuple[str, ...]:
     return (device, *later)
 
 
-def available_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _open_onnx(path: Path, device: str, precision: str | None, threads: int | None) -> Session:
+def _open_onnx(path: Path, device: str, precision, threads, tile_shape) -> Session:
     if device == "openvino":
-        return OpenVinoSession(path, threads, precision)
-    return OnnxSession(path, threads, device, precision)
+        session = OpenVinoSession(path, threads, precision, tile_shape)
+    else:
+        session = OnnxSession(path, threads, device, precision)
+    _return_freed_memory()
+    return session
 
 
 class OnnxSession(BaseSession):
@@ -184,15 +184,21 @@ class OpenVinoSession(BaseSession):
     """An ONNX network by OpenVINO on the CPU; errors as for `OnnxSession`.
 
     Without ``precision`` OpenVINO takes bfloat16 or float16 where the processor calculates in it.
+    With a ``tile_shape`` it needs less memory for tiles of that shape.
     """
 
     def __init__(
-        self, path: str | Path, threads: int | None = None, precision: str | None = None
-    ):  # fmt: skip
+        self,
+        path: str | Path,
+        threads: int | None = None,
+        precision: str | None = None,
+        tile_shape: tuple[int, ...] | None = None,
+    ):
         super().__init__("openvino")
-        library = _openvino()
+        self._library = library = _openvino()
         self._core, self._path = library.Core(), Path(path)
         self._settings = _openvino_settings(threads, precision)
+        self._tile_shape = tile_shape
         compiled = self._compile()
         names = {text: name for name, text in _OPENVINO_TYPES.items()}
         used = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
@@ -218,14 +224,21 @@ class OpenVinoSession(BaseSession):
             request.cancel()
 
     def _run(self, tile: np.ndarray) -> np.ndarray:
-        if self._request is None:
+        if self._request is None or self._tile_shape not in (None, tile.shape):
+            self._request = self._tile_shape = None
             self._request = self._compile().create_infer_request()
         try:
+            if self._tile_shape:  # its own memory for each result, which therefore needs no copy
+                output = self._request.model_outputs[0]
+                memory = self._library.Tensor(output.element_type, output.shape)
+                self._request.set_output_tensor(0, memory)
+                _return_freed_memory()
             self._request.start_async({0: np.ascontiguousarray(tile, self._dtype)}, None, True)
             if self._terminated.is_set():  # between the caller's look and the start
                 self._request.cancel()
             self._request.wait()
-            return self._request.get_output_tensor(0).data.astype(np.float32)  # a copy
+            logits = self._request.get_output_tensor(0).data
+            return logits.astype(np.float32, copy=self._tile_shape is None)
         except Exception as error:
             if is_out_of_memory(error):
                 # What is left of it keeps the shapes that did not fit, and fails for small windows.
@@ -234,7 +247,14 @@ class OpenVinoSession(BaseSession):
 
     def _compile(self):
         try:
-            return self._core.compile_model(str(self._path), "CPU", self._settings)
+            model = self._core.read_model(self._path)
+            if self._tile_shape:
+                wanted = self._library.PartialShape(list(self._tile_shape))
+                if model.inputs[0].partial_shape.compatible(wanted):
+                    model.reshape(wanted)
+                else:  # said in other words by who compares it with the package
+                    self._tile_shape = None
+            return self._core.compile_model(model, "CPU", self._settings)
         except Exception as error:
             if is_out_of_memory(error):
                 raise failure(error, "OpenVINO") from None
@@ -313,6 +333,13 @@ def _onnxruntime(device: str):
         library.preload_dlls()
     lines = [line for line in said.getvalue().splitlines() if line.startswith("Failed")]
     return library, lines[0] if lines else ""
+
+
+def _return_freed_memory() -> None:
+    """Give back to the system what is not used any more: glibc keeps the memory that it took to
+    read a file, and that of the last result beside the next one's."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _openvino():

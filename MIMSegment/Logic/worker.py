@@ -172,6 +172,9 @@ def _run_and_report(folder: Path, events: Events, watchdog: Watchdog) -> int:
 
 
 def _run(folder: Path, events: Events, watchdog: Watchdog) -> None:
+    from MIMSegment.Logic.crew import multiply_in_one_thread
+
+    multiply_in_one_thread()
     from MIMSegment.Logic.inference import run_package
     from MIMSegment.Logic.job_files import read_job, write_result
     from MIMSegment.Logic.package import load_package

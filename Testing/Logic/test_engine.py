@@ -255,3 +255,13 @@ def test_half_precision_loses_no_label_at_edges_and_corners(monkeypatch):
 
     for plane in predict_planes(image, threshold_spec(patch=(32, 32, 32)), [constant]):
         assert np.abs(plane - 10).max() < 0.05
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_number_of_threads_changes_no_voxel(threads):
+    geometry = Geometry.from_parts((30, 45, 50), (2.5, 0.7, 0.9))
+    volume = Volume(np.random.default_rng(0).normal(500, 300, (1, *geometry.shape)), geometry)
+    spec = threshold_spec(patch=(16, 32, 32))
+    expected = segment(volume, spec, threshold).labels
+    assert 0 < (expected > 0).mean() < 1
+    assert np.array_equal(segment(volume, spec, threshold, threads=threads).labels, expected)

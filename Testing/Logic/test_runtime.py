@@ -44,6 +44,14 @@ def test_logits_are_those_of_the_network(network, tile, device):
 
 
 @pytest.mark.parametrize("device", LIBRARIES)
+def test_promised_shape_of_the_tiles_changes_no_result(network, tile, device):
+    session = open_session(network, device, "float32", tile_shape=tile.shape)
+    results = [(t, session(t)) for t in (tile, 1 - tile, tile[..., :-4], tile)]
+    for given, found in results:  # none is overwritten by a later one
+        np.testing.assert_allclose(found, above_threshold(given), atol=1e-6)
+
+
+@pytest.mark.parametrize("device", LIBRARIES)
 def test_result_stays_when_the_session_is_called_again(network, tile, device):
     session = open_session(network, device, "float32")
     first = session(tile)
