@@ -29,7 +29,7 @@ PEERS_NEED := blosc2 nibabel pandas scikit-image scikit-learn seaborn threadpool
 
 # What drawing without a screen and the tests need of a bare Debian.
 DRAWING := libegl1 libgl1-mesa-dri
-TESTING := $(DRAWING) libgl1 $(if $(shell command -v chromium || command -v google-chrome),,chromium)
+TESTING := $(DRAWING) libgl1 libatomic1 $(if $(shell command -v chromium || command -v google-chrome),,chromium)
 # Installs what is missing where we may, else says what is missing; what needs it then says so too.
 debian = command -v dpkg >/dev/null || exit 0; dpkg -s $(1) >/dev/null 2>&1 && exit 0; \
 	if [ "$$(id -u)" = 0 ]; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
