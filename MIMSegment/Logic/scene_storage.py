@@ -10,6 +10,7 @@ import re
 import tempfile
 import zipfile
 from pathlib import Path
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import slicer
@@ -104,10 +105,11 @@ def load_scene(path: str | Path):
         remote.RemoveDataIOFromScene()
     data = {i: e for i, e in elements.items() if e.tag in _DATA_ELEMENTS}
     nodes = {i: scene.GetNodeByID(i) for i in data}
+    lost = _without_file(path, data.values(), elements)
     missing = [
         data[i].get("name")
         for i, node in nodes.items()
-        if node is None or not (read or _holds_data(node))
+        if node is None or i in lost or not (read or _holds_data(node))
     ]
     if missing:
         what = f"{path} cannot be read completely, without data: {', '.join(missing)}"
@@ -160,6 +162,21 @@ def _holds_data(node) -> bool:
     if node.IsA("vtkMRMLSegmentationNode"):
         return node.GetSegmentation().GetNumberOfSegments() > 0
     return node.GetImageData() is not None
+
+
+def _without_file(bundle: Path, data, elements) -> set[str]:
+    """IDs of the nodes whose file the bundle lists and does not hold; Slicer does not always see
+    that."""
+    with zipfile.ZipFile(bundle) as archive:
+        held = {name.partition("/")[2] for name in archive.namelist()}
+    lost = set()
+    for node in data:
+        stored = re.search(r"storage:([^;]+);", node.get("references") or "")
+        storages = [elements[i] for i in stored[1].split() if i in elements] if stored else []
+        files = [unquote(storage.get("fileName") or "") for storage in storages]
+        if any(file.startswith("Data/") and file not in held for file in files):
+            lost.add(node.get("id"))
+    return lost
 
 
 def _bundle_elements(bundle: Path) -> dict[str, ElementTree.Element] | None:
