@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from MIMSegment.Logic.crew import Crew
 from MIMSegment.Logic.windows import gaussian_weights, weight_sum
 
 _HALF_PRECISION_ABOVE = 1 << 30  # bytes; sums of a few weighted logits lose nothing that matters
@@ -16,6 +17,7 @@ class SlabAccumulator:
 
     ``shape`` is the whole grid (z, y, x), ``patch`` a window's, ``starts`` where windows begin
     along each axis. Only ``patch[0]`` planes are stored, as a ring: plane z lies at z modulo that.
+    ``crew`` does the sums.
     """
 
     def __init__(
@@ -24,8 +26,9 @@ class SlabAccumulator:
         shape: Sequence[int],
         patch: Sequence[int],
         starts: Sequence[Sequence[int]],
+        crew: Crew,
     ):
-        self._depth = patch[0]
+        self._crew, self._depth = crew, patch[0]
         size = (channels, self._depth, *shape[1:])
         large = 4 * np.prod(size, dtype=np.int64) > _HALF_PRECISION_ABOVE
         self._ring = np.zeros(size, np.float16 if large else np.float32)
@@ -40,11 +43,9 @@ class SlabAccumulator:
         total = self._sum_z[z : z + self._depth, None, None] * self._sum_plane[rows, columns]
         # Shares of 1, not raw weights: those of a corner would vanish in half precision.
         shares = self._weights / total
-        split = self._depth - z % self._depth  # planes before the ring wraps around
         for ring, channel in zip(self._ring, logits, strict=True):  # one at a time: less memory
-            weighted = channel * shares
-            ring[z % self._depth :, rows, columns] += weighted[:split]
-            ring[: self._depth - split, rows, columns] += weighted[split:]
+            self._crew.submit(_add_channel, ring[:, rows, columns], channel, shares, z)
+        self._crew.wait()
 
     def planes(self, first: int, stop: int) -> Iterator[np.ndarray]:
         """Yield the mean prediction (channels, y, x) of planes first..stop-1 and forget them."""
@@ -52,3 +53,11 @@ class SlabAccumulator:
             plane = self._ring[:, z % self._depth]
             yield plane.astype(np.float32)
             plane[...] = 0
+
+
+def _add_channel(ring: np.ndarray, channel: np.ndarray, shares: np.ndarray, z: int) -> None:
+    depth = len(ring)
+    split = depth - z % depth  # planes before the ring wraps around
+    weighted = channel * shares
+    ring[z % depth :] += weighted[:split]
+    ring[: depth - split] += weighted[split:]

@@ -70,20 +70,21 @@ def segment(
     batch: BatchSize | None = None,
     inspect: Callable[[WorkingImage], None] = lambda image: None,
     threads: int | None = None,
+    prepared: tuple[WorkingImage, WorkingGrid] | None = None,
 ) -> Segmentation:
     """Segment ``volume`` (c, z, y, x; channels in the order of ``spec.inputs``) on its own grid.
 
     Several predictors are an ensemble: their logits are averaged. ``wanted`` keeps only these
     label values. ``inspect`` gets the image as the network sees it before the first window.
-    ``threads`` (default: one for each core, few at most) resample the result.
-    Raises PackageError when the network's channels are not those of the spec, Cancelled when
-    ``cancelled()`` turned true between two windows, OutOfMemory when a single window is too much.
+    ``threads`` (default: one for each core, few at most) put the result together. ``prepared`` is
+    the answer of `open_prepared` where it is known. Raises PackageError when the network's channels
+    are not those of the spec, Cancelled when ``cancelled()`` turned true between two windows,
+    OutOfMemory when a single window is too much.
     """
-    image, grid = open_prepared(volume, spec.preprocessing)
+    image, grid = prepared or open_prepared(volume, spec.preprocessing)
     inspect(image)
     predictors = [predict] if callable(predict) else list(predict)
     collector = DoubtCollector(spec, grid.geometry)
-    planes = predict_planes(image, spec, predictors, progress, cancelled, batch)
     labels = np.zeros(volume.geometry.shape, _label_type(spec))
     view = grid.reoriented_view(labels)
     kept = set(spec.channel_labels if wanted is None else wanted)
@@ -95,7 +96,9 @@ def segment(
             plane[np.isin(plane, dropped)] = 0
         view[z] = plane
 
-    with Crew(threads) as crew:
+    plane_bytes = 4 * len(spec.channel_labels) * grid.cropped[1] * grid.cropped[2]
+    with Crew(threads, 2 * plane_bytes) as crew:
+        planes = predict_planes(image, spec, predictors, progress, cancelled, batch, crew)
         for z, logits in stretch_along_z(_watched(planes, spec, collector), grid):
             crew.submit(finish, z, logits)
     return Segmentation(
@@ -133,18 +136,19 @@ def predict_planes(
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
     batch: BatchSize | None = None,
+    crew: Crew | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield the logits (channels, y, x) of each plane of the network's grid, in z order.
 
     ``image`` is (c, z, y, x); only as many planes of it as a window is deep are read at once.
     """
-    batch = batch or BatchSize()
+    batch, crew = batch or BatchSize(), crew or Crew()
     missing = [max(p - n, 0) for n, p in zip(image.shape[1:], spec.patch, strict=True)]
     shape = [n + m for n, m in zip(image.shape[1:], missing, strict=True)]
     begin = [m // 2 for m in missing]  # zeros all around where the image is smaller than a window
     starts = [window_starts(n, p, spec.overlap) for n, p in zip(shape, spec.patch, strict=True)]
     total, done = int(np.prod([len(s) for s in starts])), 0
-    slab = SlabAccumulator(len(spec.channel_labels), shape, spec.patch, starts)
+    slab = SlabAccumulator(len(spec.channel_labels), shape, spec.patch, starts, crew)
     rows, columns = (slice(b, b + n) for b, n in zip(begin[1:], image.shape[2:], strict=True))
     for z, following in zip(starts[0], [*starts[0][1:], shape[0]], strict=True):
         corners = list(product(starts[1], starts[2]))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from MIMSegment.Logic.batching import BatchSize
@@ -16,6 +17,7 @@ from MIMSegment.Logic.errors import DeviceError, MissingDevice, OutOfMemory, Pac
 from MIMSegment.Logic.familiarity import FamiliarityCheck
 from MIMSegment.Logic.package import ModelPackage
 from MIMSegment.Logic.plausibility import check_result, gravest_first
+from MIMSegment.Logic.preprocess import open_prepared
 from MIMSegment.Logic.session import Session
 from MIMSegment.Logic.spec import ModelSpec
 from MIMSegment.Logic.volume import Volume
@@ -61,33 +63,36 @@ def run_package(
     options = options or InferenceOptions()
     spec = package.spec if options.mirror else replace(package.spec, mirror_axes=())
     _check_wanted(options, package)
-    failure: DeviceError = DeviceError("No device can run this model.")
-    familiarity = FamiliarityCheck(package, options.threads, report)
-    for sessions in _sessions(package, options, report):
-        opened([*sessions, *familiarity.open(sessions[0].device)])
-        report(f"Runs on {sessions[0].description}.")
-        limit = 1 if sessions[0].device in ("cpu", "openvino") else _GPU_BATCH
-        for smaller in _with_smaller_windows(spec, sessions[0]):
-            if smaller.patch != spec.patch:
-                report(f"Out of memory: now with windows of {smaller.patch} voxels.")
-            try:
-                batch = BatchSize(limit, report)
-                result = segment(
-                    volume,
-                    smaller,
-                    sessions,
-                    progress,
-                    cancelled,
-                    options.wanted,
-                    batch,
-                    familiarity.look,
-                    options.threads,
-                )
-                return _checked(result, package, options, familiarity, report)
-            except OutOfMemory as error:
-                failure = error
-        report(f"Out of memory on {sessions[0].device}.")
-    raise failure
+    with ThreadPoolExecutor(1) as other:
+        # Beside the loading of the networks: each waits for the disk and imports libraries.
+        prepared = other.submit(open_prepared, volume, spec.preprocessing)
+        failure: DeviceError = DeviceError("No device can run this model.")
+        familiarity = FamiliarityCheck(package, options.threads, report)
+        for sessions in _sessions(package, options, report):
+            opened([*sessions, *familiarity.open(sessions[0].device)])
+            report(f"Runs on {sessions[0].description}.")
+            limit = 1 if sessions[0].device in ("cpu", "openvino") else _GPU_BATCH
+            for smaller in _with_smaller_windows(spec, sessions[0]):
+                if smaller.patch != spec.patch:
+                    report(f"Out of memory: now with windows of {smaller.patch} voxels.")
+                try:
+                    result = segment(
+                        volume,
+                        smaller,
+                        sessions,
+                        progress,
+                        cancelled,
+                        options.wanted,
+                        BatchSize(limit, report),
+                        familiarity.look,
+                        options.threads,
+                        prepared.result(),
+                    )
+                    return _checked(result, package, options, familiarity, report)
+                except OutOfMemory as error:
+                    failure = error
+            report(f"Out of memory on {sessions[0].device}.")
+        raise failure
 
 
 def _checked(result, package, options, familiarity, report: Report) -> Segmentation:
