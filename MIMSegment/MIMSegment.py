@@ -180,6 +180,8 @@ class MIMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Settings may have come with the scene; what is going on is not disturbed."""
         if self.workflow is not None and self.workflow.state.is_free:
             self.begin()
+        else:
+            self.render()
 
     def on_search(self, **changes):
         self.filters.update(changes)
@@ -266,9 +268,8 @@ class MIMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def on_export(self, kind):
         path = self.dialogs.ask_export(kind)
         if path:
-            options = {"prior": self.items.chosen_data(self.ui.priorBox)}
-            psa = self.ui.psaBox.property("value")
-            self.workflow.export(kind, path, psa=psa or None, **options)
+            prior, psa = self.items.chosen_data(self.ui.priorBox), self.ui.psaBox.property("value")
+            self.workflow.export(kind, path, prior=prior, psa=psa or None)
 
     def on_review_again(self):
         self.workflow.open_result(self.items.chosen_data(self.ui.resultBox))
@@ -394,6 +395,6 @@ class MIMSegmentTest(ScriptedLoadableModuleTest):
             self.assertTrue(os.path.getsize(self.path(kind)))
 
     def check_verdicts(self, segmentation, items):
-        logic = slicer.vtkSlicerSegmentationsModuleLogic
         found = self.steps.verdicts(segmentation, [item.id for item in items[:2]])
+        logic = slicer.vtkSlicerSegmentationsModuleLogic
         self.assertEqual(found, [logic.Completed, logic.Flagged])

@@ -13,12 +13,11 @@ pytest.importorskip("PySide6", reason="needs PySide6 (the extra tests)")
 pytest.importorskip("slicer", reason="needs slicer-core (the extra web)")
 sys.path.insert(0, str(Path(__file__).parent))
 
-import slicer_standins
+from panel_case import choose, names, new_panel, segment_sample, verdict
 from PySide6 import QtWidgets
 
 from MIMSegment.Logic.catalog import BUNDLED_CATALOG
-from MIMSegment.Logic.scene import new_scene
-from MIMSegment.Logic.workflow_state import Export
+from MIMSegment.Logic.run_times import RunTime, RunTimes
 
 
 @pytest.fixture(scope="module")
@@ -28,15 +27,9 @@ def application():
 
 @pytest.fixture
 def panel(application, monkeypatch, tmp_path):
-    monkeypatch.setenv("MIMSEGMENT_HOME", str(tmp_path / "home"))
-    asked = slicer_standins.install(monkeypatch, new_scene())
-    module = slicer_standins.load_module(monkeypatch)
-    widget = module.MIMSegmentWidget()
-    widget.timer.setInterval(10**6)  # the tests poll
-    widget.enter()
-    widget.asked = asked
-    yield widget
-    widget.cleanup()
+    panel = new_panel(monkeypatch, tmp_path / "home")
+    yield panel
+    panel.cleanup()
 
 
 def test_the_module_says_what_it_is(panel):
@@ -48,35 +41,6 @@ def test_the_module_says_what_it_is(panel):
     assert parent.title == "MIM Segment" and parent.categories == ["Segmentation"]
     assert "Not a medical device" in parent.helpText
     assert len(parent.acknowledgementText) > 40 and parent.contributors
-
-
-def choose(panel, words):
-    panel.ui.searchBox.setText(words)
-    panel.ui.cardList.setCurrentRow(0)
-
-
-def segment_sample(panel):
-    choose(panel, "prostate")
-    panel.ui.sampleButton.click()
-    panel.ui.runButton.click()
-    wait_for_result(panel)
-
-
-def wait_for_result(panel):
-    deadline = time.monotonic() + 300
-    while panel.workflow.state.progress is not None and time.monotonic() < deadline:
-        panel.on_timer()
-        assert not panel.ui.errorLabel.text(), panel.ui.errorLabel.text()
-        time.sleep(0.02)
-
-
-def names(panel):
-    table = panel.ui.reviewTable
-    return [table.item(row, 0).text() for row in range(table.rowCount())]
-
-
-def verdict(panel, row):
-    return panel.ui.reviewTable.item(row, 3).text()
 
 
 def test_before_a_choice_the_segment_button_says_what_to_do(panel):
@@ -137,13 +101,6 @@ def test_segment_review_and_edit(panel):
     assert "rejected" in verdict(panel, 1)
 
 
-def test_the_next_doubtful_place_selects_its_structure(panel):
-    segment_sample(panel)
-    assert panel.ui.nextPlaceButton.isEnabled()
-    panel.ui.nextPlaceButton.click()
-    assert panel.ui.placeLabel.text().startswith("Place 1 of")
-
-
 def test_cancel_leaves_everything_ready_for_another_run(panel):
     choose(panel, "prostate")
     panel.ui.sampleButton.click()
@@ -156,14 +113,6 @@ def test_cancel_leaves_everything_ready_for_another_run(panel):
         time.sleep(0.02)
     assert "cancelled" in panel.ui.statusLabel.text()
     assert panel.ui.runButton.isEnabled()
-
-
-def test_a_comment_is_kept_with_the_structure(panel):
-    segment_sample(panel)
-    panel.ui.reviewTable.selectRow(0)
-    panel.ui.commentEdit.setText("apex is cut off")
-    panel.ui.commentEdit.editingFinished.emit()
-    assert "apex is cut off" in panel.ui.reviewTable.item(0, 4).text()
 
 
 def test_an_exception_becomes_a_sentence_until_the_next_step(panel):
@@ -230,40 +179,12 @@ def test_an_imported_model_can_be_removed(panel, tmp_path):
 
 
 def test_a_second_run_is_announced_with_the_time_of_the_first(panel):
-    segment_sample(panel)
-    import slicer
-
-    slicer.mrmlScene.Clear(0)
+    store = panel.workflow.offers.store
+    times = RunTimes(store.location() / ".run_times.json")
+    times.note("phantom-prostate@1.0.0", "auto", RunTime(7.2, 10**6, "a processor"))
     choose(panel, "prostate")
     panel.ui.sampleButton.click()
-    assert "as the last run on this computer" in panel.ui.statusLabel.text()
-
-
-def test_what_an_export_came_to_is_said_beside_its_buttons(panel, tmp_path):
-    segment_sample(panel)
-    assert "no verdict yet" in panel.ui.exportHint.text()
-    panel.dialogs.ask_export = lambda kind: str(tmp_path / "volumes.csv")
-    panel.ui.exportTableButton.click()
-    assert panel.ui.exportHint.text().startswith("Wrote")
-    panel.dialogs.ask_export = lambda kind: str(tmp_path / "nowhere" / "volumes.csv")
-    panel.ui.exportTableButton.click()
-    assert "could not be written" in panel.ui.exportHint.text()
-
-
-def test_a_report_compares_with_an_earlier_result_and_has_the_psa_density(panel, tmp_path):
-    segment_sample(panel)
-    assert panel.ui.priorBox.isHidden(), "there is none yet"
-    panel.ui.runButton.click()
-    wait_for_result(panel)
-    panel.ui.priorBox.setCurrentIndex(1)
-    panel.ui.psaBox.setValue(6.2)
-    panel.dialogs.ask_export = lambda kind: str(tmp_path / "report.html")
-    panel.ui.exportReportButton.click()
-    report = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "Change (mL)" in report and "PSA density" in report
-    panel.ui.resultBox.setCurrentIndex(0)
-    panel.ui.reviewAgainButton.click()
-    assert panel.ui.psaBox.value() == 0, "another result may be of another patient"
+    assert "About 7 s (a processor), as the last run" in panel.ui.statusLabel.text()
 
 
 def test_nothing_happens_while_there_is_no_scene(panel):
@@ -277,73 +198,6 @@ def test_nothing_happens_while_there_is_no_scene(panel):
     panel.ui.searchBox.setText("brain")
     panel.begin()
     assert panel.ui.cardList.count() == 1
-
-
-def test_a_closed_scene_leaves_nothing_behind(panel):
-    import slicer
-
-    segment_sample(panel)
-    slicer.mrmlScene.Clear(0)
-    slicer.mrmlScene.InvokeEvent(slicer.mrmlScene.StartCloseEvent)
-    slicer.mrmlScene.InvokeEvent(slicer.mrmlScene.EndCloseEvent)
-    panel.timer.stop()
-    assert panel.workflow.state.review is None
-    assert panel.ui.reviewTable.rowCount() == 0
-
-
-def test_the_panel_lives_through_the_removal_of_what_is_reviewed(panel):
-    import slicer
-
-    segment_sample(panel)
-    panel.ui.reviewTable.selectRow(0)
-    panel.ui.editButton.click()
-    slicer.mrmlScene.RemoveNode(panel.workflow.result.store.node)
-    panel.on_timer()
-    panel.ui.finishEditButton.click()
-    panel.ui.nextPlaceButton.click()
-    panel.ui.acceptButton.click()
-    panel.on_timer()
-    assert panel.workflow is not None
-
-
-def test_a_scene_that_is_loaded_is_followed_and_a_review_is_not_disturbed(panel, tmp_path):
-    import slicer
-
-    segment_sample(panel)
-    review = panel.workflow.review
-    slicer.mrmlScene.InvokeEvent(slicer.mrmlScene.EndImportEvent)
-    assert panel.workflow.review is review
-    panel.ui.reviewTable.selectRow(0)
-    panel.ui.acceptButton.click()
-    panel.workflow.export(Export.SCENE, tmp_path / "scene.mrb")
-    slicer.mrmlScene.Clear(0)
-    assert panel.ui.reviewTable.rowCount() == 0
-    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
-    slicer.mrmlScene.InvokeEvent(slicer.mrmlScene.EndImportEvent)
-    assert panel.ui.resultBox.count() == 1 and not panel.ui.resultBox.isHidden()
-    panel.ui.reviewAgainButton.click()
-    assert "accepted" in verdict(panel, 0)
-
-
-def test_nothing_is_painted_or_followed_while_another_module_is_shown(panel):
-    segment_sample(panel)
-    panel.ui.reviewTable.selectRow(1)
-    panel.ui.editButton.click()
-    panel.exit()
-    assert panel.editor.widget.effect is None and not panel.editor.widget.observes_views
-    panel.ui.sampleButton.setEnabled(True)
-    import slicer
-
-    slicer.util.loadVolume(panel.asked.volumes[0], {"name": "another"})
-    panel.on_timer()
-    assert "another" not in panel_images(panel)
-    panel.enter()
-    panel.on_timer()
-    assert "another" in panel_images(panel)
-
-
-def panel_images(panel):
-    return [image.name for image in panel.workflow.images]
 
 
 def test_cleanup_leaves_no_observer_on_the_scene(panel):

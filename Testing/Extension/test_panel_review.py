@@ -1,0 +1,144 @@
+"""Widget contract tests of the review: the panel on a scene with a finished segmentation."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+pytest.importorskip("PySide6", reason="needs PySide6 (the extra tests)")
+pytest.importorskip("slicer", reason="needs slicer-core (the extra web)")
+sys.path.insert(0, str(Path(__file__).parent))
+
+from panel_case import load_scene, new_panel, segment_sample, verdict
+from PySide6 import QtWidgets
+
+from MIMSegment.Logic.samples import sample_study
+from MIMSegment.Logic.workflow_state import Export
+
+
+@pytest.fixture(scope="module")
+def application():
+    return QtWidgets.QApplication.instance() or QtWidgets.QApplication([])
+
+
+@pytest.fixture(scope="module")
+def finished(application, tmp_path_factory):
+    """A scene with the sample study and its segmentation, made in the panel."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        panel = new_panel(patch, folder / "home")
+        segment_sample(panel)
+        panel.workflow.export(Export.SCENE, folder / "scene.mrb")
+        panel.cleanup()
+    return folder / "scene.mrb"
+
+
+@pytest.fixture
+def panel(finished, monkeypatch, tmp_path):
+    """Reviews the finished segmentation."""
+    panel = new_panel(monkeypatch, tmp_path / "home")
+    load_scene(finished)
+    panel.ui.reviewAgainButton.click()
+    yield panel
+    panel.cleanup()
+
+
+def test_the_next_doubtful_place_selects_its_structure(panel):
+    assert panel.ui.nextPlaceButton.isEnabled()
+    panel.ui.nextPlaceButton.click()
+    assert panel.ui.placeLabel.text().startswith("Place 1 of")
+
+
+def test_a_comment_is_kept_with_the_structure(panel):
+    panel.ui.reviewTable.selectRow(0)
+    panel.ui.commentEdit.setText("apex is cut off")
+    panel.ui.commentEdit.editingFinished.emit()
+    assert "apex is cut off" in panel.ui.reviewTable.item(0, 4).text()
+
+
+def test_what_an_export_came_to_is_said_beside_its_buttons(panel, tmp_path):
+    assert "no verdict yet" in panel.ui.exportHint.text()
+    panel.dialogs.ask_export = lambda kind: str(tmp_path / "volumes.csv")
+    panel.ui.exportTableButton.click()
+    assert panel.ui.exportHint.text().startswith("Wrote")
+    panel.dialogs.ask_export = lambda kind: str(tmp_path / "nowhere" / "volumes.csv")
+    panel.ui.exportTableButton.click()
+    assert "could not be written" in panel.ui.exportHint.text()
+
+
+def test_a_report_compares_with_another_result_and_has_the_psa_density(panel, finished, tmp_path):
+    assert panel.ui.priorBox.isHidden(), "there is none yet"
+    load_scene(finished)
+    panel.ui.priorBox.setCurrentIndex(1)
+    panel.ui.psaBox.setValue(6.2)
+    panel.dialogs.ask_export = lambda kind: str(tmp_path / "report.html")
+    panel.ui.exportReportButton.click()
+    report = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Change (mL)" in report and "PSA density" in report
+    panel.ui.resultBox.setCurrentIndex(0)
+    panel.ui.reviewAgainButton.click()
+    assert panel.ui.psaBox.value() == 0, "another result may be of another patient"
+
+
+def test_a_closed_scene_leaves_nothing_behind(panel):
+    import slicer
+
+    slicer.mrmlScene.Clear(0)
+    slicer.mrmlScene.InvokeEvent(slicer.mrmlScene.StartCloseEvent)
+    slicer.mrmlScene.InvokeEvent(slicer.mrmlScene.EndCloseEvent)
+    panel.timer.stop()
+    assert panel.workflow.state.review is None
+    assert panel.ui.reviewTable.rowCount() == 0
+
+
+def test_the_panel_lives_through_the_removal_of_what_is_reviewed(panel):
+    import slicer
+
+    panel.ui.reviewTable.selectRow(0)
+    panel.ui.editButton.click()
+    slicer.mrmlScene.RemoveNode(panel.workflow.result.store.node)
+    panel.on_timer()
+    panel.ui.finishEditButton.click()
+    panel.ui.nextPlaceButton.click()
+    panel.ui.acceptButton.click()
+    panel.on_timer()
+    assert panel.workflow is not None
+
+
+def test_a_scene_that_is_loaded_is_followed_and_a_review_is_not_disturbed(panel, tmp_path):
+    import slicer
+
+    review = panel.workflow.review
+    slicer.mrmlScene.InvokeEvent(slicer.mrmlScene.EndImportEvent)
+    assert panel.workflow.review is review
+    panel.ui.reviewTable.selectRow(0)
+    panel.ui.acceptButton.click()
+    panel.workflow.export(Export.SCENE, tmp_path / "scene.mrb")
+    slicer.mrmlScene.Clear(0)
+    assert panel.ui.reviewTable.rowCount() == 0
+    load_scene(tmp_path / "scene.mrb")
+    assert panel.ui.resultBox.count() == 1 and not panel.ui.resultBox.isHidden()
+    panel.ui.reviewAgainButton.click()
+    assert "accepted" in verdict(panel, 0)
+
+
+def test_nothing_is_painted_or_followed_while_another_module_is_shown(panel):
+    panel.ui.reviewTable.selectRow(1)
+    panel.ui.editButton.click()
+    panel.exit()
+    assert panel.editor.widget.effect is None and not panel.editor.widget.observes_views
+    panel.ui.sampleButton.setEnabled(True)
+    import slicer
+
+    slicer.util.loadVolume(sample_study("phantom-prostate").files["T2w"], {"name": "another"})
+    panel.on_timer()
+    assert "another" not in panel_images(panel)
+    panel.enter()
+    panel.on_timer()
+    assert "another" in panel_images(panel)
+
+
+def panel_images(panel):
+    return [image.name for image in panel.workflow.images]
