@@ -40,6 +40,8 @@ def separate_lesions(
     they are nearest to; all lesions have the confidence of their label.
     """
     wanted = {label.value for label in separable(labels)}
+    if not wanted:
+        return found, tuple(labels)
     masks = {v: (mask, start) for v, mask, start in structure_masks(found.labels) if v in wanted}
     free = max(label.value for label in labels) + 1
     table: list[Label] = []

@@ -64,6 +64,13 @@ class RunLengths:
         """Some of the runs, by ascending indices, a mask or a slice."""
         return RunLengths(self.position[index], self.length[index], self.value[index])
 
+    def with_planes(self, planes: tuple[int, int], new: RunLengths) -> RunLengths:
+        """The same with the runs ``new`` in the planes z from the first to before the second."""
+        start, stop = np.searchsorted(self.position >> (2 * _BITS), np.array(planes) + _BIAS)
+        parts = self.take(slice(start)), new, self.take(slice(stop, None))
+        fields = ("position", "length", "value")
+        return RunLengths(*(np.concatenate([getattr(p, f) for p in parts]) for f in fields))
+
     def box(self) -> tuple[slice, slice, slice] | None:
         """The grid's indices (z, y, x) that hold all runs; None without a run."""
         if not len(self.position):
@@ -136,8 +143,33 @@ def unpack(position: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     )
 
 
+def _around_differences(a: RunLengths, b: RunLengths) -> tuple[RunLengths, RunLengths]:
+    """Both without the planes before the first run that differs and after the last one: an edit
+    changes few planes, and comparing all of them one by one takes longer than all else."""
+    shorter = min(len(a.position), len(b.position))
+    head = _equal_runs(a, b, slice(None), shorter)
+    tail = min(_equal_runs(a, b, slice(None, None, -1), shorter), shorter - head)
+    changed = [runs.take(slice(head, len(runs.position) - tail)) for runs in (a, b)]
+    planes = np.concatenate([part.position for part in changed]) >> (2 * _BITS)
+    if not planes.size:
+        return changed[0], changed[1]
+    first, last = int(planes.min()), int(planes.max())
+    bounds = np.array([first, last + 1]) << (2 * _BITS)
+    a, b = (runs.take(slice(*np.searchsorted(runs.position, bounds))) for runs in (a, b))
+    return a, b
+
+
+def _equal_runs(a: RunLengths, b: RunLengths, order: slice, most: int) -> int:
+    """How many runs are the same in both, in this order, up to the first that is not."""
+    same = np.ones(most, bool)
+    for field in ("position", "length", "value"):
+        same &= getattr(a, field)[order][:most] == getattr(b, field)[order][:most]
+    return most if same.all() else int(same.argmin())
+
+
 def _planes_that_differ(a: RunLengths, b: RunLengths) -> Iterator[tuple[RunLengths, RunLengths]]:
     """The runs of both in each plane where they are not the same."""
+    a, b = _around_differences(a, b)
     planes = [runs.position >> (2 * _BITS) for runs in (a, b)]
     present = np.union1d(*(np.unique(p) for p in planes))
     starts, stops = (

@@ -30,6 +30,14 @@ def segments_of(node) -> dict:
     return {i: segmentation.GetSegment(i) for i in segmentation.GetSegmentIDs()}
 
 
+def segment_of(node, segment_id: str):
+    """The vtkSegment with this ID; KeyError when the node has none."""
+    segment = node.GetSegmentation().GetSegment(segment_id)
+    if segment is None:
+        raise KeyError(f"{node.GetName()} has no segment {segment_id}")
+    return segment
+
+
 def tag(segment, key: str) -> str:
     """A tag of a vtkSegment, "" when it has none."""
     text = reference("")

@@ -9,14 +9,14 @@ import slicer
 
 from MIMSegment.Logic.review_items import SegmentRecord, Verdict
 from MIMSegment.Logic.scene_labels import label_table
-from MIMSegment.Logic.scene_layers import segments_of, tag
+from MIMSegment.Logic.scene_layers import segment_of, segments_of, tag
 from MIMSegment.Logic.scene_log import append_row, read_rows
 from MIMSegment.Logic.scene_segments import Status, get_status, set_status
 from MIMSegment.Logic.scene_snapshot import (
+    Snapshots,
     VoxelSnapshot,
     changed_voxels,
     restore_voxels,
-    take_snapshot,
 )
 
 COMMENT_TAG = "MIMSegment.Comment"
@@ -43,7 +43,7 @@ class NodeSegments:
 
     def __init__(self, node):
         self.node = node
-        self._snapshot: VoxelSnapshot | None = None
+        self._snapshots = Snapshots(node)
         self._observers: list[int] = []
 
     def records(self) -> list[SegmentRecord]:
@@ -56,7 +56,7 @@ class NodeSegments:
         ]
 
     def write(self, record: SegmentRecord) -> None:
-        segment = segments_of(self.node)[record.id]
+        segment = segment_of(self.node, record.id)
         status = STATUS_OF[record.verdict]
         if get_status(self.node, record.id) is not status:
             set_status(self.node, record.id, status)
@@ -75,8 +75,7 @@ class NodeSegments:
         return volumes if ids is None else {segment_id: volumes[segment_id] for segment_id in ids}
 
     def snapshot(self) -> VoxelSnapshot:
-        self._snapshot = take_snapshot(self.node, self._snapshot)
-        return self._snapshot
+        return self._snapshots.take()
 
     def changed_voxels(self, snapshot: VoxelSnapshot) -> dict[str, int]:
         return changed_voxels(snapshot, self.snapshot())

@@ -23,7 +23,7 @@ from MIMSegment.Logic.scene_layers import (
     LABEL_VALUE_TAG,
     MODEL_LABEL_TAG,
     look_up,
-    segments_of,
+    segment_of,
     set_reference_image,
     voxels,
 )
@@ -108,13 +108,13 @@ def provenance(node) -> dict[str, str]:
 
 def set_status(node, segment_id: str, status: Status) -> None:
     """Set the segment's review status, Slicer's own tag ``Segmentation.Status``."""
-    segment = segments_of(node)[segment_id]
+    segment = segment_of(node, segment_id)
     slicer.vtkSlicerSegmentationsModuleLogic.SetSegmentStatus(segment, int(status))
 
 
 def get_status(node, segment_id: str) -> Status:
     """The segment's review status; NOT_STARTED when nobody has set one."""
-    segment = segments_of(node)[segment_id]
+    segment = segment_of(node, segment_id)
     return Status(slicer.vtkSlicerSegmentationsModuleLogic.GetSegmentStatus(segment))
 
 
@@ -142,12 +142,15 @@ def shared_labelmap(labels: np.ndarray, matrix: np.ndarray, values: list[int]):
     """A vtkOrientedImageData with a copy of ``labels``, all but ``values`` set to 0."""
     largest = max(values, default=0)
     wide = largest > 255
-    lookup = np.zeros(largest + 2, np.uint16 if wide else np.uint8)
-    lookup[values] = values  # the last entry stays 0: clipping sends larger values there
     image = slicer.vtkOrientedImageData()
     image.SetDimensions(*reversed(labels.shape))
     image.AllocateScalars(VTK_UNSIGNED_SHORT if wide else VTK_UNSIGNED_CHAR, 1)
     image.SetGeometryFromImageToWorldMatrix(vtk_matrix(matrix))
+    if labels.max(initial=0) <= largest == len(set(values)):  # nothing to leave out
+        voxels(image)[...] = labels
+        return image
+    lookup = np.zeros(largest + 2, np.uint16 if wide else np.uint8)
+    lookup[values] = values  # the last entry stays 0: clipping sends larger values there
     look_up(lookup, labels, voxels(image))
     return image
 

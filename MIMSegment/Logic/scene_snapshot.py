@@ -1,7 +1,7 @@
 """The voxels of a segmentation node at one moment: taken, counted, compared and given back.
 
-Works on the labelmaps that segments share, and never copies one: what is kept are runs of equal
-labels (`run_lengths`).
+Works on the labelmaps that segments share. What is kept of each moment are runs of equal labels
+(`run_lengths`); one copy of the voxels is kept of the last.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class _Layer:
 
 @dataclass(frozen=True, eq=False)
 class VoxelSnapshot:
-    """All layers of a node; see `take_snapshot`."""
+    """All layers of a node; see `Snapshots`."""
 
     layers: tuple[_Layer, ...]
 
@@ -51,19 +51,47 @@ class VoxelSnapshot:
         return found
 
 
-def take_snapshot(node, last: VoxelSnapshot | None = None) -> VoxelSnapshot:
-    """The node's voxels as they are now; layers that are as in ``last`` are not read again."""
-    known = {layer.labelmap: layer for layer in (last.layers if last else ())}
-    found = []
-    for labelmap, members in layers(node):
-        old = known.get(labelmap)
-        if old is not None and old.modified == labelmap.GetMTime():
-            runs = old.runs
-        else:
-            runs = RunLengths.encode(voxels(labelmap), _first_index(labelmap))
-        voxel_ml = float(abs(np.linalg.det(image_matrix(labelmap)))) / 1000
-        found.append(_Layer(labelmap, labelmap.GetMTime(), voxel_ml, dict(members), runs))
-    return VoxelSnapshot(tuple(found))
+class Snapshots:
+    """Takes snapshots of a node, one after the other.
+
+    A copy of each labelmap as it last was says in a few milliseconds which slices have changed
+    since, and only these are encoded again: a stroke must not be felt on a large image.
+    """
+
+    def __init__(self, node):
+        self._node = node
+        self._last = VoxelSnapshot(())
+        self._copies: dict[object, tuple[tuple[int, int, int], np.ndarray]] = {}
+
+    def take(self) -> VoxelSnapshot:
+        """The node's voxels as they are now; cheap where nothing has changed since the last."""
+        known = {layer.labelmap: layer for layer in self._last.layers}
+        found = []
+        for labelmap, members in layers(self._node):
+            old, now = known.get(labelmap), labelmap.GetMTime()
+            unchanged = old is not None and old.modified == now
+            runs = old.runs if unchanged else self._encode(labelmap, old)
+            voxel_ml = float(abs(np.linalg.det(image_matrix(labelmap)))) / 1000
+            found.append(_Layer(labelmap, now, voxel_ml, dict(members), runs))
+        self._last = VoxelSnapshot(tuple(found))
+        present = {layer.labelmap for layer in found}
+        self._copies = {k: v for k, v in self._copies.items() if k in present}
+        return self._last
+
+    def _encode(self, labelmap, old: _Layer | None) -> RunLengths:
+        array, first = voxels(labelmap), _first_index(labelmap)
+        known_first, copy = self._copies.get(labelmap, (None, None))
+        if old is None or known_first != first or copy.shape != array.shape:
+            self._copies[labelmap] = first, array.copy()
+            return RunLengths.encode(array, first)
+        changed = [z for z in range(len(array)) if not np.array_equal(array[z], copy[z])]
+        if not changed:
+            return old.runs
+        part = slice(changed[0], changed[-1] + 1)
+        copy[part] = array[part]
+        here = (first[0] + part.start, *first[1:])
+        planes = here[0], first[0] + part.stop
+        return old.runs.with_planes(planes, RunLengths.encode(array[part], here))
 
 
 def changed_voxels(then: VoxelSnapshot, now: VoxelSnapshot) -> dict[str, int]:

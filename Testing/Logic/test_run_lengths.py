@@ -35,6 +35,27 @@ def test_changed_counts_voxels_that_have_a_value_in_one_of_the_two_only(labels):
     assert changed == {v: int(((labels == v) != (other == v)).sum()) for v in range(1, 5)}
 
 
+@pytest.mark.parametrize("planes", [(0, 1), (7, 12), (39, 40), (0, 40)])
+def test_planes_are_exchanged_for_others(labels, planes):
+    other = labels.copy()
+    other[slice(*planes)] = np.roll(other[slice(*planes)], 3, axis=2)
+    here = tuple(FIRST[0] + z for z in planes)
+    new = RunLengths.encode(other[slice(*planes)], (here[0], *FIRST[1:]))
+    exchanged = RunLengths.encode(labels, FIRST).with_planes(here, new)
+    assert exchanged.changed(RunLengths.encode(other, FIRST)) == {}
+    assert exchanged.counts() == RunLengths.encode(other, FIRST).counts()
+
+
+@pytest.mark.parametrize("plane", [0, 17, 39])
+def test_a_change_is_found_wherever_it_is(labels, plane):
+    other = labels.copy()
+    other[plane, 4, 5:7] = 9
+    changed = RunLengths.encode(labels).changed(RunLengths.encode(other))
+    assert changed.pop(9) == 2
+    assert changed == {v: int((labels[plane, 4, 5:7] == v).sum())
+                       for v in np.unique(labels[plane, 4, 5:7]) if v}  # fmt: skip
+
+
 def test_the_same_voxels_in_a_smaller_box_have_not_changed(labels):
     labels[:, :2], labels[:, :, 9:], labels[:5] = 0, 0, 0
     whole = RunLengths.encode(labels)
