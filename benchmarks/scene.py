@@ -7,7 +7,8 @@ segmentation node with names, codes and colors; ``picture_seconds``: a slice wit
 Slicer's own displayable managers, from nothing; ``visible_seconds``: both. ``surfaces_seconds``:
 3D, when it is asked for. ``stroke_seconds``: a brush stroke of 20 × 20 × 2 voxels by Slicer's own
 segment editor logic; ``noticed_seconds``: until the review has noticed, counted and logged it, and
-taken back what it did to an accepted neighbor. Medians.
+taken back what it did to an accepted neighbor. Medians of elapsed seconds; ``cpu`` has those of
+the processor, which say more than the elapsed ones where others calculate as well (``load``).
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
 import time
 from pathlib import Path
@@ -53,7 +53,7 @@ def main() -> None:
     runs = parser.parse_args().runs
     labels, geometry = organs(), Geometry.from_parts(SHAPE, SPACING)
     table = [Label(v, f"structure {v}", color=default_color(v)) for v in range(1, STRUCTURES + 1)]
-    times: dict[str, list[float]] = {}
+    times: dict[str, list[tuple[float, float]]] = {}
     for _ in range(runs):
         scene = new_scene()
         image = np.where(labels > 0, 50, -100).astype(np.int16)
@@ -66,11 +66,20 @@ def main() -> None:
         for name, seconds in measure_strokes(scene, volume, node).items():
             times.setdefault(name, []).extend(seconds)
         times.setdefault("surfaces", []).append(timed(add_surfaces, node)[1])
-    medians = {f"{name}_seconds": round(statistics.median(t), 4) for name, t in times.items()}
-    visible = [sum(pair) for pair in zip(times["add"], times["picture"], strict=True)]
-    medians["visible_seconds"] = round(statistics.median(visible), 4)
-    share = round(float((labels > 0).mean()), 3)
-    print(json.dumps(medians | {"labeled": share, "runs": runs, "cores": available_cores()}))
+    times["visible"] = [
+        tuple(np.add(add, picture))
+        for add, picture in zip(times["add"], times["picture"], strict=True)
+    ]
+    medians = {name: np.median(t, axis=0).round(4).tolist() for name, t in times.items()}
+    elapsed = {f"{name}_seconds": seconds for name, (seconds, _) in medians.items()}
+    about = {
+        "cpu": {name: seconds for name, (_, seconds) in medians.items()},
+        "labeled": round(float((labels > 0).mean()), 3),
+        "runs": runs,
+        "cores": available_cores(),
+        "load": round(os.getloadavg()[0], 1),
+    }
+    print(json.dumps(elapsed | about))
 
 
 def organs() -> np.ndarray:
@@ -89,7 +98,7 @@ def organs() -> np.ndarray:
     return labels
 
 
-def measure_strokes(scene, volume, node, count: int = 5) -> dict[str, list[float]]:
+def measure_strokes(scene, volume, node, count: int = 5) -> dict[str, list]:
     """Seconds of each stroke, and of the review noticing it."""
     review = Review(NodeSegments(node))
     first, second = (item.id for item in review.state.items[:2])
@@ -102,7 +111,7 @@ def measure_strokes(scene, volume, node, count: int = 5) -> dict[str, list[float
     editor.SetMRMLScene(scene)
     editor.SetSegmentEditorNode(parameters)
     editor.SetCurrentSegmentID(first)
-    found: dict[str, list[float]] = {"stroke": [], "noticed": []}
+    found: dict[str, list] = {"stroke": [], "noticed": []}
     for number in range(count):
         box = tuple(slice(20 + 25 * number, 20 + 25 * number + n) for n in STROKE)
         editor.UpdateReferenceGeometryImage()
@@ -123,10 +132,10 @@ def measure_strokes(scene, volume, node, count: int = 5) -> dict[str, list[float
 
 
 def timed(function, *arguments):
-    """What it returns, and how many seconds it took."""
-    began = time.perf_counter()
+    """What it returns, and how many seconds it took: elapsed, and of the processor."""
+    began, worked = time.perf_counter(), time.process_time()
     result = function(*arguments)
-    return result, time.perf_counter() - began
+    return result, (time.perf_counter() - began, time.process_time() - worked)
 
 
 if __name__ == "__main__":

@@ -79,6 +79,22 @@ class RunLengths:
         stops = int(z[-1]) + 1, int(y.max()) + 1, int((x + self.length).max())
         return tuple(map(slice, (int(z[0]), int(y.min()), int(x.min())), stops))
 
+    def boxes(self) -> dict[int, tuple[slice, slice, slice]]:
+        """`box` of each value that occurs."""
+        order = np.argsort(self.value, kind="stable")
+        values, starts = np.unique(self.value[order], return_index=True)
+        if not len(values):
+            return {}
+        z, y, x = (index[order] for index in unpack(self.position))
+        lows = [np.minimum.reduceat(index, starts) for index in (z, y, x)]
+        ends = z + 1, y + 1, x + self.length[order]
+        highs = [np.maximum.reduceat(index, starts) for index in ends]
+        bounds = np.stack([*lows, *highs], axis=1).tolist()
+        return {
+            int(value): tuple(slice(b[axis], b[axis + 3]) for axis in range(3))
+            for value, b in zip(values, bounds, strict=True)
+        }
+
     def decode(self, box: tuple[slice, slice, slice]) -> np.ndarray:
         """The labels (z, y, x) inside ``box``, uint16; no run may reach beyond it."""
         labels = np.zeros(tuple(s.stop - s.start for s in box), np.uint16)

@@ -6,13 +6,16 @@ import numpy as np
 import slicer
 from vtkmodules.util.numpy_support import vtk_to_numpy
 from vtkmodules.util.vtkConstants import VTK_UNSIGNED_CHAR
+from vtkmodules.vtkCommonDataModel import vtkPolyData
 from vtkmodules.vtkFiltersCore import vtkPolyDataNormals, vtkReverseSense
 
+from MIMSegment.Logic.run_lengths import RunLengths
 from MIMSegment.Logic.scene_layers import (
     BINARY_LABELMAP,
     CLOSED_SURFACE,
     image_matrix,
     layers,
+    segments_of,
     voxels,
 )
 from MIMSegment.Logic.scene_segments import SURFACE_PARAMETERS
@@ -50,12 +53,19 @@ def segment_surfaces(node) -> dict:
     return surfaces
 
 
+def ensure_surfaces(node) -> None:
+    """`add_surfaces` where there are none yet; before Slicer's own button makes them, which takes
+    the whole image for each segment."""
+    if not node.GetSegmentation().ContainsRepresentation(CLOSED_SURFACE):
+        add_surfaces(node)
+
+
 def add_surfaces(node) -> None:
     """Give the node's segments their surfaces, so that Slicer's 3D views show them."""
-    segmentation = node.GetSegmentation()
+    segmentation, surfaces = node.GetSegmentation(), segment_surfaces(node)
     modifying = node.StartModify()
-    for segment_id, surface in segment_surfaces(node).items():
-        segmentation.GetSegment(segment_id).AddRepresentation(CLOSED_SURFACE, surface)
+    for segment_id, segment in segments_of(node).items():
+        segment.AddRepresentation(CLOSED_SURFACE, surfaces.get(segment_id, vtkPolyData()))
     node.GetDisplayNode().SetPreferredDisplayRepresentationName3D(CLOSED_SURFACE)
     segmentation.InvokeEvent(slicer.vtkSegmentation.ContainedRepresentationNamesModified)
     node.EndModify(modifying)
@@ -96,13 +106,11 @@ def _restore_volume(surface, labelmap) -> None:
 
 def _cropped(labelmap, members):
     """For each segment that is not empty its ID and its box as a binary labelmap of its own."""
-    from scipy.ndimage import find_objects
-
     array = voxels(labelmap)
-    boxes = find_objects(array) if array.size else []
+    boxes = RunLengths.encode(array).boxes()
     first = labelmap.GetExtent()[::2]
     for segment_id, value in members:
-        box = boxes[value - 1] if value <= len(boxes) else None
+        box = boxes.get(value)
         if box is None:
             continue
         mask = np.pad(array[box] == value, 1)  # a border of 0, so that the surface is closed

@@ -54,8 +54,16 @@ def _on_key(table, key, button):
     shortcut.activated.connect(lambda: button.click())
 
 
+def _build_surfaces(panel):
+    if panel.workflow.result is not None:
+        from MIMSegment.Logic.scene_surfaces import ensure_surfaces
+
+        ensure_surfaces(panel.workflow.result.store.node)
+
+
 def _connect_choices(panel, ui):
     chosen = panel.items.chosen_data
+    ui.show3DButton.pressed.connect(lambda: panel.do(_build_surfaces, panel))
     ui.copyReportButton.clicked.connect(lambda *ignored: panel.on_copy_report())
     ui.searchBox.textChanged.connect(lambda text: panel.on_search(text=text))
     ui.modalityFilter.currentTextChanged.connect(

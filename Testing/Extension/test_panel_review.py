@@ -12,7 +12,7 @@ pytest.importorskip("slicer", reason="needs slicer-core (the extra web)")
 sys.path.insert(0, str(Path(__file__).parent))
 
 from panel_case import load_scene, new_panel, segment_sample, verdict
-from PySide6 import QtWidgets
+from PySide6 import QtTest, QtWidgets
 
 from MIMSegment.Logic.samples import sample_study
 from MIMSegment.Logic.workflow_state import Export
@@ -142,3 +142,24 @@ def test_nothing_is_painted_or_followed_while_another_module_is_shown(panel):
 
 def panel_images(panel):
     return [image.name for image in panel.workflow.images]
+
+
+def test_keys_decide_while_the_list_has_the_focus_and_nowhere_else(panel):
+    window = panel.ui.reviewTable.window()
+    window.show()
+    window.activateWindow()
+    panel.ui.reviewTable.selectRow(0)
+    for widget, decides in ((panel.ui.commentEdit, False), (panel.ui.reviewTable, True)):
+        widget.setFocus()
+        QtWidgets.QApplication.processEvents()
+        QtTest.QTest.keyClick(widget, "a")
+        assert ("accepted" in verdict(panel, 0)) is decides, type(widget)
+    QtTest.QTest.keyClick(panel.ui.reviewTable, "u")
+    assert "open" in verdict(panel, 0)
+
+
+def test_the_3d_button_finds_the_surfaces_made(panel):
+    segmentation = panel.workflow.result.store.node.GetSegmentation()
+    assert not segmentation.ContainsRepresentation("Closed surface"), "only when asked for"
+    panel.ui.show3DButton.click()
+    assert segmentation.ContainsRepresentation("Closed surface")

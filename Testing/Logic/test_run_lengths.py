@@ -63,6 +63,14 @@ def test_the_same_voxels_in_a_smaller_box_have_not_changed(labels):
     assert whole.changed(cut) == {}
 
 
+def test_each_value_has_its_box(labels):
+    boxes = RunLengths.encode(labels, FIRST).boxes()
+    for value in range(1, 5):
+        index = np.argwhere(labels == value) + FIRST
+        low, high = index.min(axis=0), index.max(axis=0) + 1
+        assert boxes[value] == tuple(map(slice, low.tolist(), high.tolist()))
+
+
 def test_only_keeps_and_renames_values(labels):
     runs = RunLengths.encode(labels).only({2: 1, 9: 5})
     box = tuple(slice(0, n) for n in labels.shape)
@@ -72,7 +80,7 @@ def test_only_keeps_and_renames_values(labels):
 @pytest.mark.parametrize("shape", [(0, 0, 0), (2, 3, 4)])
 def test_nothing_is_nothing(shape):
     runs = RunLengths.encode(np.zeros(shape, np.uint8))
-    assert runs.box() is None and runs.counts() == {}
+    assert runs.box() is None and runs.boxes() == {} and runs.counts() == {}
     full = RunLengths.encode(np.ones((2, 3, 4), np.uint8))
     assert runs.changed(full) == full.changed(runs) == {1: 24}
     assert runs.changed(runs) == {} and runs.only({1: 2}).counts() == {}
