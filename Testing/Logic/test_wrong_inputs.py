@@ -186,7 +186,7 @@ CASES = [
     (another_modality, r"No CT image fits the input CT: found PhantomProstate_T2w\.nrrd\. Add it, "
      r"or choose it in the list\."),
     (swapped_sequences, r"The images taken for T2w and ADC are swapped: the first is ADC \(its "
-     r"file name .*\), the second T2 \(its name .*\); exchange them\."),
+     r"name .*\), the second T2 \(its name .*\); exchange them\."),
     (missing_series, r"No MR image fits the input DWI: found PhantomProstate_T2w.*ADC\.nrrd\. "
      r"Add it, or choose it in the list\."),
     (nothing_that_fits, r"No MR images fit the inputs T2w, ADC and DWI: found PhantomAbdomen_CT"
