@@ -67,7 +67,7 @@ def _circumstances(measured: dict) -> dict:
         "peak_gb": of_all("peak_bytes", 2, 1e9),
         "windows": of_all("windows", 0),
         "voxels": list(one["labels"].shape),
-        "classes": len(np.unique(one["labels"])),
+        "labels_found": len(np.unique(one["labels"])),
         "cores": len(os.sched_getaffinity(0)),
         "cpu": _processor(),
     }

@@ -1,6 +1,6 @@
 """Peak memory of a whole segmentation above its input, by number of slices and of classes.
 
-    python benchmarks/memory.py            (about 3 minutes; Linux and macOS)
+    python benchmarks/memory.py            (about 10 minutes; Linux and macOS)
 
 Each case runs in a process of its own: a synthetic CT of 512 × 512 × slices (int16, 0.8 × 0.8 ×
 1 mm) through the engine at 1.5 mm in windows of 96³, with a network that costs next to nothing, so
