@@ -14,7 +14,7 @@ from page_server import PageServer
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 # Chromium itself must ask nothing of the network either.
 SWITCHES = ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-_PATIENCE = 90_000  # ms: nothing is timed here, and the machine may be busy
+_PATIENCE = 180_000  # ms: nothing is timed here, and the machine may be busy
 _WATCH_PROGRESS = """() => {
   window.percents = [];
   new MutationObserver(() => {

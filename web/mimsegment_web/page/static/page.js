@@ -2,6 +2,7 @@
 (function () {
   const trigger = (name, args = []) => window.trame.trigger(name, args);
   const state = () => window.trame.state;
+  const AT_ONCE = 6;
   let sending = null;
 
   function show(values) {
@@ -12,6 +13,23 @@
     if (response.ok) return response.json();
     if (response.status === 422) throw new Error((await response.json()).error);
     throw new Error(await response.text());
+  }
+
+  // Several at once, as a study can have a thousand small files.
+  async function sendAll(files, id, total, signal) {
+    const waiting = [...files];
+    let sent = 0;
+    let shown = 0;
+    async function sendOnes() {
+      for (let next = waiting.shift(); next; next = waiting.shift()) {
+        const url = `upload/${id}?name=${encodeURIComponent(next.name)}`;
+        await answer(await fetch(url, { method: "PUT", signal, body: next.file }));
+        sent += next.file.size;
+        const percent = Math.round((100 * sent) / Math.max(total, 1));
+        if (percent !== shown) show({ active: true, percent: (shown = percent) });
+      }
+    }
+    await Promise.all(Array.from({ length: AT_ONCE }, sendOnes));
   }
 
   // files: [{file, name}], name with the folders in it
@@ -30,16 +48,11 @@
         method: "POST", signal, body: JSON.stringify({ files: files.length, bytes: total }),
       });
       id = (await answer(begun)).id;
-      let sent = 0;
-      for (const { file, name } of files) {
-        const url = `upload/${id}?name=${encodeURIComponent(name)}`;
-        await answer(await fetch(url, { method: "PUT", signal, body: file }));
-        sent += file.size;
-        show({ active: true, percent: Math.round((100 * sent) / Math.max(total, 1)) });
-      }
+      await sendAll(files, id, total, signal);
       await answer(await fetch(`upload/${id}/done`, { method: "POST", signal }));
       show({});
     } catch (error) {
+      sending.abort(); // what is still on its way
       if (id) fetch(`upload/${id}`, { method: "DELETE" });
       const stopped = error.name === "AbortError";
       show({ error: stopped ? "" : error.message || "The files could not be sent." });
