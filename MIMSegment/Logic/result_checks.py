@@ -102,12 +102,14 @@ def _volume(label: Label, structure: Structure, known: StructureRange | None) ->
         return []
     far = not low / _FAR <= volume <= high * _FAR
     what = "small" if volume < low else "large"
+    several = is_lesion(label) and len(structure.pieces) > 1  # whose rows have a volume each
+    parts = f" in {len(structure.pieces)} pieces together" if several else ""
     return [
         Finding(
             "volume-outside-range",
             Severity.ALERT if far and not is_lesion(label) else Severity.WARNING,
-            f"{_capital(label.name)} is unusually {what}: {ml(volume)} mL, in the training data "
-            f"{ml(low)} to {ml(high)} mL.",
+            f"{_capital(label.name)} is unusually {what}: {ml(volume)} mL{parts}, in the training "
+            f"data {ml(low)} to {ml(high)} mL.",
             label.value,
             structure.pieces[0].position,
         )

@@ -1,6 +1,7 @@
 """Results in the scene: a new segmentation each time, or an existing one by choice, with a way
 back."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 
 pytest.importorskip("slicer", reason="the slicer-core wheel is not installed")
 
+from flow_cases import rows, start
 from MIMSegment.Logic import scene as mrml
-from MIMSegment.Logic.audit import Provenance
+from MIMSegment.Logic.audit import Provenance, log_path
 from MIMSegment.Logic.engine import Segmentation
 from MIMSegment.Logic.errors import GeometryError, InputError
 from MIMSegment.Logic.finding import Finding, Severity
@@ -19,6 +21,7 @@ from MIMSegment.Logic.scene_gateway import MrmlGateway
 from MIMSegment.Logic.scene_inputs import VolumeSource
 from MIMSegment.Logic.scene_review import NodeSegments
 from MIMSegment.Logic.volume import Geometry, Volume
+from MIMSegment.Logic.workflow import Export
 from MIMSegment.Logic.workflow_ports import Result
 from MIMSegment.Logic.workflow_run import place
 from reviewed_cases import GEOMETRY, ZONES, prostate_labels
@@ -179,3 +182,31 @@ def test_a_result_whose_volume_was_moved_lies_under_its_transform(scene, gateway
     assert node.GetTransformNodeID() == image.GetTransformNodeID()
     moved = Geometry(GEOMETRY.shape, mrml.labels_from_segmentation(node)[1].ijk_to_lps)
     assert not moved.is_close(GEOMETRY)
+
+
+def test_a_review_of_a_reopened_scene_only_appends_to_its_log(image, tmp_path):
+    path = tmp_path / "case.mrb"
+    MrmlGateway(image.GetScene()).show_result(result(image))
+    first = reviewed(image.GetScene(), path, "transition zone", tmp_path)
+    scene = mrml.load_scene(path)
+    second = reviewed(scene, path, "lesion 2", tmp_path)
+    assert second.startswith(first), "nothing is written anew"
+    added = [json.loads(line) for line in second[len(first) :].splitlines()]
+    assert [(line["event"], line.get("structure")) for line in added] == [
+        ("reject", "lesion 2"), ("undo", "lesion 2"), ("reject", "lesion 2"), ("export", None),
+    ]  # fmt: skip
+    assert all(line["weights"] == MADE.weights for line in added)
+
+
+def reviewed(scene, path, name, folder) -> bytes:
+    """The log beside the scene after a structure was rejected, twice, and the scene saved."""
+    workflow = start(MrmlGateway(scene), folder)
+    workflow.open_result(workflow.results[0][0])
+    chosen = rows(workflow)[name].id
+    workflow.review.reject(chosen)
+    workflow.review.undo(chosen)
+    workflow.review.reject(chosen)
+    workflow.export(Export.SCENE, path)
+    assert workflow.state.error is None
+    workflow.close()
+    return log_path(path).read_bytes()
