@@ -108,7 +108,11 @@ def _export(kind: Export, state: WorkflowState, dicom: bool) -> Action:
     if not is_available(kind):
         return Action(False, "This installation cannot write it.")
     if kind is Export.DICOM_SEG and not dicom:
-        return Action(False, "It refers to DICOM images, and these were not opened from DICOM.")
+        return Action(
+            False,
+            "It refers to DICOM files, and those of this image are not known here; load the image "
+            "from Slicer's DICOM database or its folder before it is segmented.",
+        )
     open_items = state.review.open_items if state.review else ()
     if not open_items:
         return ENABLED
