@@ -17,6 +17,7 @@ from MIMSegment.Logic.workflow_state import Export
 from mimsegment_web import study_files
 from mimsegment_web.editing import BrushTool, SegmentEditor
 from mimsegment_web.pointer import CrosshairTool, Pointer, WindowTool
+from mimsegment_web.workflow_view import NO_UPLOAD
 
 if TYPE_CHECKING:
     from mimsegment_web.app import App
@@ -69,6 +70,7 @@ class Actions:
             self._end_edit()
             self._view.clear()
             self._state.written, self._state.selected, self._state.again = [], "", False
+            self._state.upload = NO_UPLOAD
             self._study.open(paths, title)
 
     def choose(self, key: str) -> None:
@@ -158,9 +160,11 @@ class Actions:
     # Editing
 
     def edit(self, segment_id: str) -> None:
+        review = self._workflow.review
+        if not review.state[segment_id].actions["edit"]:
+            return
         self._end_edit()
         self._state.selected = segment_id
-        review = self._workflow.review
         review.edit(segment_id)
         if review.state.editing != segment_id:
             return

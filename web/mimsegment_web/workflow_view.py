@@ -27,6 +27,7 @@ DEVICES = [
     {"value": "auto", "title": "Fastest device"},
     {"value": "cpu", "title": "Processor (CPU)"},
 ]
+NO_UPLOAD = {"active": False, "percent": 0, "error": "", "passing": False}
 _MOST_NAMES = 12  # of a study's images that are listed before a model is chosen
 
 
@@ -75,7 +76,7 @@ class WorkflowView:
                 "edit_note": "",
                 "problem": None,
                 "help": False,
-                "upload": {"active": False, "percent": 0, "error": ""},
+                "upload": NO_UPLOAD,
                 "resumable": False,
                 "saved_review": "",
             }

@@ -36,7 +36,7 @@
   async function send(files) {
     if (sending) return;
     const can = state().get("wf").can.open_study;
-    if (!can.on) return show({ error: can.why });
+    if (!can.on) return show({ error: can.why, passing: true });
     if (!files.length) return show({ error: "There is no file in it." });
     const total = files.reduce((sum, f) => sum + f.file.size, 0);
     sending = new AbortController();
@@ -90,7 +90,11 @@
       hint()?.classList.remove("shown");
       const entries = [...event.dataTransfer.items].map((i) => i.webkitGetAsEntry()).filter(Boolean);
       const found = [];
-      for (const entry of entries) await walk(entry, "", found);
+      try {
+        for (const entry of entries) await walk(entry, "", found);
+      } catch (error) {
+        return show({ error: `It could not be read: ${error.message}` });
+      }
       send(found);
     });
     document.addEventListener("keydown", pageKey);
