@@ -74,7 +74,7 @@ def open_browser(path: str):
 def open_page(browser, url: str):
     """The page once it can be used."""
     page = browser.new_page(viewport=SIZE)
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(600_000)  # nothing here is timed by it
     page.add_init_script(WATCH)
     page.goto(url)
     page.wait_for_selector('[data-test="step-task"]')

@@ -1,7 +1,8 @@
 """Pictures of the page in each state, to look at: python Testing/Web/show_page.py FOLDER
 
 Real server, real worker, Chromium (``--browser``, default /usr/bin/chromium) by playwright. Each
-picture is taken at each size of `SIZES` and named STATE_WIDTH.png.
+picture is taken at each size of `SIZES` and named web_STATE_WIDTH.png. Those in docs/pictures are
+from here.
 """
 
 import argparse
@@ -15,10 +16,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "Testing" / "Logic"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "Testing" / "Web"))
 
+from PIL import Image
+
 from many_structures import write_many_structures_ct, write_many_structures_package
 from page_server import PageServer
 
 ROOT = Path(__file__).resolve().parents[2]
+_COLORS = 128  # keeps a picture at about a hundred kilobytes
 SIZES = ((1440, 900), (1024, 768))
 SAMPLES = ROOT / "MIMSegment" / "Resources" / "SampleData"
 
@@ -28,8 +32,6 @@ class Camera:
 
     def __init__(self, page, folder: Path, only: list[str]):
         self.page, self._folder, self._only = page, folder, only
-        self.requests: list[str] = []
-        page.on("request", lambda request: self.requests.append(request.url))
 
     def take(self, name: str) -> None:
         """The page at every size, once its views are drawn anew."""
@@ -38,7 +40,9 @@ class Camera:
         for width, height in SIZES:
             self.page.set_viewport_size({"width": width, "height": height})
             time.sleep(1.5)
-            self.page.screenshot(path=self._folder / f"{name}_{width}.png")
+            path = self._folder / f"web_{name}_{width}.png"
+            self.page.screenshot(path=path)
+            Image.open(path).convert("RGB").quantize(_COLORS).save(path, optimize=True)
 
     def press(self, test: str) -> None:
         """Click what has this data-test."""

@@ -1,6 +1,5 @@
 """The page's own logic without a browser: real scene, real worker process, real package."""
 
-import asyncio
 import json
 
 import numpy as np
@@ -12,32 +11,8 @@ from MIMSegment.Logic.audit import read_log
 from MIMSegment.Logic.samples import sample_study
 from MIMSegment.Logic.scene_labels import labels_from_segmentation
 from MIMSegment.Logic.workflow_state import Export
-from mimsegment_web.app import App
 from mimsegment_web.settings import Settings
-
-SAMPLE = "phantom-prostate"
-
-
-def in_page(settings, act):
-    """Run ``await act(app)`` on a fresh page."""
-
-    async def run():
-        app = App(settings)
-        try:
-            await app.start()
-            return await act(app)
-        finally:
-            app.close()
-
-    return asyncio.run(run())
-
-
-async def segment(app):
-    app.actions.open_sample(SAMPLE)
-    await app.settle()
-    app.actions.run()
-    await app.settle(lambda: app.workflow.review is not None)
-    await app.settle()
+from page_case import SAMPLE, in_page, segment
 
 
 def test_the_whole_way_from_a_sample_to_written_results(tmp_path):
