@@ -22,7 +22,6 @@ from many_structures import write_many_structures_ct, write_many_structures_pack
 from page_server import PageServer
 
 ROOT = Path(__file__).resolve().parents[2]
-_COLORS = 128  # keeps a picture at about a hundred kilobytes
 SIZES = ((1440, 900), (1024, 768))
 SAMPLES = ROOT / "MIMSegment" / "Resources" / "SampleData"
 
@@ -39,10 +38,17 @@ class Camera:
             return
         for width, height in SIZES:
             self.page.set_viewport_size({"width": width, "height": height})
-            time.sleep(1.5)
+            self._settle()
             path = self._folder / f"web_{name}_{width}.png"
             self.page.screenshot(path=path)
-            Image.open(path).convert("RGB").quantize(_COLORS).save(path, optimize=True)
+            picture = Image.open(path).convert("RGB")
+            picture.quantize(method=Image.Quantize.FASTOCTREE).save(path, optimize=True)  # a third
+
+    def _settle(self) -> None:
+        """Until the server has heard all and drawn it; a report has no server."""
+        for _ in range(2):
+            time.sleep(1.5)
+            self.page.evaluate("window.trame?.trigger('change_brush', [0])")
 
     def press(self, test: str) -> None:
         """Click what has this data-test."""
