@@ -238,7 +238,7 @@ def _hover(page) -> None:
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
 
 
-def _wait(condition, timeout: float = 120, pause: float = 0.02):
+def _wait(condition, timeout: float = 600, pause: float = 0.02):
     """The first true value of ``condition()``."""
     end = time.monotonic() + timeout
     while not (value := condition()):

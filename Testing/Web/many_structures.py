@@ -61,7 +61,7 @@ def write_many_structures_package(folder: Path) -> ModelPackage:
             image_order=0,
             output_order=0,
         ),
-        patch=(16, 64, 64),
+        patch=(16, 128, 128),
         channel_labels=tuple(range(count + 1)),
     )
     return write_package(
