@@ -357,11 +357,11 @@ def _host_versions() -> Sequence[str]:
 
 def _complete(folder: Path, wanted: Requirement) -> None:
     """Take out what the host has, and write the record."""
+    from importlib import metadata
+
     for pattern in _HOST:
         for path in folder.glob(pattern):
             shutil.rmtree(path)
-    from importlib import metadata
-
     found = metadata.distributions(path=[str(folder)])
     packages = {d.metadata["Name"]: d.version for d in found}
     record = {"device": wanted.device, "packages": dict(sorted(packages.items()))}

@@ -188,10 +188,13 @@ def _rivals(judged, pairs: dict[int, int], row: int, column: int) -> list[int]:
 def _missing(
     item: InputSpec, free: Sequence[ImageSource], candidates: Sequence[ImageSource]
 ) -> str:
-    shown = free or candidates
     what = f" ({item.description})" if item.description else ""
-    found = f"found {listed(shown)}" if shown else "no image was found"
+    found = _found(free or candidates)
     return f"No {item.modality} image fits the input {item.name}{what}: {found}."
+
+
+def _found(shown: Sequence[ImageSource]) -> str:
+    return f"found {listed(shown)}" if shown else "no image was found"
 
 
 def _together(
@@ -205,10 +208,9 @@ def _together(
     if len(names) < 2 or len({item.modality for item in absent}) > 1:
         return list(missing.values())
     listing = f"{', '.join(names[:-1])} and {names[-1]}"
-    found = f"found {listed(shown)}" if shown else "no image was found"
     way_out = "name each with NAME=PATH" if by_path else "choose them in the list"
-    together = f"No {absent[0].modality} images fit the inputs {listing}: {found}. Add them, or "
-    return [f"{together}{way_out}.", *(missing[n] for n in missing if n not in names)]
+    together = f"No {absent[0].modality} images fit the inputs {listing}: {_found(shown)}. "
+    return [f"{together}Add them, or {way_out}.", *(missing[n] for n in missing if n not in names)]
 
 
 def _options(item: InputSpec, inputs: Sequence[InputSpec]) -> str:

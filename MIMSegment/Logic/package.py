@@ -198,7 +198,7 @@ def _fill(folder: Path, models: Mapping[str, Path], texts: Mapping[str, str], mo
         shutil.copyfile(source, folder / name)
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
-    sealed = [*models, *(name for name in (LABELS,) if name in texts)]
+    sealed = [*models, LABELS] if LABELS in texts else list(models)
     checksums = {name: sha256(folder / name) for name in sealed}
     metadata = {**monai, "mimsegment": {**ours, "checksums": checksums}}
     text = json.dumps(metadata, indent=2, ensure_ascii=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from MIMSegment.Logic.errors import OutputError
+from MIMSegment.Logic.files import not_written
 from MIMSegment.Logic.package import ModelPackage
 from MIMSegment.Logic.volume import Volume
 
@@ -56,6 +56,4 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(
-            f"The folder {folder} cannot be made ({error.strerror}); choose another one."
-        ) from None
+        raise not_written(folder, error) from error
