@@ -14,6 +14,7 @@ from mim.checkpoint import save_checkpoint
 from mim.classification import Classification
 from mim.classifier_package import load_classifier
 from mim.network_files import trained_network
+from mim.onnx_export import export_onnx
 from mim.segmentation import Segmentation
 from MIMSegment.Logic.errors import PackageError
 from MIMSegment.Logic.package import load_package
@@ -148,6 +149,21 @@ def test_an_export_that_decides_otherwise_is_refused(tmp_path, several):
         network.bias += torch.nan
     with pytest.raises(ExportError, match="differs"):
         verify_export(network, tmp_path / "model.ts", tiles, several)
+
+
+def test_rounding_of_large_tiles_is_no_difference(tmp_path):
+    torch.manual_seed(0)
+    shape = (96, 160, 128)
+    norm = torch.nn.InstanceNorm3d(1, affine=True)
+    network = torch.nn.Sequential(norm, torch.nn.Conv3d(1, 2, 1))
+    torch.nn.init.constant_(network[1].weight[:1], 3.0)
+    export_onnx(network, 1, shape, (1, 1, 1), tmp_path / "model.onnx")
+    tile = torch.randn(1, 1, *shape).numpy()
+    assert verify_export(network, tmp_path / "model.onnx", [tile]).max_difference < 1e-3
+    with torch.no_grad():
+        norm.weight += 1e-3
+    with pytest.raises(ExportError, match="differs"):
+        verify_export(network, tmp_path / "model.onnx", [tile])
 
 
 def test_a_trusted_session_runs_the_file(exported):
