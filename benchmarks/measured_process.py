@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_INTERVAL = 0.1  # seconds between two looks at the memory
+_INTERVAL = 0.5  # seconds between two looks at the memory, each of which costs some 30 ms
 _LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 

@@ -60,7 +60,10 @@ def render_slice(
     slice_node = logic.AddSliceNode("Picture")
     logic.GetSliceCompositeNode().SetBackgroundVolumeID(volume.GetID())
     _aim(logic, slice_node, orientation, point, size)
-    return _draw(logic, slice_node, size)
+    window = SliceWindow(logic, slice_node, size)
+    picture = window.picture()
+    window.close()
+    return picture
 
 
 def _aim(logic, slice_node, orientation: str, point, size: tuple[int, int]) -> None:
@@ -74,30 +77,40 @@ def _aim(logic, slice_node, orientation: str, point, size: tuple[int, int]) -> N
     logic.SnapSliceOffsetToIJK()  # or the image would be a mixture of two slices
 
 
-def _draw(logic, slice_node, size: tuple[int, int]) -> np.ndarray:
-    renderer = vtkRenderer()
-    renderer.GetActiveCamera().ParallelProjectionOn()
-    window = offscreen_window(renderer, size)
-    interactor = vtkRenderWindowInteractor()
-    interactor.SetRenderWindow(window)
-    mapper = vtkImageMapper()
-    mapper.SetColorWindow(255)
-    mapper.SetColorLevel(127.5)
-    mapper.SetInputConnection(logic.GetImageDataConnection())
-    image = vtkActor2D()
-    image.SetMapper(mapper)
-    image.GetProperty().SetDisplayLocationToBackground()
-    renderer.AddViewProp(image)  # before the segments, or nothing shines through them
-    managers = slicer.vtkMRMLDisplayableManagerGroup()
-    managers.SetRenderer(renderer)
-    managers.AddDisplayableManager(slicer.vtkMRMLSegmentationsDisplayableManager2D())
-    managers.SetMRMLDisplayableNode(slice_node)
-    right, up = numpy_matrix(slice_node.GetSliceToRAS())[:3, :2].T
-    add_side_letters(renderer, right, up, size, _LETTERS)
-    picture = take_picture(window)
-    managers.SetMRMLDisplayableNode(None)
-    window.Finalize()
-    return picture
+class SliceWindow:
+    """What Slicer shows of a slice, off screen: ``logic`` blends the images, the displayable
+    manager for segmentations draws over them. ``size`` is (width, height) in pixels."""
+
+    def __init__(self, logic, slice_node, size: tuple[int, int]):
+        self._logic = logic  # without it nothing is blended any more
+        renderer = vtkRenderer()
+        renderer.GetActiveCamera().ParallelProjectionOn()
+        self._window = offscreen_window(renderer, size)
+        self._interactor = vtkRenderWindowInteractor()
+        self._interactor.SetRenderWindow(self._window)
+        mapper = vtkImageMapper()
+        mapper.SetColorWindow(255)
+        mapper.SetColorLevel(127.5)
+        mapper.SetInputConnection(logic.GetImageDataConnection())
+        image = vtkActor2D()
+        image.SetMapper(mapper)
+        image.GetProperty().SetDisplayLocationToBackground()
+        renderer.AddViewProp(image)  # before the segments, or nothing shines through them
+        self._managers = slicer.vtkMRMLDisplayableManagerGroup()
+        self._managers.SetRenderer(renderer)
+        self._managers.AddDisplayableManager(slicer.vtkMRMLSegmentationsDisplayableManager2D())
+        self._managers.SetMRMLDisplayableNode(slice_node)
+        right, up = numpy_matrix(slice_node.GetSliceToRAS())[:3, :2].T
+        add_side_letters(renderer, right, up, size, _LETTERS)
+
+    def picture(self) -> np.ndarray:
+        """RGB uint8 (height, width, 3) of the scene as it is now."""
+        return take_picture(self._window)
+
+    def close(self) -> None:
+        """End the window; nothing is drawn any more."""
+        self._managers.SetMRMLDisplayableNode(None)
+        self._window.Finalize()
 
 
 def _copy_volume(scene, volume_node):
