@@ -1,10 +1,10 @@
 """A panel with stand-ins around it, and what tests do with it."""
 
-import time
-
 import slicer_standins
-
 from MIMSegment.Logic.scene import new_scene
+from waiting import wait_until
+
+PATIENCE = 300.0  # seconds for a run on a busy computer
 
 
 def new_panel(patch, home):
@@ -23,16 +23,28 @@ def choose(panel, words):
     panel.ui.cardList.setCurrentRow(0)
 
 
-def segment_sample(panel):
-    """The prostate sample, by its package, in a worker."""
+def open_sample(panel):
+    """The prostate sample, with its package chosen."""
     choose(panel, "prostate")
     panel.ui.sampleButton.click()
+
+
+def segment_sample(panel):
+    """The prostate sample, by its package, in a worker."""
+    open_sample(panel)
     panel.ui.runButton.click()
-    deadline = time.monotonic() + 300
-    while panel.workflow.state.progress is not None and time.monotonic() < deadline:
+    until_free(panel)
+    assert not panel.ui.errorLabel.text(), panel.ui.errorLabel.text()
+
+
+def until_free(panel):
+    """Until nothing runs any more."""
+
+    def is_free():
         panel.on_timer()
-        assert not panel.ui.errorLabel.text(), panel.ui.errorLabel.text()
-        time.sleep(0.02)
+        return panel.workflow.state.progress is None
+
+    wait_until(is_free, PATIENCE)
 
 
 def load_scene(path):

@@ -15,14 +15,15 @@ from pathlib import Path
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Logic"))
 sys.path.insert(0, str(Path(__file__).parent))
 
-import slicer_standins
+import slicer
 from PySide6 import QtGui, QtWidgets
 
-from MIMSegment.Logic.scene import new_scene
 from MIMSegment.Logic.store import data_home
 from MIMSegment.Logic.workflow_state import Export
+from panel_case import choose, new_panel
 
 DARK = {
     "Window": "#2d2d30", "WindowText": "#e6e6e6", "Base": "#1e1e1e", "Text": "#e6e6e6",
@@ -44,15 +45,10 @@ LICENSED = {
 
 
 class Album:
-    """A panel with its scene, and pictures of it in ``folder``."""
+    """A panel, and pictures of it in ``folder``."""
 
-    def __init__(self, patch, folder: Path, width: int):
-        self.scene = new_scene()
-        self.asked = slicer_standins.install(patch, self.scene)
-        self.panel = slicer_standins.load_module(patch).MIMSegmentWidget()
-        self.panel.timer.setInterval(10**6)
-        self.panel.enter()
-        self.ui, self._folder = self.panel.ui, folder
+    def __init__(self, panel, folder: Path, width: int):
+        self.panel, self.ui, self._folder = panel, panel.ui, folder
         self._area = QtWidgets.QScrollArea()
         self._area.setWidgetResizable(True)
         self._area.setFrameStyle(QtWidgets.QFrame.NoFrame)
@@ -67,10 +63,6 @@ class Album:
         spacer = self.ui.exportSection.geometry().bottom() + 12
         picture = self._area.viewport().grab()
         picture.copy(0, 0, picture.width(), spacer).save(str(self._folder / f"{name}.png"))
-
-    def choose(self, words: str) -> None:
-        self.ui.searchBox.setText(words)
-        self.ui.cardList.setCurrentRow(0)
 
     def wait(self, name: str = "", at: int = 5) -> None:
         """Until there is a result; a picture at the given window."""
@@ -90,13 +82,13 @@ def choosing(album: Album) -> None:
     album.panel.begin()
     album.ui.searchBox.setText("knee")
     album.save("choose_nothing")
-    album.choose("16 structures")
+    choose(album.panel, "16 structures")
     album.save("choose_license")
 
 
 def checking(album: Album) -> None:
     album.panel.runtime_missing = True
-    album.choose("prostate")
+    choose(album.panel, "prostate")
     album.save("check_no_images")
     album.ui.sampleButton.click()
     album.save("check_no_runtime")
@@ -135,8 +127,8 @@ def reviewing(album: Album) -> None:
 
 def many(album: Album) -> None:
     """Fifteen structures, some with long names."""
-    album.scene.Clear(0)
-    album.choose("abdominal organs phantom")
+    slicer.mrmlScene.Clear(0)
+    choose(album.panel, "abdominal organs phantom")
     album.ui.sampleButton.click()
     album.ui.runButton.click()
     album.wait()
@@ -172,8 +164,7 @@ def main(folder: Path, width: int, theme: str) -> None:
     if theme == "dark":
         application.setPalette(dark_palette())
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as home:
-        patch.setenv("MIMSEGMENT_HOME", home)
-        album = Album(patch, folder, width)
+        album = Album(new_panel(patch, home), folder, width)
         for part in (choosing, checking, reviewing, many):
             part(album)
         album.panel.cleanup()

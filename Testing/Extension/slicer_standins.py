@@ -73,7 +73,7 @@ class ctkCollapsibleButton(QtWidgets.QWidget):
 
 
 class ctkSearchBox(QtWidgets.QLineEdit):
-    pass
+    """A line to type into."""
 
 
 class qMRMLNodeComboBox(QtWidgets.QComboBox):
@@ -193,18 +193,18 @@ class _ScriptedLoadableModuleWidget:
             self.setup()
 
     def setup(self):
-        pass
+        """The panel has its own."""
 
     def onReload(self):
         self.reloaded = True
 
     def _onModuleAboutToBeUnloaded(self, name):
-        pass
+        """No module is unloaded here."""
 
 
 class _ScriptedLoadableModuleTest(unittest.TestCase):
     def delayDisplay(self, message):
-        pass
+        """Nobody is looking."""
 
 
 class _SampleDataLogic:

@@ -5,11 +5,9 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
 from module_files import CMAKE, MODULE, ROOT, expected_lists, written_lists
 
 # From the index's checks: what an extension may name as its category, and what it may be called.

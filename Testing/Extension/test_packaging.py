@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("cmake", reason="needs CMake (the extra tests)")
-sys.path.insert(0, str(Path(__file__).parent))
+
 from module_files import MODULE, ROOT, files_in_tree
 
 # No compiler is needed for files that are only copied; CMake asks for one all the same.

@@ -1,28 +1,20 @@
 """Widget contract tests: the panel with real Qt and real MRML, and stand-ins for the rest."""
 
-import os
+import shutil
 import sys
-import time
 import types
-from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 pytest.importorskip("PySide6", reason="needs PySide6 (the extra tests)")
 pytest.importorskip("slicer", reason="needs slicer-core (the extra web)")
-sys.path.insert(0, str(Path(__file__).parent))
 
-from panel_case import choose, names, new_panel, segment_sample, verdict
+import slicer
 from PySide6 import QtWidgets
 
 from MIMSegment.Logic.catalog import BUNDLED_CATALOG
 from MIMSegment.Logic.run_times import RunTime, RunTimes
-
-
-@pytest.fixture(scope="module")
-def application():
-    return QtWidgets.QApplication.instance() or QtWidgets.QApplication([])
+from panel_case import choose, names, new_panel, open_sample, segment_sample, until_free, verdict
 
 
 @pytest.fixture
@@ -72,8 +64,7 @@ def test_a_choice_shows_license_and_training_data_and_asks_for_inputs(panel):
 
 
 def test_the_sample_fills_the_inputs_with_reasons(panel):
-    choose(panel, "prostate")
-    panel.ui.sampleButton.click()
+    open_sample(panel)
     for name, (box, reason) in panel.view.input_boxes.items():
         assert name in box.currentText()
         assert reason.text()
@@ -102,15 +93,11 @@ def test_segment_review_and_edit(panel):
 
 
 def test_cancel_leaves_everything_ready_for_another_run(panel):
-    choose(panel, "prostate")
-    panel.ui.sampleButton.click()
+    open_sample(panel)
     panel.ui.runButton.click()
     assert panel.ui.cancelButton.isEnabled()
     panel.ui.cancelButton.click()
-    deadline = time.monotonic() + 20
-    while panel.workflow.state.progress is not None and time.monotonic() < deadline:
-        panel.on_timer()
-        time.sleep(0.02)
+    until_free(panel)
     assert "cancelled" in panel.ui.statusLabel.text()
     assert panel.ui.runButton.isEnabled()
 
@@ -139,8 +126,7 @@ def test_a_failure_of_the_timer_is_said_once(panel, monkeypatch):
 
 def test_who_declines_the_runtime_is_told_what_that_means(panel):
     panel.asked.missing = panel.asked.declines = True
-    choose(panel, "prostate")
-    panel.ui.sampleButton.click()
+    open_sample(panel)
     panel.ui.runButton.click()
     assert "Nothing was segmented" in panel.ui.errorLabel.text()
     assert panel.workflow.state.progress is None
@@ -152,16 +138,13 @@ def test_who_declines_the_runtime_is_told_what_that_means(panel):
 def test_a_missing_runtime_is_announced_until_it_is_there(panel):
     panel.asked.missing = True
     panel.begin()
-    choose(panel, "prostate")
-    panel.ui.sampleButton.click()
+    open_sample(panel)
     assert "ONNX Runtime" in panel.ui.statusLabel.text()
     panel.ui.runButton.click()
     assert not panel.runtime_missing
 
 
 def test_an_imported_model_can_be_removed(panel, tmp_path):
-    import shutil
-
     shutil.copytree(BUNDLED_CATALOG.parent / "phantom-brain", tmp_path / "own")
     metadata = tmp_path / "own" / "configs" / "metadata.json"
     text = metadata.read_text(encoding="utf-8")
@@ -182,8 +165,7 @@ def test_a_second_run_is_announced_with_the_time_of_the_first(panel):
     store = panel.workflow.offers.store
     times = RunTimes(store.location() / ".run_times.json")
     times.note("phantom-prostate@1.0.0", "auto", RunTime(7.2, 10**6, "a processor"))
-    choose(panel, "prostate")
-    panel.ui.sampleButton.click()
+    open_sample(panel)
     assert "About 7 s (a processor), as the last run" in panel.ui.statusLabel.text()
 
 
@@ -201,8 +183,6 @@ def test_nothing_happens_while_there_is_no_scene(panel):
 
 
 def test_cleanup_leaves_no_observer_on_the_scene(panel):
-    import slicer
-
     assert slicer.mrmlScene.HasObserver(slicer.mrmlScene.StartCloseEvent)
     panel.cleanup()
     for event in ("StartCloseEvent", "EndCloseEvent", "EndImportEvent"):

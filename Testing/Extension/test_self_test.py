@@ -1,26 +1,18 @@
 """The self test, which is for a real Slicer, with stand-ins: it shows that its own steps hold."""
 
-import os
-import sys
 import unittest
-from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 pytest.importorskip("PySide6", reason="needs PySide6 (the extra tests)")
 pytest.importorskip("slicer", reason="needs slicer-core (the extra web)")
-sys.path.insert(0, str(Path(__file__).parent))
 
 import slicer_standins
-from PySide6 import QtWidgets
-
 from MIMSegment.Logic.scene import new_scene
 
 
 @pytest.fixture
-def module(monkeypatch, tmp_path):
-    _application = QtWidgets.QApplication.instance() or QtWidgets.QApplication([])
+def module(application, monkeypatch, tmp_path):
     monkeypatch.setenv("MIMSEGMENT_HOME", str(tmp_path / "home"))
     slicer_standins.install(monkeypatch, new_scene())
     return slicer_standins.load_module(monkeypatch)

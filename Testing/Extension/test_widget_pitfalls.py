@@ -7,15 +7,10 @@ classes only slots, signals and properties exist. So the panel uses setters, slo
 """
 
 import ast
-import os
-import sys
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-sys.path.insert(0, str(Path(__file__).parent))
 from module_files import MODULE
 
 MAIN = MODULE / "MIMSegment.py"
