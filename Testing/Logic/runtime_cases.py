@@ -3,23 +3,18 @@
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from onnx_writer import node, write_onnx
+
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 60
-
-
-def installed(module: str) -> bool:
-    import importlib.util
-
-    return importlib.util.find_spec(module) is not None
-
-
-OPENVINO = pytest.mark.skipif(not installed("openvino"), reason="OpenVINO is not installed")
-TORCH = pytest.mark.skipif(not installed("torch"), reason="PyTorch is not installed")
+OPENVINO = pytest.mark.skipif(not find_spec("openvino"), reason="OpenVINO is not installed")
+TORCH = pytest.mark.skipif(not find_spec("torch"), reason="PyTorch is not installed")
 LIBRARIES = ["cpu", pytest.param("openvino", marks=OPENVINO)]
 
 
@@ -27,19 +22,9 @@ def above_threshold(tile: np.ndarray) -> np.ndarray:
     return np.concatenate([0.5 - tile, tile - 0.5], axis=1)
 
 
-def write_onnx(path: Path, shape: list, dtype=None, operator: str = "Relu") -> Path:
-    """A network of one operation."""
-    from onnx import TensorProto, helper, save
-
-    dtype = dtype or TensorProto.FLOAT
-    graph = helper.make_graph(
-        [helper.make_node(operator, ["image"], ["logits"])],
-        "one",
-        [helper.make_tensor_value_info("image", dtype, shape)],
-        [helper.make_tensor_value_info("logits", dtype, shape)],
-    )
-    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
-    return path
+def relu_onnx(path: Path, shape: list, dtype: type = np.float32) -> Path:
+    """A network that sets negative values to 0."""
+    return write_onnx(path, [node("Relu", ["image"], "logits")], shape, shape, dtype=dtype)
 
 
 def write_torchscript(path: Path) -> Path:

@@ -16,6 +16,7 @@ from MIMSegment.Logic.jobs import JobQueue
 from MIMSegment.Logic.package import load_package, write_package
 from MIMSegment.Logic.reconstruction import ReconstructionError, hidden_blocks, judge, measure
 from MIMSegment.Logic.volume import Geometry, Volume
+from onnx_writer import node, write_onnx
 from tiny_package import BRIGHT, MONAI, threshold_onnx, threshold_spec
 
 PATCH, BLOCK, RATIO = (8, 16, 16), (2, 4, 4), 0.6
@@ -123,18 +124,9 @@ def package(tmp_path):
 
 def identity_onnx(path):
     """(b, 2, z, y, x) → (b, 1, z, y, x): the first channel."""
-    from onnx import TensorProto, helper, numpy_helper, save
-
-    weight = numpy_helper.from_array(np.array([1, 0], np.float32).reshape(1, 2, 1, 1, 1), "weight")
-    ends = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", channels, "z", "y", "x"])
-        for name, channels in (("image", 2), ("restored", 1))
-    ]
-    node = helper.make_node("Conv", ["image", "weight"], ["restored"])
-    graph = helper.make_graph([node], "identity", ends[:1], ends[1:], [weight])
-    opset = [helper.make_opsetid("", 18)]
-    save(helper.make_model(graph, opset_imports=opset, ir_version=10), str(path))
-    return path
+    weight = np.array([1, 0], np.float32).reshape(1, 2, 1, 1, 1)
+    nodes, space = [node("Conv", ["image", "weight"], "logits")], ["z", "y", "x"]
+    return write_onnx(path, nodes, ["batch", 2, *space], ["batch", 1, *space], {"weight": weight})
 
 
 def test_a_package_keeps_its_ranges_and_its_network(package):

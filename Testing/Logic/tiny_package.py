@@ -1,11 +1,15 @@
 """A real model package whose network is a threshold, so that every result is known beforehand."""
 
+import itertools
 from pathlib import Path
+
+import numpy as np
 
 from MIMSegment.Logic.labels import Code, Label
 from MIMSegment.Logic.matching import InputSpec
 from MIMSegment.Logic.package import ModelPackage, write_package
 from MIMSegment.Logic.spec import ModelSpec, Normalization, Preprocessing
+from onnx_writer import node, write_onnx
 
 BRIGHT = Label(
     3,
@@ -38,41 +42,22 @@ def threshold_onnx(
     ``use_all`` takes the mean of all channels instead. ``delay`` adds that many idle 3×3×3
     convolutions, to make a window take its time.
     """
-    import numpy as np
-    from onnx import TensorProto, helper, numpy_helper, save
-
     weight = np.zeros((2, channels, 1, 1, 1), np.float32)
     used = channels if use_all else 1
     weight[:, :used] = np.array([-1, 1], np.float32).reshape(2, 1, 1, 1, 1) / used
-    bias = np.array([threshold, -threshold], np.float32)
-    nodes, constants = (
-        [],
-        [
-            numpy_helper.from_array(weight, "weight"),
-            numpy_helper.from_array(bias, "bias"),
-        ],
-    )
-    current = "image"
+    constants = {"weight": weight, "bias": np.array([threshold, -threshold], np.float32)}
     if delay:
         kernel = np.zeros((channels, channels, 3, 3, 3), np.float32)
         kernel[range(channels), range(channels), 1, 1, 1] = 1
-        constants.append(numpy_helper.from_array(kernel, "kernel"))
-    for index in range(delay):
-        nodes.append(helper.make_node("Conv", [current, "kernel"], [f"idle{index}"], pads=[1] * 6))
-        current = f"idle{index}"
-    nodes.append(helper.make_node("Conv", [current, "weight", "bias"], ["logits"]))
-    shape = ["batch", channels, "z", "y", "x"]
-    graph = helper.make_graph(
-        nodes,
-        "threshold",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2, *shape[2:]])],
-        constants,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save(model, str(path))
-    return path
+        constants["kernel"] = kernel
+    names = ["image", *(f"idle{index}" for index in range(delay))]
+    nodes = [
+        node("Conv", [before, "kernel"], after, pads=[1] * 6)
+        for before, after in itertools.pairwise(names)
+    ]
+    nodes.append(node("Conv", [names[-1], "weight", "bias"], "logits"))
+    space = ["z", "y", "x"]
+    return write_onnx(path, nodes, ["batch", channels, *space], ["batch", 2, *space], constants)
 
 
 def threshold_spec(inputs: int = 1, spacing=(None, None, None), patch=(8, 16, 16)) -> ModelSpec:

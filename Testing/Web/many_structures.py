@@ -13,6 +13,7 @@ from MIMSegment.Logic.matching import InputSpec
 from MIMSegment.Logic.package import ModelPackage, write_package
 from MIMSegment.Logic.spec import ModelSpec, Normalization, Preprocessing
 from MIMSegment.Logic.volume import Geometry, Volume, write_volume
+from onnx_writer import node, write_onnx
 from tiny_package import MONAI
 
 LONG = "anterior superior segment of the right lobe of the liver, without the inferior vena cava"
@@ -80,25 +81,12 @@ def write_many_structures_package(folder: Path) -> ModelPackage:
 
 def _nearest_gray(path: Path, count: int) -> Path:
     """Write the network: -|x - c| for each class; small whole numbers are exact in bfloat16."""
-    from onnx import TensorProto, helper, numpy_helper, save
-
     grays = np.array([BACKGROUND, *(FIRST + STEP * n for n in range(count))], np.float32) / STEP
-    constants = [
-        numpy_helper.from_array(np.ones((len(grays), 1, 1, 1, 1), np.float32), "weight"),
-        numpy_helper.from_array(-grays, "bias"),
+    constants = {"weight": np.ones((len(grays), 1, 1, 1, 1), np.float32), "bias": -grays}
+    nodes = [
+        node("Conv", ["image", "weight", "bias"], "difference"),
+        node("Abs", ["difference"], "distance"),
+        node("Neg", ["distance"], "logits"),
     ]
     space = ["z", "y", "x"]
-    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, *space])
-    logits = helper.make_tensor_value_info(
-        "logits", TensorProto.FLOAT, ["batch", len(grays), *space]
-    )
-    nodes = [
-        helper.make_node("Conv", ["image", "weight", "bias"], ["difference"]),
-        helper.make_node("Abs", ["difference"], ["distance"]),
-        helper.make_node("Neg", ["distance"], ["logits"]),
-    ]
-    graph = helper.make_graph(nodes, "nearest_gray", [image], [logits], constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save(model, str(path))
-    return path
+    return write_onnx(path, nodes, ["batch", 1, *space], ["batch", len(grays), *space], constants)

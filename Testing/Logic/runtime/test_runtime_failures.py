@@ -14,21 +14,10 @@ from runtime_cases import (
     LIBRARIES,
     TORCH,
     above_threshold,
+    relu_onnx,
     run_python,
-    write_onnx,
     write_torchscript,
 )
-from tiny_package import threshold_onnx
-
-
-@pytest.fixture
-def network(tmp_path):
-    return threshold_onnx(tmp_path / "model.onnx")
-
-
-@pytest.fixture
-def tile():
-    return np.random.default_rng(0).random((2, 1, 6, 7, 8), np.float32)
 
 
 def fake_onnxruntime(
@@ -152,7 +141,7 @@ def test_file_that_is_no_network_is_a_bad_package(tmp_path, device):
 
 @pytest.mark.parametrize("device", LIBRARIES)
 def test_failure_of_the_library_is_a_sentence(tmp_path, device):
-    session = open_session(write_onnx(tmp_path / "m.onnx", [1, 1, 4, 4, 4]), device)
+    session = open_session(relu_onnx(tmp_path / "m.onnx", [1, 1, 4, 4, 4]), device)
     with pytest.raises(DeviceError, match=r"failed \(.+\); try another device") as caught:
         session(np.zeros((1, 1, 5, 5, 5), np.float32))
     assert not isinstance(caught.value, OutOfMemory) and "\n" not in str(caught.value)
