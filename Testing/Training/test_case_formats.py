@@ -1,7 +1,5 @@
 """What a data set looks like on disk: every layout that prepare.py reads, and what it refuses."""
 
-import json
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,40 +9,10 @@ from mim.caching import PrepareOptions, prepare_dataset, split_subjects
 from mim.cases import Case, find_dataset
 from mim.regions import brats_regions
 from MIMSegment.Logic.errors import InputError
-from MIMSegment.Logic.volume import Volume, write_volume
-from test_prepare import read, scan
+from MIMSegment.Logic.volume import Volume
+from small_sets import nnunet, picture, put, read, scan, table
 
 OPTIONS = PrepareOptions(patch_voxels=4000, stages=3, jobs=1, picture_size=32)
-
-
-def put(path, volume):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_volume(volume, path)
-
-
-def picture(path, seed, shape=(40, 30), bright=False):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(20, 90, shape).astype(np.uint8)
-    if bright:
-        pixels[10:20, 10:20] += 100
-    Image.fromarray(pixels).save(path)
-
-
-def nnunet(folder, labels, order=(), count=3):
-    for index in range(count):
-        image, label = scan(index)
-        for channel in range(2):
-            put(folder / f"imagesTr/case_{index}_{channel:04d}.nii.gz", image)
-        put(folder / f"labelsTr/case_{index}.nii.gz", label)
-    description = {
-        "channel_names": {"0": "T2", "1": "ADC"},
-        "labels": labels,
-        "numTraining": count,
-        "file_ending": ".nii.gz",
-        "regions_class_order": list(order),
-    }
-    (folder / "dataset.json").write_text(json.dumps(description))
-    return folder
 
 
 def test_nnunet_raw_data_become_cases_with_a_channel_for_each_file(tmp_path):
@@ -143,13 +111,6 @@ def test_bids_inputs_become_channels_and_take_the_label(tmp_path):
     assert len(cases) == 4 and all(case["label"] and case["shape"][0] == 2 for case in cases)
     assert read(tmp_path / "cache", "plan.json")["labels"][1]["name"] == "right"
     assert len(read(tmp_path / "cache", "split.json")["held_back"]) == 1
-
-
-def table(folder, text, pictures=6):
-    for index in range(pictures):
-        picture(folder / f"img/p{index}.png", index, bright=index % 2 == 1)
-    (folder / "labels.csv").write_text(text)
-    return folder
 
 
 def test_table_of_pictures_has_classes_and_groups(tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from cache_fixture import write_cache
 from mim.data import (
     PAD_VALUE,
     LabeledVolumes,
@@ -16,7 +17,6 @@ from mim.data import (
     read_cache,
 )
 from MIMSegment.Logic.errors import InputError
-from Testing.Training.cache_fixture import write_cache
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Every network that can be fine-tuned leaves as ONNX and TorchScript, and computes the same."""
 
 import re
+import shutil
 import zipfile
 
 import pytest
@@ -107,7 +108,9 @@ def test_both_files_compute_what_the_network_computes(exported):
     assert all(float(value) <= 1e-4 for _, value in differences)
 
 
-def test_packages_of_segmenters_are_for_the_module_and_those_of_classifiers_are_not(exported):
+def test_packages_of_segmenters_are_for_the_module_and_those_of_classifiers_are_not(
+    exported, tmp_path
+):
     case, content, path, _ = exported
     if content["metadata"]["kind"] == "segmentation":
         package = load_package(path)
@@ -120,18 +123,18 @@ def test_packages_of_segmenters_are_for_the_module_and_those_of_classifiers_are_
     assert package.spec.classes == tuple(content["metadata"]["plan"]["classes"])
     with pytest.raises(PackageError, match=r"classification, .* segments nothing"):
         load_package(path)
-    (path / "models" / "model.ts").write_bytes(b"something else")
+    spoiled = shutil.copytree(path, tmp_path / "spoiled")
+    (spoiled / "models" / "model.ts").write_bytes(b"something else")
     with pytest.raises(PackageError, match=r"model\.ts does not match its checksum"):
-        load_classifier(path)
+        load_classifier(spoiled)
 
 
 def test_files_say_nothing_about_the_computer_they_were_made_on(exported):
     _, _, package, _ = exported
     assert b".py" not in (package / "models" / "model.onnx").read_bytes()
-    if zipfile.is_zipfile(package / "models" / "model.ts"):
-        with zipfile.ZipFile(package / "models" / "model.ts") as archive:
-            parts = [archive.read(name) for name in archive.namelist()]
-        assert not any(b"site-packages" in part or b"/training/" in part for part in parts)
+    with zipfile.ZipFile(package / "models" / "model.ts") as archive:
+        parts = [archive.read(name) for name in archive.namelist()]
+    assert not any(b"site-packages" in part or b"/training/" in part for part in parts)
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -168,8 +171,7 @@ def test_rounding_of_large_tiles_is_no_difference(tmp_path):
 
 def test_a_trusted_session_runs_the_file(exported):
     case, _, package, _ = exported
-    if zipfile.is_zipfile(package / "models" / "model.ts"):
-        _, patch, channels, outputs = NETWORKS_HERE[case]
-        size = patch[1:] if patch[0] == 1 else patch
-        session = open_session(package / "models" / "model.ts", "cpu", trusted=True)
-        assert session(noise_tiles((channels, *size))[1]).shape[:2] == (2, outputs)
+    _, patch, channels, outputs = NETWORKS_HERE[case]
+    size = patch[1:] if patch[0] == 1 else patch
+    session = open_session(package / "models" / "model.ts", "cpu", trusted=True)
+    assert session(noise_tiles((channels, *size))[1]).shape[:2] == (2, outputs)

@@ -21,7 +21,7 @@ from MIMSegment.Logic.engine import segment
 from MIMSegment.Logic.package import load_package
 from MIMSegment.Logic.runtime import OnnxSession
 from MIMSegment.Logic.volume import read_volume
-from test_prepare import decathlon
+from small_sets import decathlon
 
 RECIPES = Path(__file__).resolve().parents[2] / "training" / "recipes"
 SMALL = ["network.features=4,8,8", "network.blocks=1,1,1", "device=cpu", "precision=fp32"]

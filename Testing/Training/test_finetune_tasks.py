@@ -18,7 +18,7 @@ from mim.class_results import class_table
 from mim.evaluation import model_spec
 from mim.regions import Region, region_targets
 from mim.segmentation import segmentation_loss
-from test_case_formats import nnunet, picture, table
+from small_sets import nnunet, picture, table
 
 RECIPES = Path(__file__).resolve().parents[2] / "training" / "recipes"
 SIZE = ["network.features=4,8,8", "network.blocks=1,1,1"]

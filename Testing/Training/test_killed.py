@@ -16,7 +16,8 @@ import pretrain
 from mim.caching import PrepareOptions, prepare_dataset
 from mim.checkpoint import load_checkpoint
 from mim.loop import TrainState
-from test_prepare import decathlon
+from small_sets import decathlon
+from waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = {"pretrain": pretrain.main, "finetune": finetune.main}
@@ -59,9 +60,12 @@ def killed_after(lines, seconds, command, command_line):
     have = log.read_text().count("\n") if log.exists() else 0
     job = [sys.executable, str(ROOT / "training" / f"{command}.py"), *command_line]
     process = subprocess.Popen(job, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not (log.exists() and log.read_text().count("\n") >= have + lines):
+
+    def has_grown():
         assert process.poll() is None, "it ended before it could be killed"
-        time.sleep(0.002)
+        return log.exists() and log.read_text().count("\n") >= have + lines
+
+    wait_until(has_grown)
     time.sleep(seconds)
     process.kill()
     process.wait()

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import pretrain
+from cache_fixture import write_cache
 from mim import architectures
 from mim.checkpoint import load_checkpoint
 from mim.data import UnlabeledVolumes, draw_crops, read_cache
@@ -15,7 +16,6 @@ from mim.loop import TrainState
 from mim.methods import build_method
 from mim.recipe import load_recipe
 from mim.transfer import load_pretrained
-from Testing.Training.cache_fixture import write_cache
 
 METHODS = (
     "masked_unet", "s3d", "simclr", "masked_contrastive", "models_genesis", "volume_fusion", "mae",

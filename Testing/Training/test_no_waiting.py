@@ -1,8 +1,11 @@
 """A step of every method and task waits for nothing: no number is read back from the device."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from cache_fixture import write_cache
 from device_reads import NoReading
 from finetune import FinetuneRecipe, draw, network_for, task_of
 from mim import architectures
@@ -16,7 +19,6 @@ from mim.recipe import load_recipe
 from mim.schedule import TransferSettings
 from mim.step import Stepper
 from pretrain import PretrainRecipe
-from Testing.Training.cache_fixture import write_cache
 
 UNET = ["network.features=4,8,8", "network.blocks=1,1,1"]
 VIT = ["network.patch=8,8,8", "network.width=24", "network.depth=1", "network.heads=2"]
@@ -91,8 +93,6 @@ def finetuning(cache, recipe_file, name, device="cpu"):
 
 def with_targets(cache, name):
     """The cache as if it had been prepared for that task."""
-    from dataclasses import replace
-
     plan = {
         **cache.plan,
         "kernel_sizes": [(3, 3, 3)] * 3,

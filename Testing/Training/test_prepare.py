@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pytest
 
@@ -9,44 +7,7 @@ from mim.cases import find_dataset
 from mim.planning import kernel_sizes, patch_and_strides, working_spacing
 from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.volume import Geometry, Volume, write_volume
-
-
-def scan(seed: int, shape=(12, 20, 18), spacing=(3.0, 1.0, 1.0)) -> tuple[Volume, Volume]:
-    rng = np.random.default_rng(seed)
-    image = rng.normal(100, 10, (1, *shape)).astype(np.float32)
-    label = np.zeros((1, *shape), np.uint8)
-    label[0, 3:8, 5:12, 5:12], label[0, 3:8, 12:16, 5:12] = 1, 4
-    image += 80 * (label == 1) + 160 * (label == 4)
-    geometry = Geometry.from_parts(shape, spacing, (seed, 2, 3))
-    return Volume(image, geometry), Volume(label, geometry)
-
-
-def decathlon(folder, count=8, subjects=None) -> dict:
-    for part in ("imagesTr", "labelsTr"):
-        (folder / part).mkdir(parents=True)
-    description = {
-        "name": "boxes",
-        "modality": {"0": "T2w"},
-        "labels": {"0": "background", "1": "left box", "4": "right box"},
-        "training": [],
-        "test": [],
-        "subjects": subjects or {},
-    }
-    for index in range(count):
-        name = f"case_{index}.nii.gz"
-        image, label = scan(index)
-        write_volume(image, folder / "imagesTr" / name)
-        write_volume(label, folder / "labelsTr" / name)
-        description["training"].append(
-            {"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"}
-        )
-    (folder / "dataset.json").write_text(json.dumps(description))
-    return description
-
-
-def read(cache, name):
-    return json.loads((cache / name).read_text())
-
+from small_sets import decathlon, read, scan
 
 OPTIONS = PrepareOptions(patch_voxels=4000, stages=3, jobs=1)
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 import pretrain
+from cache_fixture import write_cache
 from mim.checkpoint import load_checkpoint
 from mim.data import read_cache
 from mim.networks import NetworkConfig, build_network
 from mim.transfer import load_pretrained
-from Testing.Training.cache_fixture import write_cache
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = str(ROOT / "training" / "recipes" / "pretrain_cpu.toml")

@@ -173,8 +173,8 @@ def test_the_table_of_methods_names_every_method_and_files_that_exist():
         _, file, recipes, tests, *_ = rows[method]
         assert all((ROOT / "training" / "mim" / f"{name}.py").is_file() for name in file), method
         assert recipes and all((RECIPES / f"{name}.toml").is_file() for name in recipes), method
-        for name in tests:
-            assert (ROOT / "Testing" / "Training" / f"{name}.py").is_file(), method
+        files = [ROOT / "Testing" / "Training" / f"{name}.py" for name in tests]
+        assert files and all(path.is_file() for path in files), method
 
 
 def test_every_recipe_is_in_the_tables_of_methods_or_studies():

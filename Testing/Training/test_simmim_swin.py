@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import pretrain
+from cache_fixture import write_cache
 from mim import architectures
 from mim.checkpoint import load_checkpoint
 from mim.contrastive import Backbone, embedding
@@ -14,7 +15,6 @@ from mim.recipe import RecipeError, load_recipe
 from mim.simmim_swin import SimMIMSwin
 from mim.swin import SwinSettings, SwinUNETRSettings
 from mim.transfer import load_pretrained
-from Testing.Training.cache_fixture import write_cache
 
 SIZE = (32, 64, 32)
 TINY = {"width": 12, "depths": (1, 1, 1, 1), "window": (4, 4, 4)}

@@ -9,8 +9,7 @@ import study
 from mim.auc import auc, delong_interval, delong_mean_interval
 from mim.caching import PrepareOptions, prepare_dataset
 from mim.study_scores import Scores, bootstrap_over_subjects
-from test_case_formats import picture
-from test_prepare import decathlon
+from small_sets import decathlon, picture
 
 RECIPE = """
 seeds = [0, 1]

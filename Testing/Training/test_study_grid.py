@@ -2,8 +2,6 @@
 
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 
@@ -11,7 +9,9 @@ from mim.recipe import RecipeError
 from mim.run_log import TrainingError
 from mim.study_grid import Run, StudyRecipe, cells_of, runs_of
 from mim.study_runner import do_runs
+from MIMSegment.Logic.processes import start_time
 from study_job import note
+from waiting import wait_until
 
 ARMS = {"scratch": [], "mae": ["pre.toml", "loop.steps=5"]}
 
@@ -124,18 +124,12 @@ def test_runs_of_a_killed_study_end_with_it(tmp_path):
         [sys.executable, str(tmp_path / "killed.py"), str(tmp_path / "run"), *sys.path]
     )
     mark = tmp_path / "run/process"
-    while not (mark.exists() and mark.read_text()):
+
+    def has_begun():
         assert study.poll() is None
-        time.sleep(0.05)
+        return mark.exists() and mark.read_text()
+
+    wait_until(has_begun)
     study.kill()
     study.wait()
-    while is_running(int(mark.read_text())):
-        time.sleep(0.05)
-
-
-def is_running(process):
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
+    wait_until(lambda: start_time(int(mark.read_text())) is None)

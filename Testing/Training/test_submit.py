@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import submit
+from cache_fixture import write_cache
 from mim.checkpoint import load_checkpoint
 from mim.cluster_job import TrainingJob
-from Testing.Training.cache_fixture import write_cache
 
 pytest.importorskip("submitit")
 TINY = ["network.features=4,8", "network.blocks=1,1", "validation_crops=2", "loop.steps=4",

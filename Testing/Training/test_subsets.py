@@ -7,7 +7,7 @@ import pretrain
 from finetune import stratified
 from mim.caching import PrepareOptions, prepare_dataset
 from mim.data import read_cache
-from test_prepare import decathlon
+from small_sets import decathlon
 
 CLASSES = {f"s{i:03d}": "rare" if i % 10 == 0 else "common" for i in range(200)}
 
