@@ -1,11 +1,10 @@
 """The whole way through a study, as a front-end goes it."""
 
-import time
-
 from MIMSegment.Logic.jobs import JobQueue
 from MIMSegment.Logic.offers import Offers
 from MIMSegment.Logic.store import PackageStore
 from MIMSegment.Logic.workflow import Workflow
+from waiting import wait_until
 
 PATIENCE = 300.0  # seconds for a run on a busy computer
 
@@ -18,10 +17,12 @@ def start(gateway, folder, reviewer="") -> Workflow:
 def run(workflow, anyway=True) -> None:
     """Segment and wait for the review, or for the error."""
     workflow.run(anyway)
-    deadline = time.monotonic() + PATIENCE
-    while workflow.state.progress is not None and time.monotonic() < deadline:
+
+    def has_ended() -> bool:
         workflow.poll()
-        time.sleep(0.02)
+        return workflow.state.progress is None
+
+    wait_until(has_ended, PATIENCE)
 
 
 def rows(workflow) -> dict:

@@ -2,15 +2,15 @@
 
 import json
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from MIMSegment.Logic.inference import InferenceOptions
+from waiting import PATIENCE, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT = 120  # on a computer that does much else
+TIMEOUT = PATIENCE
 BUSY = "import time; time.sleep(600)"
 BLOCKED = "import ctypes; ctypes.PyDLL(None).sleep(600)"  # holds the interpreter's lock
 NO_STDIN = '"$PYTHON" "$@" < /dev/null\nexit $?'
@@ -19,13 +19,14 @@ CPU = InferenceOptions(device="cpu")
 ONE_THREAD = InferenceOptions(device="cpu", threads=1)
 
 
-def until(condition, queue=None):
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        if queue is not None:
-            queue.poll()
-        time.sleep(0.005)
+def poll_until(condition, queue) -> None:
+    """Poll the queue until ``condition()`` is true."""
+
+    def met() -> bool:
+        queue.poll()
+        return condition()
+
+    wait_until(met)
 
 
 def events(folder: Path) -> list[dict]:

@@ -64,7 +64,7 @@ class LoopbackServer:
                 server._answer(self)
 
             def log_message(self, *arguments: object) -> None:
-                pass
+                """Nothing goes to the terminal."""
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._http.daemon_threads = True
@@ -152,7 +152,7 @@ def running_proxy() -> Iterator[tuple[str, list[str]]]:
             self.wfile.write(body)
 
         def log_message(self, *arguments: object) -> None:
-            pass
+            """Nothing goes to the terminal."""
 
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True).start()

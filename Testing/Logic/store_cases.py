@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from MIMSegment.Logic.catalog import CatalogEntry, CatalogInput
 from MIMSegment.Logic.errors import PackageError
 
+ROOT = Path(__file__).resolve().parents[2]
 METADATA = "configs/metadata.json"
 
 

@@ -16,11 +16,6 @@ CPU = InferenceOptions(device="cpu", threads=1)
 
 
 @pytest.fixture
-def package(tmp_path):
-    return write_threshold_package(tmp_path / "package")
-
-
-@pytest.fixture
 def cohort(tmp_path):
     folder = tmp_path / "cohort"
     folder.mkdir()

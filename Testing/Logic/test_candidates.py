@@ -9,7 +9,7 @@ from MIMSegment.Logic.cli import main
 from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.inputs import read_images
 from MIMSegment.Logic.volume import read_volume
-from tiny_package import threshold_spec, write_threshold_package
+from tiny_package import threshold_spec
 
 NUMBERS = {2: "Thorax 1.0", 3: "Thorax 5.0", 12: "Abdomen 5.0"}
 
@@ -28,11 +28,6 @@ def study(tmp_path):
             tags={"SeriesDescription": description, "SeriesNumber": number},
         )
     return tmp_path / "study"
-
-
-@pytest.fixture
-def package(tmp_path):
-    return write_threshold_package(tmp_path / "package")
 
 
 @pytest.mark.parametrize(

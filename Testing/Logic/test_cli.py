@@ -17,11 +17,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def package(tmp_path):
-    return write_threshold_package(tmp_path / "package")
-
-
-@pytest.fixture
 def image(tmp_path):
     rotation = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0]
     geometry = Geometry.from_parts((20, 30, 25), (3, 0.7, 0.8), (10, -20, 30), rotation)

@@ -1,8 +1,11 @@
+"""Threads that work off calls: all of them, a few at a time, and none after an error."""
+
 import threading
 
 import pytest
 
 from MIMSegment.Logic.crew import Crew
+from waiting import wait_until
 
 
 def test_all_calls_are_done_when_the_crew_is_dismissed():
@@ -32,8 +35,8 @@ def test_calls_that_wait_are_few():
 
     thread = threading.Thread(target=submit_many)
     thread.start()
-    while not begun:
-        pass
+    wait_until(lambda: begun)
+    thread.join(0.2)  # time to submit all of them, if it could
     assert len(submitted) < 10
     go.set()
     thread.join()
@@ -53,8 +56,7 @@ def test_after_an_error_of_the_caller_nothing_more_is_begun():
     with pytest.raises(KeyError), Crew(1) as crew:
         crew.submit(lambda: (begun.append(1), go.wait(30)))
         crew.submit(begun.append, 2)
-        while not begun:
-            pass
+        wait_until(lambda: begun)
         threading.Timer(0.1, go.set).start()
         raise KeyError
     assert begun == [1]

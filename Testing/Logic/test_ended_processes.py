@@ -13,7 +13,6 @@ import pytest
 from dicom_writer import noise, write_series
 from MIMSegment.Logic.cli import main
 from MIMSegment.Logic.volume import Geometry, Volume, read_volume, write_volume
-from tiny_package import threshold_spec, write_threshold_package
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 60
@@ -30,17 +29,6 @@ def hold(image, path, **options):
 image_file.itk().WriteImage = hold
 sys.exit(cli.main(sys.argv[1:]))
 """
-
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory):
-    return write_threshold_package(tmp_path_factory.mktemp("fast") / "package")
-
-
-@pytest.fixture(scope="module")
-def slow_package(tmp_path_factory):
-    spec = threshold_spec(patch=(48, 48, 48))
-    return write_threshold_package(tmp_path_factory.mktemp("slow") / "package", spec, delay=200)
 
 
 @pytest.fixture
@@ -136,30 +124,23 @@ def test_a_killed_batch_is_cleaned_up_and_finished_by_the_next(started, package,
     assert not [p for p in out.iterdir() if p.name.startswith(".mimsegment")]
 
 
-def test_the_longest_foreign_names_work_from_image_to_result(package, tmp_path):
-    deep = tmp_path / "Ünïcode 画像 'quoted' & spaced"
-    for index in range(4):
-        deep = deep / f"{index} 長い".ljust(110, "x")
-    try:
-        deep.mkdir(parents=True)
-    except OSError:
-        pytest.skip("this system has no paths that long")
-    write_series(deep / "séries", noise((6, 20, 20)), modality="CT", spacing=(1, 1, 1))
-    image = read_volume(deep / "séries")
-    write_volume(image, deep / "größe.nii.gz")
-    write_volume(image, deep / "größe.nrrd")
+def test_the_longest_foreign_names_work_from_image_to_result(package, deep_folder):
+    write_series(deep_folder / "séries", noise((6, 20, 20)), modality="CT", spacing=(1, 1, 1))
+    image = read_volume(deep_folder / "séries")
+    write_volume(image, deep_folder / "größe.nii.gz")
+    write_volume(image, deep_folder / "größe.nrrd")
     results = []
     for source in ("séries", "größe.nii.gz", "größe.nrrd"):
         for ending in (".seg.nrrd", ".nii.gz", ".mha"):
-            out = deep / (("é" * 127)[: (255 - len(ending)) // 2] + ending)
-            assert main(["segment", str(deep / source), "-m", str(package.path), "-o", str(out),
-                         "-q", "--device", "cpu"]) == 0  # fmt: skip
+            out = deep_folder / (("é" * 127)[: (255 - len(ending)) // 2] + ending)
+            command = ["segment", str(deep_folder / source), "-m", str(package.path)]
+            assert main([*command, "-o", str(out), "-q", "--device", "cpu"]) == 0
             assert len(os.fsencode(out.name)) > 250
             results.append(read_volume(out).array)
             out.unlink()
     assert all(np.array_equal(result, results[0]) for result in results)
     assert results[0].any()
-    assert sorted(p.name for p in deep.iterdir()) == ["größe.nii.gz", "größe.nrrd", "séries"]
+    assert sorted(p.name for p in deep_folder.iterdir()) == ["größe.nii.gz", "größe.nrrd", "séries"]
 
 
 def test_a_name_that_is_too_long_for_the_disk_is_told(package, cohort, tmp_path, capsys):

@@ -28,27 +28,30 @@ def label_image(path):
     write_segmentation(Segmentation(NOISE, GRID), TABLE, path, "test 1.0")
 
 
-def scene(path):
-    mrml = pytest.importorskip("MIMSegment.Logic.scene", reason="needs slicer-core")
+def scene_module():
+    return pytest.importorskip("MIMSegment.Logic.scene", reason="needs slicer-core")
+
+
+def scene():
+    """A scene with an image, and a segmentation in it."""
+    mrml = scene_module()
     made = mrml.new_scene()
     node = mrml.add_volume(made, Volume(NOISE[None], GRID), "CT")
-    segments = mrml.add_segmentation(made, NOISE % 4, GRID, list(TABLE), "Organs", node)
-    return mrml, made, segments, path
+    return made, mrml.add_segmentation(made, NOISE % 4, GRID, list(TABLE), "Organs", node)
 
 
 def save_scene(path):
-    mrml, made, _, path = scene(path)
-    mrml.save_scene(made, path)
+    made, _ = scene()
+    scene_module().save_scene(made, path)
 
 
 def save_segmentation(path):
-    mrml, _, segments, path = scene(path)
-    mrml.save_segmentation(segments, path)
+    _made, node = scene()  # a node does not keep its scene alive
+    scene_module().save_segmentation(node, path)
 
 
 def save_picture(path):
-    mrml = pytest.importorskip("MIMSegment.Logic.scene", reason="needs slicer-core")
-    mrml.save_png(np.dstack([NOISE.reshape(256, 320)] * 3), path)
+    scene_module().save_png(np.dstack([NOISE.reshape(256, 320)] * 3), path)
 
 
 WRITERS = {
@@ -118,11 +121,6 @@ def test_a_package_comes_whole_or_not_at_all(state, request, tmp_path):
 
 
 # The command line
-
-
-@pytest.fixture
-def package(tmp_path):
-    return write_threshold_package(tmp_path / "package")
 
 
 @pytest.fixture

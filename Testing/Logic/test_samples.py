@@ -1,5 +1,7 @@
 """The sample studies and packages that come with the program are whole and belong together."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from MIMSegment.Logic.catalog import BUNDLED_CATALOG, load_catalog
@@ -67,12 +69,7 @@ def test_every_package_folder_is_in_the_catalog_and_found_by_name():
 def test_the_files_are_matched_to_the_inputs_of_their_package_by_name(study):
     modality = "CT" if "CT" in study.files else "MR"
     inputs = tuple(InputSpec(name, modality) for name in study.files)
-
-    class Spec:
-        pass
-
-    Spec.inputs = inputs
-    volume, explanation = read_inputs([str(study.folder)], Spec)
+    volume, explanation = read_inputs([str(study.folder)], SimpleNamespace(inputs=inputs))
     assert volume.array.shape[0] == len(inputs)
     for name, sentence in zip(study.files, explanation, strict=True):
         assert study.files[name].name in sentence

@@ -1,3 +1,5 @@
+"""Pieces, volumes and cut faces of structures, against what SciPy counts."""
+
 import numpy as np
 import pytest
 from scipy.ndimage import center_of_mass, label

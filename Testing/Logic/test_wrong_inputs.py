@@ -46,6 +46,15 @@ class Case:
         self.workflow.choose(package)
         self.workflow.open_study(paths)
 
+    def choose_in_scene(self, package: str) -> None:
+        self.workflow.choose(package)
+        self.workflow.use_scene()
+
+    def show(self, array) -> None:
+        """A CT in the scene, of no modality: a phantom, which needs no "anyway"."""
+        geometry = Geometry.from_parts(array.shape[1:], SPACING)
+        mrml.add_volume(self.scene, Volume(array, geometry), "CT")
+
     def take(self, **images) -> None:
         """What a user chooses in the lists: the image whose name has this in it."""
         for name, part in images.items():
@@ -104,8 +113,7 @@ def empty_volume(case):
 
 def volume_without_image(case):
     case.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "CT")
-    case.workflow.choose(CT)
-    case.workflow.use_scene()
+    case.choose_in_scene(CT)
 
 
 def one_slice(case):
@@ -119,10 +127,8 @@ def flat_image(case):
 
 
 def one_slice_in_the_scene(case):
-    array = body()[:, :1]
-    mrml.add_volume(case.scene, Volume(array, Geometry.from_parts(array.shape[1:], SPACING)), "CT")
-    case.workflow.choose(CT)
-    case.workflow.use_scene()
+    case.show(body()[:, :1])
+    case.choose_in_scene(CT)
 
 
 def huge_spacing(case):
@@ -138,9 +144,8 @@ def not_a_number(case):
 def not_a_number_in_the_scene(case):
     array = body().astype(np.float32)
     array[0, 5] = np.inf
-    mrml.add_volume(case.scene, Volume(array, Geometry.from_parts(SHAPE, SPACING)), "CT")
-    case.workflow.choose(CT)
-    case.workflow.use_scene()
+    case.show(array)
+    case.choose_in_scene(CT)
 
 
 def color_image(case):
@@ -156,8 +161,7 @@ def color_image_in_the_scene(case):
     colors = np.zeros((*SHAPE, 3), np.uint8)
     image.GetPointData().SetScalars(numpy_to_vtk(colors.reshape(-1, 3), deep=True))
     case.scene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "CT").SetAndObserveImageData(image)
-    case.workflow.choose(CT)
-    case.workflow.use_scene()
+    case.choose_in_scene(CT)
 
 
 def time_series(case):
@@ -166,16 +170,12 @@ def time_series(case):
 
 def locked_segmentation(case):
     """The result is to go into a segmentation in which the liver is accepted."""
-    case.workflow.choose(CT)
-    node = mrml.add_volume(
-        case.scene, Volume(body(), Geometry.from_parts(SHAPE, SPACING)), "CT"
-    )  # of no modality: a phantom, which needs no "anyway"
-    case.workflow.use_scene()
+    case.show(body())
+    case.choose_in_scene(CT)
     package = case.workflow._package
     labels = Segmentation(np.ones(SHAPE, np.uint8), Geometry.from_parts(SHAPE, SPACING))
     made = Result(labels, package.labels, "Earlier", Provenance.of(package),
                   [("CT", case.workflow.images[0])])  # fmt: skip
-    assert node.GetID() == case.workflow.images[0].id
     shown = MrmlGateway(case.scene).show_result(made)
     (liver,) = [r.id for r in shown.store.records() if r.name == "liver"]
     Review(shown.store).accept(liver)
@@ -225,8 +225,7 @@ def test_a_wrong_input_is_one_sentence_with_a_way_out(case, make, sentence):
 def test_an_image_swapped_without_a_name_is_told_by_its_gray_values(case):
     for name, of in {"image a": "ADC", "image b": "T2w", "image c": "DWI"}.items():
         mrml.add_volume(case.scene, read_volume(sample_study(PROSTATE).files[of]), name)
-    case.workflow.choose(PROSTATE)
-    case.workflow.use_scene()
+    case.choose_in_scene(PROSTATE)
     case.take(T2w="image a", ADC="image b", DWI="image c")
     case.workflow.check()
     told = [f.message for f in case.workflow.state.findings if "another-input" in f.code]

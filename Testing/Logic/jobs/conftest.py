@@ -1,4 +1,4 @@
-"""Fixtures of the tests of jobs: packages, images, queues, and interpreters for workers."""
+"""Fixtures of the tests of jobs: images, queues, and interpreters for workers."""
 
 import sys
 from pathlib import Path
@@ -9,19 +9,6 @@ import pytest
 from job_cases import ROOT
 from MIMSegment.Logic.jobs import JobQueue
 from MIMSegment.Logic.volume import Geometry, Volume
-from tiny_package import threshold_spec, write_threshold_package
-
-
-@pytest.fixture(scope="session")
-def package(tmp_path_factory):
-    return write_threshold_package(tmp_path_factory.mktemp("fast") / "package")
-
-
-@pytest.fixture(scope="session")
-def slow_package(tmp_path_factory):
-    """Each of its windows takes most of a second on one thread."""
-    spec = threshold_spec(patch=(48, 48, 48))
-    return write_threshold_package(tmp_path_factory.mktemp("slow") / "package", spec, delay=400)
 
 
 @pytest.fixture

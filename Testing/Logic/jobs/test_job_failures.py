@@ -19,8 +19,8 @@ from job_cases import (
     ROOT,
     TIMEOUT,
     hanging,
+    poll_until,
     run,
-    until,
     worker_pid,
 )
 from MIMSegment.Logic import job_files
@@ -31,6 +31,7 @@ from MIMSegment.Logic.package import load_package
 from MIMSegment.Logic.processes import start_time
 from MIMSegment.Logic.volume import Geometry, Volume
 from tiny_package import write_threshold_package
+from waiting import wait_until
 
 
 @POSIX
@@ -40,19 +41,19 @@ def test_the_death_of_a_launcher_ends_the_interpreter_behind_it(interpreter, fol
     python = interpreter(hanging(BLOCKED), shell)
     with JobQueue(python=python, folder=folder) as queue:
         job = queue.submit(volume, package.path, CPU)
-        until(lambda: job.done == 1, queue)
+        poll_until(lambda: job.done == 1, queue)
         pid = worker_pid(folder)
         os.kill(int(Path(f"{python}.pid").read_text()), signal.SIGKILL)
         queue.wait(job, TIMEOUT)
         assert job.state is JobState.FAILED
         assert not list(folder.iterdir())
-        until(lambda: start_time(pid) is None)
+        wait_until(lambda: start_time(pid) is None)
 
 
 @POSIX
 def test_a_killed_worker_is_a_failed_job(queue, folder, big_volume, slow_package, volume, package):
     job = queue.submit(big_volume, slow_package.path, ONE_THREAD)
-    until(lambda: job.done >= 1, queue)
+    poll_until(lambda: job.done >= 1, queue)
     os.kill(worker_pid(folder), signal.SIGKILL)
     queue.wait(job, TIMEOUT)
     assert job.state is JobState.FAILED
@@ -231,8 +232,8 @@ def test_the_worker_ends_and_cleans_up_when_its_parent_is_killed(owner, folder, 
     pid = worker_pid(folder)
     assert start_time(pid) is not None
     process.kill()
-    until(lambda: start_time(pid) is None)
-    until(lambda: not list(folder.iterdir()))
+    wait_until(lambda: start_time(pid) is None)
+    wait_until(lambda: not list(folder.iterdir()))
 
 
 def test_an_owner_that_just_exits_leaves_nothing(owner, folder):

@@ -4,14 +4,23 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from MIMSegment.Logic.errors import Cancelled, PackageError
 from MIMSegment.Logic.store import PackageStore, data_home
-from store_cases import INSTALLED, METADATA, contents, entry_for, validate, write_package, zipped
+from store_cases import (
+    INSTALLED,
+    METADATA,
+    ROOT,
+    contents,
+    entry_for,
+    validate,
+    write_package,
+    zipped,
+)
 from tiny_package import write_threshold_package
 
 
@@ -172,21 +181,10 @@ def test_the_license_is_asked_for_once_and_before_the_download(store, served, tm
 
 def test_installing_the_same_package_at_once_downloads_it_once(store, served):
     server, entry = served
-    paths, errors = [], []
-
-    def install():
-        try:
-            paths.append(PackageStore(store.location(), validate).install(entry))
-        except Exception as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=install) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
-    assert set(paths) == {store.location() / "liver" / "1.0.0"}
+    with ThreadPoolExecutor(6) as pool:
+        stores = [PackageStore(store.location(), validate) for _ in range(6)]
+        paths = set(pool.map(lambda one: one.install(entry), stores))
+    assert paths == {store.location() / "liver" / "1.0.0"}
     assert len(server.requests) == 1
     assert contents(store) == INSTALLED
 
@@ -194,13 +192,12 @@ def test_installing_the_same_package_at_once_downloads_it_once(store, served):
 def test_processes_that_import_at_once_do_not_disturb_each_other(tmp_path):
     package = write_threshold_package(tmp_path / "source" / "package")
     archive = zipped(package.path)
-    root = Path(__file__).resolve().parents[3]
     code = (
         "from MIMSegment.Logic.store import PackageStore\n"
         f"print(PackageStore({str(tmp_path / 'store')!r}).import_file({str(archive)!r}))\n"
     )
     children = [
-        subprocess.Popen([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
         for _ in range(4)
     ]
     answers = {child.communicate(timeout=20)[0].strip() for child in children}

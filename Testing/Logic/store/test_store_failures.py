@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 import zipfile
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +13,8 @@ import pytest
 from loopback_server import Answer, LoopbackServer
 from MIMSegment.Logic.errors import Cancelled, OutputError, PackageError
 from MIMSegment.Logic.store import PackageStore
-from store_cases import INSTALLED, contents, entry_for, validate, write_package, zipped
+from store_cases import INSTALLED, ROOT, contents, entry_for, validate, write_package, zipped
+from waiting import wait_until
 
 
 def test_a_failed_download_installs_nothing(store, served):
@@ -139,16 +139,16 @@ def test_an_installer_that_is_killed_leaves_no_lock_and_no_package(store, served
         f"entry = {entry!r}\n"
         f"PackageStore({str(store.location())!r}).install(entry)\n"
     )
-    root = Path(__file__).resolve().parents[3]
-    child = subprocess.Popen([sys.executable, "-c", code], cwd=root)
+    child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     part = store.location() / ".downloads" / "liver@1.0.0.zip.part"
-    deadline = time.monotonic() + 20
-    while not (part.exists() and part.stat().st_size == 100_000):
-        assert child.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
+
+    def has_stalled():
+        assert child.poll() is None
+        return part.exists() and part.stat().st_size == 100_000
+
+    wait_until(has_stalled)
     with pytest.raises(Cancelled, match="another installation"):
-        began = time.monotonic()
-        store.install(entry, cancel=lambda: time.monotonic() - began > 0.2)
+        store.install(entry, cancel=lambda: True)
     child.kill()
     child.wait()
     assert store.installed() == []
