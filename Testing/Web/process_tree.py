@@ -1,7 +1,8 @@
 """Which processes a process has started, and whether they still run; by Linux's /proc."""
 
-import time
 from pathlib import Path
+
+from waiting import wait_until
 
 
 def descendants(pid: int) -> set[int]:
@@ -17,14 +18,9 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
-def all_end(pids: set[int], patience: float = 10.0) -> bool:
-    """Whether these processes end, or have ended, within ``patience`` seconds."""
-    deadline = time.monotonic() + patience
-    while any(_parent(pid) is not None for pid in pids):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
+def until_all_end(pids: set[int]) -> None:
+    """Until none of these processes runs any more."""
+    wait_until(lambda: all(_parent(pid) is None for pid in pids))
 
 
 def _parent(pid: int) -> int | None:

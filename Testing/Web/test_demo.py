@@ -19,9 +19,8 @@ def test_the_demo_without_a_browser_writes_report_scene_and_pictures(tmp_path, c
     assert {"accepted", "editing", "open"} <= {record["verdict"] for record in records}
     said = capsys.readouterr().out
     assert "phantom" in said and "T2w" in said
-    for line in said.splitlines():
-        if line.startswith("Wrote "):
-            assert (tmp_path / line.removeprefix("Wrote ")).stat().st_size > 0
+    wrote = [line.removeprefix("Wrote ") for line in said.splitlines() if "Wrote " in line]
+    assert wrote and all((tmp_path / name).stat().st_size > 0 for name in wrote)
 
 
 def test_a_folder_that_no_model_fits_ends_in_one_sentence(tmp_path, capsys):
