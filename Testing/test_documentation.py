@@ -23,7 +23,7 @@ def test_links_lead_to_files_that_are_there(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_scripts_and_recipes_in_commands_are_there(page):
-    for name in words(page, r"\b((?:training|benchmarks)/[\w/]+\.(?:py|toml))\b"):
+    for name in words(page, r"\b((?:training|benchmarks|Testing)/[\w/]+\.(?:py|toml))\b"):
         assert (ROOT / name).is_file(), name
 
 
@@ -31,7 +31,9 @@ def test_the_tests_that_the_checklist_names_are_there():
     page = ROOT / "docs" / "extension-checklist.md"
     sources = [path.read_text(encoding="utf-8") for path in (ROOT / "Testing").rglob("test_*.py")]
     sources.append((ROOT / "MIMSegment" / "MIMSegment.py").read_text(encoding="utf-8"))
-    for name in words(page, r"\b(test_\w+)\b(?!\.py)"):
+    functions, files = words(page, r"\b(test_\w+)\b(?!\.py)"), words(page, r"\b(test_\w+\.py)\b")
+    assert functions and files
+    for name in functions:
         assert any(f"def {name}(" in source for source in sources), name
-    for name in words(page, r"\b(test_\w+\.py)\b"):
+    for name in files:
         assert list((ROOT / "Testing").rglob(name)), name
