@@ -9,7 +9,7 @@ browser, as pictures that have arrived and been decoded.
 
 - ``start_seconds``: from the command to a page that can be used (median of three).
 - ``result_seconds``: from the end of the worker to the list of 41 structures and the first slice
-  with their colors (median of three).
+  with their colors (median of five).
 - ``scroll_fps``, ``paint_fps``: frames of the axial view while the wheel turns, and while a stroke
   is drawn; ``wheel_to_frame_ms`` from one wheel step to its picture (median).
 - ``memory_*_mb``: resident memory of the server: page open and empty; with the CT and its result;
@@ -98,14 +98,14 @@ def views(folder: Path, browser, arguments) -> dict:
     scan = write_many_structures_ct(folder / "ct.nii.gz")
     package = write_many_structures_package(folder / "package")
     result, times = {}, []
-    for run in range(3):
+    for run in range(5):
         home = folder / str(run)
         home.mkdir()
         with PageServer(home, str(scan), "--model", str(package.path)) as server:
             page = open_page(browser, server.url)
             pid = server.process.pid
             times.append(_result(page, pid))
-            if run < 2:
+            if run < 4:
                 page.close()
                 continue
             result = _interaction(page, pid, arguments.seconds)

@@ -96,8 +96,10 @@ def add_segmentation(
 
 def set_provenance(node, values: dict) -> None:
     """Keep ``values`` as attributes of the node; those that are no text as JSON."""
+    modifying = node.StartModify()  # or every view would follow each of them
     for key, text in _attributes(values).items():
         node.SetAttribute(key, text)
+    node.EndModify(modifying)
 
 
 def provenance(node) -> dict[str, str]:

@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("trame_slicer", reason="needs mimsegment[web]")
 
 from MIMSegment.Logic.audit import read_log
+from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.samples import sample_study
 from MIMSegment.Logic.scene_labels import labels_from_segmentation
 from MIMSegment.Logic.workflow_state import Export
@@ -71,7 +72,7 @@ def test_slices_are_counted_and_chosen_as_in_the_file(tmp_path):
         assert counts == {"Axial": 20, "Sagittal": 152, "Coronal": 136}
         for index in (1, 2, 19, 20):
             app.actions.set_slice("Axial", index)
-            app.refresh()
+            app.view.tell_position()
             assert app.server.state.slices["Axial"]["index"] == index
 
     in_page(Settings(output=tmp_path), act)
@@ -117,6 +118,18 @@ def test_cancel_changes_nothing_and_the_next_study_begins_afresh(tmp_path):
         assert state.review is None and state.written == []
         assert app.study.folder != first and (first / "review.npz").is_file()
         assert app.view.segmentation is None
+
+    in_page(Settings(output=tmp_path), act)
+
+
+def test_segmenting_what_is_still_being_read_is_answered(tmp_path):
+    async def act(app):
+        app.actions.open_sample(SAMPLE)
+        await app.settle()
+        app.actions.open_sample(SAMPLE)  # the page may show the study before for a moment
+        with pytest.raises(InputError, match="Looking for images: wait a moment"):
+            app.actions.run_or_ask()
+        assert app.workflow.state.progress is None
 
     in_page(Settings(output=tmp_path), act)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.review_items import Verdict
 from MIMSegment.Logic.samples import sample_study
 from MIMSegment.Logic.scene_labels import segment_array
@@ -169,7 +170,9 @@ class Actions:
         if review.state.editing != segment_id:
             return
         locked = [i.id for i in review.state.items if i.verdict is Verdict.ACCEPTED]
-        self._editor = SegmentEditor(self._view.segmentation, segment_id, locked)
+        self._editor = SegmentEditor(
+            self._view.segmentation, segment_id, locked, self._view.views.render
+        )
         self._note_step("")
         self.use_tool("paint")
 
@@ -261,6 +264,9 @@ class Actions:
 
     def _run(self, anyway: bool) -> None:
         self._state.again = False
+        action = self._workflow.state.actions["run_anyway" if anyway else "run"]
+        if not action:  # the page has not heard yet that it cannot be pressed
+            raise InputError(action.reason)
         self._end_edit()
         self._study.save_now()  # a new result ends the review of the last one
         self._workflow.run(anyway)
@@ -292,7 +298,7 @@ class Actions:
         if self._view.segmentation is None:
             return None
         mask, geometry = segment_array(self._view.segmentation, segment_id)
-        volumes = np.cumsum(np.count_nonzero(mask, axis=(1, 2)))
+        volumes = np.cumsum([np.count_nonzero(plane) for plane in mask])  # faster than by axis
         if not volumes[-1]:
             return None
         z = int(np.searchsorted(volumes, volumes[-1] / 2))

@@ -45,7 +45,7 @@ from mimsegment_web.uploads import Uploads
 from mimsegment_web.view_state import ViewState
 from mimsegment_web.workflow_view import WorkflowView
 
-_INTERVAL = 0.06  # seconds between two looks at what has changed
+_INTERVAL, _RUNNING = 0.06, 0.03  # seconds between two looks at what has changed
 _numbers = itertools.count(1)
 
 
@@ -154,7 +154,7 @@ class App:
                     self.refresh()
                 except Exception as error:  # or the page would stand still without a word
                     self.show_problem(error)
-            await asyncio.sleep(_INTERVAL)
+            await asyncio.sleep(_RUNNING if self.queue.jobs else _INTERVAL)
 
     def _bind(self, server) -> None:
         self.access.install(server.app)

@@ -39,11 +39,19 @@ class SegmentEditor:
     """Changes the voxels of one segment of ``node``.
 
     ``locked`` are segment IDs whose voxels stay as they are. Where the structure grows it takes the
-    voxels from unlocked ones, as one voxel belongs to one structure.
+    voxels from unlocked ones, as one voxel belongs to one structure. ``changed`` is called after
+    each change of voxels; Slicer's views do not draw by themselves what changes in place.
     """
 
-    def __init__(self, node, segment_id: str, locked: Collection[str] = ()):
+    def __init__(
+        self,
+        node,
+        segment_id: str,
+        locked: Collection[str] = (),
+        changed: Callable[[], None] = lambda: None,
+    ):
         _make_full_size(node)
+        self._tell = changed
         self.node, self.segment_id = node, segment_id
         self._layers = [(image, voxels(image), members) for image, members in layers(node)]
         self._value = segments_of(node)[segment_id].GetLabelValue()
@@ -180,6 +188,7 @@ class SegmentEditor:
         for image, _, _ in self._layers:
             image.GetPointData().GetScalars().Modified()
             image.Modified()
+        self._tell()
 
     def _brushed(self, start, end, normal, radius: float, sphere: bool) -> tuple[Box, np.ndarray]:
         """The voxels within ``radius`` mm of the line, and the box that they are in."""

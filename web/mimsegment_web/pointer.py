@@ -86,12 +86,14 @@ class CrosshairTool:
         self._views = views
 
     def press(self, view, point, normal, xy) -> None:
+        self._views.share_frames(True)
         self._views.go_to(point)
 
-    drag = press
+    def drag(self, view, point, normal, xy) -> None:
+        self._views.go_to(point)
 
     def release(self, view) -> None:
-        pass
+        self._views.share_frames(False)
 
 
 class WindowTool:

@@ -37,6 +37,8 @@ class Study:
         self._changed_at: float | None = None
         self._written: Future | None = None
         self._checked: tuple = ()
+        self._stirred = True  # the workflow has moved since the last look
+        workflow.listeners.append(self._note_move)
         self._resuming = False  # a saved review is wanted, as soon as its images are read
 
     @property
@@ -72,8 +74,10 @@ class Study:
 
     def follow(self) -> None:
         """Notice new reviews, changed verdicts and complete inputs; for a timer."""
-        self._check_inputs()
-        self._resume_if_read()
+        if self._stirred:
+            self._stirred = False
+            self._check_inputs()
+            self._resume_if_read()
         review = self._workflow.review
         if review is not self._review:
             self._review = review
@@ -99,11 +103,13 @@ class Study:
         card = self._workflow.state.package
         if saved is not None and (card is None or card.key != saved.package):
             self._workflow.choose(saved.package)
-        self._resuming = True
+        self._resuming = self._stirred = True
 
     def _resume_if_read(self) -> None:
+        if not self._resuming:
+            return
         state = self._workflow.state
-        if not self._resuming or state.package is None or not state.actions["check"]:
+        if state.package is None or not state.actions["check"]:
             return
         inputs = [(n, self._gateway.volume_node(i)) for n, i in self._workflow.input_images]
         if any(node is None for _, node in inputs):
@@ -137,6 +143,9 @@ class Study:
         """Only the newest is shown and exported; reviewed ones are kept on the disk."""
         for id, _ in self._gateway.results()[:-1]:
             self._gateway.scene.RemoveNode(self._gateway.scene.GetNodeByID(id))
+
+    def _note_move(self) -> None:
+        self._stirred = True
 
     def _note_change(self) -> None:
         self._changed_at = time.monotonic()

@@ -14,6 +14,7 @@ from mimsegment_web.window import GrayWindow
 
 _OPACITY = 40  # percent, of the filled structures
 _REST = 0.6  # seconds without a stroke before the surfaces are built anew
+_TELL_EVERY = 0.15  # seconds between two numbers of a slice that is being scrolled
 _NO_SLICE = {"index": 1, "count": 1, "mm": 0.0}
 
 
@@ -27,6 +28,7 @@ class ViewState:
         self._modalities: dict[str, str] = {}  # of the model's inputs, by name
         self._followed = None  # the segmentation that is shown
         self._stale_since: float | None = None
+        self._told_at = 0.0
         state.update(
             {
                 "view_names": [*SLICES, THREE_D],
@@ -69,7 +71,13 @@ class ViewState:
         self._follow_segmentation()
         if self._stale_since is not None and time.monotonic() - self._stale_since >= _REST:
             self.update_surfaces()
-        if images:
+        if time.monotonic() - self._told_at >= _TELL_EVERY:
+            self._told_at = time.monotonic()
+            self.tell_position()
+
+    def tell_position(self) -> None:
+        """Slices and value at the crosshair; each change makes the browser go through the page."""
+        if self._state.images:
             slices = {name: self.views.slice_state(name) for name in SLICES}
             if slices != self._state.slices:
                 self._state.slices = slices

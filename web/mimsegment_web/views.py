@@ -7,10 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import slicer
 from trame_slicer.core import SlicerApp
-from trame_slicer.rca_view import RemoteViewFactory
 from trame_slicer.views import (
     AbstractView,
-    NoScheduleRendering,
     SliceView,
     ThreeDView,
     ViewDirection,
@@ -22,11 +20,10 @@ from vtkmodules.vtkCommonMath import vtkMatrix4x4
 
 from MIMSegment.Logic.scene_core import LPS_TO_RAS
 from MIMSegment.Logic.scene_layers import CLOSED_SURFACE, segments_of
+from mimsegment_web.drawing import Drawing, view_factory
 
 SLICES = ("Axial", "Sagittal", "Coronal")
 THREE_D = "ThreeD"
-_FOCUSED_FPS, _BLURRED_FPS = 30.0, 6.0  # of the view under the pointer, and of the others
-_QUALITY = 70  # of the pictures while something moves
 _SAMPLED, _IN_SIGHT = 5, (0.5, 99.5)  # every fifth point of the surfaces; percentiles
 _BORDER = 0.1  # of a view, where a point counts as out of sight
 _COLORS = {"Axial": "#F34A33", "Sagittal": "#EFD64D", "Coronal": "#6DAD4A"}
@@ -45,7 +42,7 @@ class Views:
             (SliceView, ViewType.SLICE_VIEW),
             (ThreeDView, ViewType.THREE_D_VIEW),
         ):
-            app.view_manager.register_factory(_factory(server, kind, view_type))
+            app.view_manager.register_factory(view_factory(server, kind, view_type))
         definitions = [
             ViewLayoutDefinition.slice_view(name, color=_COLORS[name]) for name in SLICES
         ]
@@ -59,7 +56,7 @@ class Views:
         for view in self.all.values():
             # Multisampling costs two thirds of the frames where the processor draws.
             view.render_window().SetMultiSamples(0)
-        self._draws_3d = self.all[THREE_D]._scheduled_render
+        self._drawings = {name: Drawing(view, name == "Axial") for name, view in self.all.items()}
         self.show_3d(False)
         self.slices: dict[str, SliceView] = {name: self.all[name] for name in SLICES}
         self._crosshair = app.scene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
@@ -97,9 +94,13 @@ class Views:
 
     def show_3d(self, shown: bool) -> None:
         """Draw the 3D view or leave it; every move of a slice would draw it anew."""
-        view = self.all[THREE_D]
-        view.set_scheduled_render(self._draws_3d if shown else NoScheduleRendering())
-        view.schedule_render()
+        self._drawings[THREE_D].on = shown
+        self.all[THREE_D].schedule_render()
+
+    def share_frames(self, shared: bool) -> None:
+        """Draw the views that follow the pointer's one more often, at its cost."""
+        for drawing in self._drawings.values():
+            drawing.share(shared)
 
     def fit_3d(self, node) -> None:
         """Look at the surfaces of the segmentation ``node`` from the front.
@@ -184,18 +185,6 @@ class Views:
         if abs(away) > 1e-3:
             self._crosshair.SetCrosshairRAS(*(at + away * normal))
         self.moved()
-
-
-def _factory(server, kind: type[AbstractView], view_type: ViewType) -> RemoteViewFactory:
-    """Makes views that draw nothing until they are complete: each would be drawn sixty times."""
-    return RemoteViewFactory(
-        server,
-        lambda **about: kind(scheduled_render_strategy=NoScheduleRendering(), **about),
-        view_type,
-        target_fps=_FOCUSED_FPS,
-        blur_fps=_BLURRED_FPS,
-        interactive_quality=_QUALITY,
-    )
 
 
 def _keep_extent(view: SliceView) -> None:
