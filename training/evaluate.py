@@ -18,7 +18,6 @@ file: rank SET1=DIR1 SET2=DIR2 ...
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Sequence
@@ -45,7 +44,7 @@ from mim.lesion_metrics import CaseDetections, average_precision, froc, match_by
 from mim.protocols import PROTOCOLS, Protocol, find_protocol
 from mim.segmentation_metrics import structure_metrics
 from MIMSegment.Logic.errors import GeometryError, InputError, MIMSegmentError
-from MIMSegment.Logic.files import replacing
+from MIMSegment.Logic.files import make_folder, write_json
 from MIMSegment.Logic.inference import InferenceOptions, run_package
 from MIMSegment.Logic.package import ModelPackage, load_package
 from MIMSegment.Logic.store import PackageStore
@@ -138,7 +137,7 @@ def _segment(arguments: argparse.Namespace) -> None:
         options,
         arguments.lesions,
     )
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    make_folder(arguments.output)
     table = arguments.output / "cases.csv"
     write_cases(table, measured.cases)
     summary = {
@@ -150,8 +149,7 @@ def _segment(arguments: argparse.Namespace) -> None:
     }
     if arguments.lesions:
         summary["detection"] = _detection(measured.detections)
-    with replacing(arguments.output / "summary.json") as temporary:
-        temporary.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    write_json(arguments.output / "summary.json", summary)
     print(format_summary(summary))
     for name, value in summary.get("detection", {}).items():
         print(f"{name}: {value}")

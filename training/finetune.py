@@ -10,7 +10,6 @@ weights are the ones that are measured; nothing is chosen by looking at the held
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import sys
 from collections.abc import Hashable, Mapping
@@ -37,7 +36,7 @@ from mim.schedule import TransferSettings
 from mim.segmentation import Segmentation
 from mim.transfer import load_pretrained, part_of
 from MIMSegment.Logic.errors import MIMSegmentError
-from MIMSegment.Logic.files import replacing
+from MIMSegment.Logic.files import write_json
 
 
 @dataclass(frozen=True)
@@ -152,8 +151,7 @@ def finetune(recipe: FinetuneRecipe, resume: bool = False) -> dict:
     with state.averaged():
         results = task.evaluate(network, bf16)
     results["training_subjects"] = len(subjects)
-    with replacing(Path(recipe.run) / "results.json") as temporary:
-        temporary.write_text(json.dumps(results, indent=1) + "\n")
+    write_json(Path(recipe.run) / "results.json", results)
     return results
 
 

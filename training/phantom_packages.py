@@ -10,7 +10,6 @@ goes on where the first one stopped. About half an hour on two CPU cores.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import subprocess
@@ -20,7 +19,7 @@ from pathlib import Path
 
 from MIMSegment.Logic.catalog import BUNDLED_CATALOG
 from MIMSegment.Logic.errors import MIMSegmentError
-from MIMSegment.Logic.files import replacing
+from MIMSegment.Logic.files import write_json
 from MIMSegment.Logic.package import METADATA, load_package, sha256
 
 TRAINING = Path(__file__).resolve().parent
@@ -129,9 +128,7 @@ def write_catalog(path: Path = BUNDLED_CATALOG) -> None:
                 "sha256": sha256(package.path / METADATA),
             }
         )
-    with replacing(path) as temporary:
-        text = json.dumps({"schema_version": 1, "packages": packages}, indent=2)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_json(path, {"schema_version": 1, "packages": packages})
 
 
 def _resume(run: Path) -> list[str]:

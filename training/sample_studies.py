@@ -7,7 +7,6 @@ They are phantoms with numbers that no bundled package was trained on (those beg
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from mim.phantom import TASKS, make_phantom
-from MIMSegment.Logic.files import replacing
+from MIMSegment.Logic.files import write_json
 from MIMSegment.Logic.package import sha256
 from MIMSegment.Logic.samples import SAMPLE_FOLDER, sample_studies
 from MIMSegment.Logic.volume import read_volume, write_volume
@@ -50,8 +49,7 @@ def write_samples(folder: Path = SAMPLE_FOLDER) -> None:
                 "files": files,
             }
         )
-    with replacing(folder / "samples.json") as temporary:
-        temporary.write_text(json.dumps({"studies": studies}, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "samples.json", {"studies": studies})
     write_thumbnails(folder)
 
 

@@ -24,7 +24,7 @@ from mim.study_plots import plot_curves, plot_scores
 from mim.study_runner import do_runs
 from mim.study_table import format_table, rows_of
 from MIMSegment.Logic.errors import MIMSegmentError
-from MIMSegment.Logic.files import replacing
+from MIMSegment.Logic.files import write_json, write_text
 from pretrain import PretrainRecipe, pretrain
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
@@ -69,10 +69,8 @@ def report(recipe: StudyRecipe, cells: list[Cell]) -> list[dict[str, Any]]:
     rows = [row for cell in cells for row in rows_of(cell, recipe.baseline, recipe.target)]
     root = Path(recipe.run)
     content = {"seeds": list(recipe.seeds), "baseline": recipe.baseline, "rows": rows}
-    with replacing(root / "study.json") as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
-    with replacing(root / "study.md") as temporary:
-        temporary.write_text(format_table(rows, len(recipe.seeds)) + "\n")
+    write_json(root / "study.json", content)
+    write_text(root / "study.md", format_table(rows, len(recipe.seeds)) + "\n")
     plot_scores(rows, root / "scores.png")
     plot_curves(rows, root / "curves.png")
     return rows

@@ -14,7 +14,7 @@ from MIMSegment.Logic.files import (
     not_written,
     read_json_object,
     remove_leftovers,
-    replacing,
+    write_csv,
     write_json,
 )
 from MIMSegment.Logic.finding import Severity
@@ -213,7 +213,4 @@ def _read(path: Path) -> list[dict]:
 
 
 def _write(path: Path, columns: Sequence[str], rows) -> None:
-    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(path, columns, ([row.get(column, "") for column in columns] for row in rows))

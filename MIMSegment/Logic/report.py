@@ -7,16 +7,14 @@ is one sheet of A4. It has no scores (PI-RADS, RANO) and no probabilities.
 from __future__ import annotations
 
 import base64
-import csv
 import datetime
-import io
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 from MIMSegment.Logic.about import NOTICE
 from MIMSegment.Logic.comparison import volume_rows
-from MIMSegment.Logic.files import replacing
+from MIMSegment.Logic.files import write_csv, write_text
 from MIMSegment.Logic.key_pictures import key_pictures
 from MIMSegment.Logic.lesions import lesion_rows
 from MIMSegment.Logic.report_tables import Table, gland_table, lesion_table, volume_table
@@ -30,18 +28,13 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 def write_report(case: ReviewedCase, path: str | Path) -> None:
     """Write the HTML page. Raises OutputError, InputError for an impossible PSA."""
-    text = report_html(case)
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, report_html(case))
 
 
 def write_table(case: ReviewedCase, path: str | Path) -> None:
     """Write the volumes as CSV: numbers with points, units in the header. Raises OutputError."""
-    text = io.StringIO()
-    rows = [[_inert(cell) for cell in row] for row in volume_table(case, exact=True)]
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    with replacing(path) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
+    columns, *rows = [[_inert(cell) for cell in row] for row in volume_table(case, exact=True)]
+    write_csv(path, columns, rows)
 
 
 def report_html(case: ReviewedCase) -> str:

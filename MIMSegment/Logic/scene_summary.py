@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from MIMSegment.Logic.files import not_written
+from MIMSegment.Logic.files import make_folder
 from MIMSegment.Logic.package import ModelPackage
 from MIMSegment.Logic.volume import Volume
 
@@ -43,17 +43,10 @@ def write_scene(
     )
     written = [path]
     if pictures is not None:
-        _make_folder(pictures)
+        make_folder(pictures)
         written += [pictures / "slices.png", pictures / "surfaces.png"]
         views = [mrml.render_slice(scene, nodes[0], node, v, size=(460, 460)) for v in _VIEWS]
         mrml.save_png(np.concatenate(views, axis=1), written[1])
         mrml.save_png(mrml.render_3d(scene, node, size=(900, 560)), written[2])
     mrml.save_scene(scene, path)
     return written
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise not_written(folder, error) from error

@@ -20,7 +20,7 @@ from pathlib import Path
 from MIMSegment.Logic.alignment import combine
 from MIMSegment.Logic.errors import OutputError
 from MIMSegment.Logic.file_lock import file_lock
-from MIMSegment.Logic.files import not_written, replacing, write_json
+from MIMSegment.Logic.files import not_written, write_json, write_text
 from MIMSegment.Logic.image_file import write_channels
 from MIMSegment.Logic.labels import labels_to_csv
 from MIMSegment.Logic.reviewed_case import ReviewedCase, in_model_labels
@@ -81,8 +81,7 @@ def _list_case(case: ReviewedCase, folder: Path, index: dict, entry: dict, name:
     index["training"] = [*others, entry]
     index["numTraining"] = len(index["training"])
     index["subjects"][name] = _subject(case, index["salt"], name)
-    with replacing(folder / "labels.csv") as temporary:
-        temporary.write_text(labels_to_csv(in_model_labels(case)[1]), encoding="utf-8")
+    write_text(folder / "labels.csv", labels_to_csv(in_model_labels(case)[1]))
     write_json(folder / _INDEX, index)
 
 

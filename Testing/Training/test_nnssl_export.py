@@ -127,5 +127,5 @@ def test_other_networks_are_refused_by_name(trained, tmp_path):
 
 def test_folder_that_cannot_be_made_is_an_error(trained, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be made"):
+    with pytest.raises(OutputError, match="could not be written"):
         export_nnssl(trained[1], tmp_path / "file" / "out")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -23,7 +22,7 @@ from mim.planning import intensity_summary
 from mim.plans import make_plan, plan_preprocessing
 from mim.plausibility_ranges import expectations_of
 from MIMSegment.Logic.errors import InputError
-from MIMSegment.Logic.files import replacing
+from MIMSegment.Logic.files import replacing, write_json, write_text
 from MIMSegment.Logic.labels import Label, default_color, labels_from_csv, labels_to_csv
 from MIMSegment.Logic.preprocess import normalize, prepare, prepare_labels
 
@@ -80,11 +79,11 @@ def prepare_dataset(scans: str | Path, cache: str | Path, options: PrepareOption
         store = partial(_store, cache=cache, plan=plan)
         stored = pool.map(store, usable, chunksize=1 + len(usable) // 1000)
         entries = list(tqdm(stored, "store", len(usable)))
-    _write_json(cache / "fingerprint.json", fingerprint)
-    _write_json(cache / "plan.json", plan)
-    _write_json(cache / "split.json", split)
-    (cache / "labels.csv").write_text(labels_to_csv(label_table(dataset)), encoding="utf-8")
-    _write_json(
+    write_json(cache / "fingerprint.json", fingerprint)
+    write_json(cache / "plan.json", plan)
+    write_json(cache / "split.json", split)
+    write_text(cache / "labels.csv", labels_to_csv(label_table(dataset)))
+    write_json(
         cache / "cases.json",
         {
             "version": CACHE_VERSION,
@@ -232,11 +231,6 @@ def picture_to_grid(array: np.ndarray, plan: dict) -> np.ndarray:
 def _write_array(path: Path, array: np.ndarray) -> None:
     with replacing(path) as temporary:
         np.save(temporary, array)
-
-
-def _write_json(path: Path, data: dict) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 
 def _listing(excluded: list[dict]) -> str:

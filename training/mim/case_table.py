@@ -11,7 +11,7 @@ import numpy as np
 from mim.segmentation_metrics import StructureMetrics
 from mim.statistics import bootstrap_mean_ci
 from MIMSegment.Logic.errors import InputError
-from MIMSegment.Logic.files import replacing
+from MIMSegment.Logic.files import write_csv
 
 METRICS = ("dice", "nsd", "hd95", "volume_error")
 _COLUMNS = ("case", "subject", "structure", *METRICS, "volume", "reference_volume")
@@ -21,13 +21,12 @@ def write_cases(
     path: str | Path, cases: Sequence[tuple[str, str, Mapping[str, StructureMetrics]]]
 ) -> None:
     """Write (case, subject, metrics by structure) rows; hd95 in mm, volumes in mL."""
-    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(_COLUMNS)
-        for case, subject, metrics in cases:
-            for structure, values in metrics.items():
-                numbers = [f"{getattr(values, name):.6g}" for name in _COLUMNS[3:]]
-                writer.writerow([case, subject, structure, *numbers])
+    rows = [
+        [case, subject, structure, *(f"{getattr(values, name):.6g}" for name in _COLUMNS[3:])]
+        for case, subject, metrics in cases
+        for structure, values in metrics.items()
+    ]
+    write_csv(path, _COLUMNS, rows)
 
 
 def read_cases(path: str | Path) -> list[dict]:

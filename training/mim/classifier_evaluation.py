@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +9,7 @@ from mim.cases import Case, Dataset, find_dataset
 from mim.class_results import summarize_classes
 from mim.classifier_package import ClassifierPackage, classify_cases
 from MIMSegment.Logic.errors import InputError
-from MIMSegment.Logic.files import replacing
+from MIMSegment.Logic.files import make_folder, write_csv, write_json
 from MIMSegment.Logic.runtime import open_session
 
 
@@ -36,18 +34,12 @@ def evaluate_classifier(
 
 def write_classes(folder: Path, summary: dict) -> None:
     """cases.csv (case, subject, target and a probability for each class) and summary.json."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (
-        replacing(folder / "cases.csv") as temporary,
-        open(temporary, "w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(["case", "subject", "target", *summary["classes"]])
-        for row in summary["rows"]:
-            writer.writerow([row["id"], row["subject"], row["target"], *row["probabilities"]])
+    make_folder(folder)
+    columns = ["case", "subject", "target", *summary["classes"]]
+    rows = [[r["id"], r["subject"], r["target"], *r["probabilities"]] for r in summary["rows"]]
+    write_csv(folder / "cases.csv", columns, rows)
     rest = {key: value for key, value in summary.items() if key != "rows"}
-    with replacing(folder / "summary.json") as temporary:
-        temporary.write_text(json.dumps(rest, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "summary.json", rest)
 
 
 def _check_classes(package: ClassifierPackage, dataset: Dataset) -> None:

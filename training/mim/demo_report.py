@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from MIMSegment.Logic.files import replacing
+from MIMSegment.Logic.files import write_json, write_text
 
 PICTURES = {
     "reconstruction": (
@@ -49,10 +49,8 @@ class DemoResult:
 def write_report(result: DemoResult, folder: Path) -> None:
     """Write curves.png, summary.json and report.html into ``folder``."""
     draw_curves(folder / "pretrain/log.jsonl", folder / "finetune/log.jsonl", folder / "curves.png")
-    with replacing(folder / "summary.json") as temporary:
-        temporary.write_text(json.dumps(summary(result), indent=2) + "\n")
-    with replacing(folder / "report.html") as temporary:
-        temporary.write_text(page(result, folder), encoding="utf-8")
+    write_json(folder / "summary.json", summary(result))
+    write_text(folder / "report.html", page(result, folder))
 
 
 def summary(result: DemoResult) -> dict:

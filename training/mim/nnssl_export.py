@@ -9,7 +9,6 @@ gives it, so that nnU-Net loads encoder and stem strictly, and ``nnUNetv2_train
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from torch import nn
@@ -18,7 +17,7 @@ from mim.checkpoint import CheckpointError, load_checkpoint, save_plain, trained
 from mim.networks import NetworkConfig, build_network
 from mim.weight_files import unwrapped
 from MIMSegment.Logic.errors import OutputError
-from MIMSegment.Logic.files import replacing
+from MIMSegment.Logic.files import make_folder, write_json
 
 CHECKPOINT = "checkpoint_final.pth"
 _CLASS = "ResidualEncoderUNet"
@@ -48,14 +47,11 @@ def export_nnssl(checkpoint: str | Path, folder: str | Path) -> str:
     if (folder / CHECKPOINT).exists():
         raise OutputError(f"{folder} holds a {CHECKPOINT} already; choose another folder.")
     plan = adaptation_plan(config, content["metadata"])
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"The folder {folder} cannot be made: {error.strerror}.") from error
+    make_folder(folder)
     method = _method(content["metadata"])
     save_plain(folder / CHECKPOINT, _content(network, plan, content, method))
-    _write_json(folder / "adaptation_plan.json", {**plan, "trainer_name": _trainer(method)})
-    _write_json(folder / "config.json", {"library": "MIM Segment", "architecture": _CLASS})
+    write_json(folder / "adaptation_plan.json", {**plan, "trainer_name": _trainer(method)})
+    write_json(folder / "config.json", {"library": "MIM Segment", "architecture": _CLASS})
     names, patch = len(network.state_dict()), plan["recommended_downstream_patchsize"]
     return (
         f"Wrote {folder}: {CHECKPOINT} ({names} names of "
@@ -175,8 +171,3 @@ def _method(metadata: dict) -> str:
 
 def _trainer(method: str) -> str:
     return f"MIMSegment_{method}"
-
-
-def _write_json(path: Path, values: dict) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2) + "\n")

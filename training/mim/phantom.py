@@ -14,7 +14,6 @@ if __name__ == "__main__":  # this folder's module names must not hide the stand
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
-import json
 import zlib
 from dataclasses import replace
 
@@ -25,7 +24,7 @@ from mim import phantom_abdomen, phantom_brain, phantom_prostate
 from mim.phantom_scan import Phantom, PhantomTask
 from MIMSegment.Logic.alignment import stack_inputs
 from MIMSegment.Logic.errors import InputError, MIMSegmentError, OutputError
-from MIMSegment.Logic.files import replacing
+from MIMSegment.Logic.files import make_folder, write_json, write_text
 from MIMSegment.Logic.image_file import write_channels
 from MIMSegment.Logic.labels import labels_to_csv
 from MIMSegment.Logic.volume import write_volume
@@ -77,25 +76,21 @@ def write_dataset(
         part, name = "Tr" if i < count else "Ts", f"{task}_{i:03d}"
         _write_case(make_phantom(task, seed + i, size), folder, part, name)
         cases[part].append(name)
-    with replacing(folder / "labels.csv") as temporary:
-        temporary.write_text(labels_to_csv(chosen.labels), encoding="utf-8")
-    with replacing(index) as temporary:
-        text = json.dumps(_dataset_json(chosen, cases, seed), indent=1)
-        temporary.write_text(text, encoding="utf-8")
+    write_text(folder / "labels.csv", labels_to_csv(chosen.labels))
+    write_json(index, _dataset_json(chosen, cases, seed))
     return index
 
 
 def write_study(task: str, folder: str | Path, seed: int, size=None) -> list[Path]:
     """Write one patient: every sequence on its own grid as NRRD, label.nrrd, labels.csv."""
     folder = Path(folder)
-    _make_folder(folder)
+    make_folder(folder)
     phantom = make_phantom(task, seed, size, sequence_grids=True)
     paths = []
     for name, volume in {**phantom.images, "label": phantom.label}.items():
         paths.append(folder / f"{name}.nrrd")
         write_volume(volume, paths[-1])
-    with replacing(folder / "labels.csv") as temporary:
-        temporary.write_text(labels_to_csv(TASKS[task].labels), encoding="utf-8")
+    write_text(folder / "labels.csv", labels_to_csv(TASKS[task].labels))
     return [*paths, folder / "labels.csv"]
 
 
@@ -107,18 +102,11 @@ def _task(name: str) -> PhantomTask:
 
 def _write_case(phantom: Phantom, folder: Path, part: str, name: str) -> None:
     for kind in ("images", "labels"):
-        _make_folder(folder / f"{kind}{part}")
+        make_folder(folder / f"{kind}{part}")
     write_channels(
         stack_inputs(list(phantom.images.values())), folder / f"images{part}" / f"{name}.nii.gz"
     )
     write_volume(phantom.label, folder / f"labels{part}" / f"{name}.nii.gz")
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"The folder {folder} cannot be made: {error.strerror}.") from error
 
 
 def _dataset_json(task: PhantomTask, cases: dict[str, list[str]], seed: int) -> dict:

@@ -18,7 +18,6 @@ if __name__ == "__main__":  # this folder's module names must not hide the stand
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
-import csv
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -26,7 +25,7 @@ from tqdm import tqdm
 
 from mim.phantom import make_phantom
 from MIMSegment.Logic.errors import InputError, MIMSegmentError, OutputError
-from MIMSegment.Logic.files import replacing
+from MIMSegment.Logic.files import make_folder, write_csv
 from MIMSegment.Logic.volume import Volume, write_volume
 
 SEQUENCES = ("T2w", "ADC", "DWI")
@@ -53,6 +52,8 @@ def write_lesion_set(
         raise InputError(f"Sequences are {', '.join(SEQUENCES)}; not {sorted(unknown)}.")
     if index.exists():
         raise OutputError(f"{index} exists already; choose another folder or remove the old set.")
+    for name in sequences:
+        make_folder(folder / name)
     rows = []
     for i in tqdm(range(patients + held_out), desc="lesions", unit="patient"):
         split = "train" if i < patients else "test"
@@ -60,13 +61,12 @@ def write_lesion_set(
             row = {"group": f"patient_{i:03d}", "class": kind, "split": split}
             for name in sequences:
                 path = Path(name) / f"patient_{i:03d}_lesion_{number}.nii.gz"
-                _make_folder(folder / name)
                 write_volume(crops[name], folder / path)
                 row[f"image_{name}"] = path.as_posix()
             rows.append(row)
     if not rows:
         raise InputError("None of these phantoms has a lesion; ask for more patients.")
-    _write_table(index, rows)
+    write_csv(index, list(rows[0]), [list(row.values()) for row in rows])
     return index
 
 
@@ -93,20 +93,6 @@ def _crop(volume: Volume, center_lps: Sequence[float]) -> Volume:
     ]
     box = tuple(slice(begin, begin + size) for begin, size in zip(start, shape, strict=True))
     return Volume(volume.array[(slice(None), *box)], geometry.cropped(tuple(start), tuple(shape)))
-
-
-def _write_table(path: Path, rows: list[dict]) -> None:
-    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"The folder {folder} cannot be made: {error.strerror}.") from error
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from MIMSegment.Logic.errors import MIMSegmentError
-from MIMSegment.Logic.files import replacing
+from MIMSegment.Logic.files import write_json
 
 R = TypeVar("R")
 
@@ -87,8 +87,7 @@ def recipe_hash(recipe: Any) -> str:
 
 def save_recipe(recipe: Any, path: str | Path) -> None:
     """Write the resolved recipe as JSON; `load_recipe` reads it back."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(to_dict(recipe), indent=2) + "\n")
+    write_json(path, to_dict(recipe))
 
 
 def differences(recipe: Any, stored: dict) -> list[str]:
