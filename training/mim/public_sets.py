@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from mim.phantom_labels import alteration, anatomy
 from MIMSegment.Logic.errors import GeometryError, InputError
-from MIMSegment.Logic.files import replacing
+from MIMSegment.Logic.files import make_folder, write_json, write_text
 from MIMSegment.Logic.labels import Label, labels_to_csv
 from MIMSegment.Logic.volume import Volume, read_volume, write_volume
 
@@ -56,6 +56,7 @@ TUMOR = (
 )
 # Prostate158: 1 is the central gland (transition and central zone) there, 2 the peripheral zone.
 ZONES = {2: 1, 1: 2}
+_ZONES_FILE = "t2_anatomy_reader1.nii.gz"
 PROSTATE_INPUTS = {"T2w": "t2", "ADC": "adc", "DWI": "dwi"}
 PROSTATE = (
     anatomy(1, "peripheral zone", "279706003", "Peripheral zone of the prostate", (230, 158, 140)),
@@ -69,18 +70,10 @@ def organs_ct(source: Path, out: Path) -> int:
 
     Its own test subjects go into ``out/test.txt``. Returns the number of cases.
     """
-    subjects = sorted(path.parent for path in source.glob("*/ct.nii.gz"))
-    if not subjects:
-        raise InputError(f"{source} has no folder with ct.nii.gz; it is not this data set.")
-    cases = {}
-    for subject in tqdm(subjects, "labels"):
-        label = out / "labelsTr" / f"{subject.name}.nii.gz"
-        if not label.is_file():
-            write_volume(_merged(subject / "segmentations"), _parent_made(label))
-        cases[subject.name] = ((subject / "ct.nii.gz",), label)
+    cases = _cases(source, "*/ct.nii.gz", out, ("ct.nii.gz",), _merged)
     _describe(out, "Abdominal organs on CT", ("CT",), ORGANS.values(), cases)
     test = [name for name in _totalsegmentator_test(source / "meta.csv") if name in cases]
-    _write(out / "test.txt", "".join(f"{name}\n" for name in test))
+    write_text(out / "test.txt", "".join(f"{name}\n" for name in test))
     return len(cases)
 
 
@@ -105,16 +98,8 @@ def prostate_lesions_mr(source: Path, out: Path) -> int:
 
     A lesion lies over the zones. Returns the number of cases.
     """
-    folders = sorted(path.parent for path in source.rglob("t2_anatomy_reader1.nii.gz"))
-    if not folders:
-        raise InputError(f"{source} has no t2_anatomy_reader1.nii.gz; it is not this data set.")
-    cases = {}
-    for folder in tqdm(folders, "labels"):
-        label = out / "labelsTr" / f"{folder.name}.nii.gz"
-        if not label.is_file():
-            write_volume(_zones_and_lesions(folder), _parent_made(label))
-        images = tuple(folder / f"{name}.nii.gz" for name in PROSTATE_INPUTS.values())
-        cases[folder.name] = (images, label)
+    images = tuple(f"{name}.nii.gz" for name in PROSTATE_INPUTS.values())
+    cases = _cases(source, f"**/{_ZONES_FILE}", out, images, _zones_and_lesions)
     _describe(out, "Prostate zones and lesions", tuple(PROSTATE_INPUTS), PROSTATE, cases)
     return len(cases)
 
@@ -126,11 +111,38 @@ PUBLIC_SETS = {
 }
 
 
+def _cases(
+    source: Path,
+    pattern: str,
+    out: Path,
+    images: Sequence[str],
+    label_of: Callable[[Path], Volume],
+) -> dict[str, tuple[tuple[Path, ...], Path]]:
+    """(images, label) of each folder of ``source`` that has a file like ``pattern``.
+
+    ``label_of`` makes the label of a folder, unless an earlier call wrote it. Raises InputError
+    where there is no such folder.
+    """
+    folders = sorted(path.parent for path in source.glob(pattern))
+    if not folders:
+        raise InputError(
+            f"{source} has no folder with {Path(pattern).name}; it is not this data set."
+        )
+    make_folder(out / "labelsTr")
+    cases = {}
+    for folder in tqdm(folders, "labels"):
+        label = out / "labelsTr" / f"{folder.name}.nii.gz"
+        if not label.is_file():
+            write_volume(label_of(folder), label)
+        cases[folder.name] = (tuple(folder / name for name in images), label)
+    return cases
+
+
 def _merged(folder: Path) -> Volume:
     """One label image from a mask for each organ; where two overlap, the later one holds."""
     merged = None
     for name, label in ORGANS.items():
-        mask = read_volume(folder / f"{name}.nii.gz")
+        mask = read_volume(folder / "segmentations" / f"{name}.nii.gz")
         if merged is None:
             merged = replace(mask, array=np.zeros(mask.array.shape, np.uint8))
         _require_grid(mask, merged)
@@ -139,7 +151,7 @@ def _merged(folder: Path) -> Volume:
 
 
 def _zones_and_lesions(folder: Path) -> Volume:
-    zones = read_volume(folder / "t2_anatomy_reader1.nii.gz")
+    zones = read_volume(folder / _ZONES_FILE)
     array = np.zeros(zones.array.shape, np.uint8)
     for theirs, ours in ZONES.items():
         array[np.rint(zones.array) == theirs] = ours
@@ -193,15 +205,6 @@ def _describe(
             key: {"images": [str(path.resolve()) for path in images], "label": str(label.resolve())}
             for key, (images, label) in cases.items()
         }
-    _write(out / "dataset.json", json.dumps(description, indent=1) + "\n")
-    _write(out / "labels.csv", labels_to_csv(labels))
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(_parent_made(path)) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def _parent_made(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+    make_folder(out)
+    write_json(out / "dataset.json", description)
+    write_text(out / "labels.csv", labels_to_csv(labels))
