@@ -6,16 +6,9 @@ import json
 import tempfile
 from pathlib import Path
 
-from mim.bundle import (
-    NETWORKS,
-    ExportOptions,
-    bundle_metadata,
-    model_card,
-    provenance,
-    verify_metadata,
-)
+from mim.bundle import NETWORKS, ExportOptions, bundle_metadata, model_card, provenance
 from mim.classifier_package import KIND, ClassifierSpec, load_classifier
-from mim.network_files import agreement_lines, trained_network, write_networks
+from mim.network_files import trained_network, verified_lines, write_networks
 from MIMSegment.Logic.package import write_bundle
 
 
@@ -45,15 +38,7 @@ def export_classifier(content: dict, results: dict, folder: Path, options: Expor
         }
         monai = _metadata(title, spec, words, results, options)
         package = write_bundle(folder, files, texts, ours, monai, load_classifier)
-    verify_metadata(package.path)
-    size = package.model.stat().st_size / 1e6
-    return "\n".join(
-        [
-            *agreement_lines(agreements, "images"),
-            "MONAI's verify_metadata: no error.",
-            f"Wrote {package.path} ({package.id} {package.version}, {size:.1f} MB)",
-        ]
-    )
+    return "\n".join(verified_lines(package, agreements, "images"))
 
 
 def _spec(metadata: dict) -> ClassifierSpec:

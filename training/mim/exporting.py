@@ -7,7 +7,6 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from mim.agreement import Agreement
 from mim.bundle import (
     NETWORKS,
     ExportOptions,
@@ -15,18 +14,17 @@ from mim.bundle import (
     model_card,
     provenance,
     results_of,
-    verify_metadata,
 )
 from mim.checkpoint import CheckpointError, load_checkpoint
 from mim.classifier_export import export_classifier
 from mim.data import read_cache
 from mim.evaluation import model_spec
-from mim.network_files import agreement_lines, trained_network, write_networks
+from mim.network_files import trained_network, verified_lines, write_networks
 from mim.plausibility_ranges import for_inputs, known_expectations
 from mim.reconstruction_export import export_reconstruction
 from MIMSegment.Logic.expectations import Expectations
 from MIMSegment.Logic.labels import Label, default_color, labels_from_csv
-from MIMSegment.Logic.package import ModelPackage, write_package
+from MIMSegment.Logic.package import write_package
 from MIMSegment.Logic.spec import ModelSpec
 
 
@@ -75,8 +73,8 @@ def _export_segmenter(content: dict, checkpoint: Path, folder: Path, options: Ex
             options.phantom,
             expectations,
         )
-    verify_metadata(package.path)
-    return _summary(package, agreements)
+    lines = verified_lines(package, agreements, "voxels")
+    return "\n".join([_checks(package.expectations), *lines])
 
 
 def segmentation_metadata(
@@ -161,18 +159,6 @@ def _labels(plan: dict, metadata: dict, options: ExportOptions) -> list[Label]:
         Label(item["value"], item["name"], color=default_color(item["value"]))
         for item in plan["labels"]
     ]
-
-
-def _summary(package: ModelPackage, agreements: dict[str, Agreement]) -> str:
-    size = sum(path.stat().st_size for path in package.model_paths) / 1e6
-    return "\n".join(
-        [
-            _checks(package.expectations),
-            *agreement_lines(agreements, "voxels"),
-            "MONAI's verify_metadata: no error.",
-            f"Wrote {package.path} ({package.id} {package.version}, {size:.1f} MB)",
-        ]
-    )
 
 
 def _checks(expectations: Expectations) -> str:

@@ -1,4 +1,5 @@
-"""The files of a fine-tuned network in a package, each compared with the network."""
+"""The files of a fine-tuned network in a package, each compared with the network, and the package
+checked."""
 
 from __future__ import annotations
 
@@ -9,11 +10,13 @@ from torch import nn
 
 from mim import architectures
 from mim.agreement import Agreement, noise_tiles, verify_export
-from mim.bundle import ExportOptions
+from mim.bundle import ExportOptions, verify_metadata
 from mim.checkpoint import trained_weights
+from mim.classifier_package import ClassifierPackage
 from mim.onnx_export import export_onnx
 from mim.onnx_half import round_to_half, store_half
 from mim.torchscript_export import export_torchscript
+from MIMSegment.Logic.package import ModelPackage
 
 _FORMATS = {".onnx": "ONNX", ".ts": "TorchScript"}
 
@@ -59,8 +62,24 @@ def write_networks(
     return files, found
 
 
-def agreement_lines(agreements: Mapping[str, Agreement], what: str) -> list[str]:
-    """A line for each format; ``what`` are the labels of: voxels, images."""
+def verified_lines(
+    package: ModelPackage | ClassifierPackage, agreements: Mapping[str, Agreement], what: str
+) -> list[str]:
+    """Let MONAI check the metadata of ``package``, and say what is known of it and where it is.
+
+    ``what`` are the labels of: voxels, images.
+    """
+    verify_metadata(package.path)
+    size = sum((package.path / name).stat().st_size for name in package.spec.models) / 1e6
+    return [
+        *_agreement_lines(agreements, what),
+        "MONAI's verify_metadata: no error.",
+        f"Wrote {package.path} ({package.id} {package.version}, {size:.1f} MB)",
+    ]
+
+
+def _agreement_lines(agreements: Mapping[str, Agreement], what: str) -> list[str]:
+    """A line for each format."""
     lines = []
     for ending, title in _FORMATS.items():
         found = [value for name, value in agreements.items() if name.endswith(ending)]

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mim.agreement import Agreement
-from mim.bundle import ExportOptions, verify_metadata
+from mim.bundle import ExportOptions
 from mim.exporting import segmentation_card, segmentation_metadata
-from mim.network_files import agreement_lines, write_networks
+from mim.network_files import verified_lines, write_networks
 from mim.nnunet_plans import (
     Head,
     NnunetError,
@@ -36,7 +36,7 @@ from mim.nnunet_weights import (
     read_architecture,
 )
 from MIMSegment.Logic.labels import Label, labels_from_csv
-from MIMSegment.Logic.package import ModelPackage, write_package
+from MIMSegment.Logic.package import write_package
 from MIMSegment.Logic.spec import ModelSpec
 
 CHECKPOINT = "checkpoint_final.pth"
@@ -94,8 +94,7 @@ def export_nnunet(
             metadata,
             options.phantom,
         )
-    verify_metadata(package.path)
-    return _summary(model, package, agreements)
+    return _summary(model, verified_lines(package, agreements, "voxels"))
 
 
 def read_model(
@@ -197,15 +196,12 @@ def _card(model: NnunetModel, title: str, plan: dict, options: ExportOptions) ->
     )
 
 
-def _summary(model: NnunetModel, package: ModelPackage, agreements: Mapping[str, Agreement]) -> str:
-    size = sum(path.stat().st_size for path in package.model_paths) / 1e6
+def _summary(model: NnunetModel, verified: Sequence[str]) -> str:
     inputs = ", ".join(f"{item.name} ({item.modality})" for item in model.spec.inputs)
     lines = [
         f"nnU-Net {model.architecture.name}, {model.spec.provenance['configuration']}, "
         f"{len(model.checkpoints)} fold(s); inputs: {inputs}.",
-        *agreement_lines(agreements, "voxels"),
-        "MONAI's verify_metadata: no error.",
-        f"Wrote {package.path} ({package.id} {package.metadata['version']}, {size:.1f} MB)",
+        *verified,
     ]
     if model.trainer != "nnUNetTrainer":
         lines.insert(
