@@ -94,75 +94,35 @@ class Demo:
         """Take every step; raises MIMSegmentError when one of them fails."""
         self.folder.mkdir(parents=True, exist_ok=True)
         phantom = data is None
-        if data is None:
-            data = self.folder / "phantoms"
-        if phantom and not (data / "dataset.json").is_file():  # seeded, so always the same
-            self._training(
-                "phantoms", "mim/phantom.py", PHANTOM_TASK, "-o", data, "-n", PHANTOM_CASES
-            )
+        data = data or self._phantoms()
         unseen = unseen_case(data)
         cache, pre, fine = (self.folder / name for name in ("cache", "pretrain", "finetune"))
         package = self.folder / "package"
         self._forget(pre, fine)
         self._training(
-            "prepare",
-            "prepare.py",
-            data,
-            cache,
-            "--patch-voxels",
-            patch_voxels,
-            "--exclude",
-            unseen.subject,
+            "prepare", data, cache, "--patch-voxels", patch_voxels, "--exclude", unseen.subject
         )
-        self._training(
-            "pretrain",
-            "pretrain.py",
-            RECIPES / "pretrain_cpu.toml",
-            f"cache={cache}",
-            f"run={pre}",
-            *pretrain,
+        places = f"cache={cache}", f"run={pre}"
+        self._training("pretrain", RECIPES / "pretrain_cpu.toml", *places, *pretrain)
+        places = f"cache={cache}", f"run={fine}", f"pretrained={pre / 'last.pt'}"
+        self._training("finetune", RECIPES / "finetune_cpu.toml", *places, *finetune)
+        self._training("export", fine / "last.pt", package, *(["--phantom"] if phantom else []))
+        labels, scene = self.folder / "unseen.seg.nrrd", self.folder / "scene.mrb"
+        self._mimsegment(
+            "segment", unseen.image, "--model", package, "--output", labels, "--quiet"
         )
-        self._training(
-            "finetune",
-            "finetune.py",
-            RECIPES / "finetune_cpu.toml",
-            f"cache={cache}",
-            f"run={fine}",
-            f"pretrained={pre / 'last.pt'}",
-            *finetune,
-        )
-        self._training(
-            "export", "export.py", fine / "last.pt", package, *(["--phantom"] if phantom else [])
-        )
-        labels = self.folder / "unseen.seg.nrrd"
-        self._step(
-            "segment",
-            "-m",
-            "MIMSegment.Logic.cli",
-            "segment",
-            unseen.image,
-            "--model",
-            package,
-            "--output",
-            labels,
-            "--quiet",
-        )
-        self._step(
-            "scene",
-            "-m",
-            "MIMSegment.Logic.cli",
-            "scene",
-            unseen.image,
-            "--segmentation",
-            labels,
-            "--model",
-            package,
-            "--output",
-            self.folder / "scene.mrb",
-            "--pictures",
-            self.folder,
-        )
+        self._mimsegment(
+            "scene", unseen.image, "--segmentation", labels, "--model", package,
+            "--output", scene, "--pictures", self.folder,
+        )  # fmt: skip
         return self._result(data, phantom, unseen, labels, package)
+
+    def _phantoms(self) -> Path:
+        data = self.folder / "phantoms"
+        if not (data / "dataset.json").is_file():  # seeded, so always the same
+            script = TRAINING / "mim" / "phantom.py"
+            self._step("phantoms", script, PHANTOM_TASK, "-o", data, "-n", PHANTOM_CASES)
+        return data
 
     def _result(self, data, phantom, unseen: Case, labels: Path, package: Path) -> DemoResult:
         names = {label.value: label.name for label in load_package(package).labels}
@@ -190,8 +150,11 @@ class Demo:
             },
         )
 
-    def _training(self, name: str, script: str, *arguments) -> None:
-        self._step(name, TRAINING / script, *arguments)
+    def _training(self, command: str, *arguments) -> None:
+        self._step(command, TRAINING / f"{command}.py", *arguments)
+
+    def _mimsegment(self, command: str, *arguments) -> None:
+        self._step(command, "-m", "MIMSegment.Logic.cli", command, *arguments)
 
     def _step(self, name: str, *arguments) -> None:
         command = [str(a) for a in arguments]

@@ -38,7 +38,7 @@ from mim.cases import Case, find_dataset
 from mim.class_results import class_table
 from mim.classifier_evaluation import evaluate_classifier, write_classes
 from mim.classifier_package import load_classifier
-from mim.comparison import mean_ranks, paired_difference
+from mim.comparison import NO_HARM, mean_ranks, paired_difference
 from mim.data_sets import data_sets
 from mim.lesion_metrics import CaseDetections, average_precision, froc, match_by_size
 from mim.protocols import PROTOCOLS, Protocol, find_protocol
@@ -50,7 +50,6 @@ from MIMSegment.Logic.package import ModelPackage, load_package
 from MIMSegment.Logic.store import PackageStore
 from MIMSegment.Logic.volume import read_volume
 
-NO_HARM = 0.01  # one Dice point
 _HIGHER_IS_BETTER = {"dice": True, "nsd": True, "hd95": False}
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import fields
 
 from mim.bundle import ExportOptions
 from mim.exporting import export_checkpoint
@@ -28,6 +29,33 @@ from MIMSegment.Logic.errors import MIMSegmentError
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; 0, or 2 after one line about what went wrong."""
+    parser = _parser()
+    arguments = parser.parse_intermixed_args(argv)
+    if (arguments.source is None) == (arguments.from_nnunet is None):
+        parser.error("give either a CHECKPOINT or --from-nnunet MODEL_FOLDER")
+    if arguments.to_nnssl and arguments.from_nnunet is not None:
+        parser.error("--to-nnssl takes a CHECKPOINT of pretrain.py")
+    try:
+        print(_export(arguments))
+    except MIMSegmentError as error:
+        print(f"export: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> str:
+    """Write what was asked for; returns the lines to show."""
+    if arguments.to_nnssl:
+        return export_nnssl(arguments.source, arguments.package)
+    options = ExportOptions(**{f.name: getattr(arguments, f.name) for f in fields(ExportOptions)})
+    if arguments.from_nnunet is None:
+        return export_checkpoint(arguments.source, arguments.package, options)
+    return export_nnunet(
+        arguments.from_nnunet, arguments.package, options, arguments.folds, arguments.checkpoint
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -91,28 +119,7 @@ def main(argv: list[str] | None = None) -> int:
         help="of pretrain.py: its network goes into the package, to say whether a scan looks like "
         "those that the model knows",
     )
-    arguments = vars(parser.parse_intermixed_args(argv))
-    source, package = arguments.pop("source"), arguments.pop("package")
-    to_nnssl = arguments.pop("to_nnssl")
-    folds, checkpoint = arguments.pop("folds"), arguments.pop("checkpoint")
-    model_folder = arguments.pop("from_nnunet")
-    if (source is None) == (model_folder is None):
-        parser.error("give either a CHECKPOINT or --from-nnunet MODEL_FOLDER")
-    if to_nnssl and model_folder is not None:
-        parser.error("--to-nnssl takes a CHECKPOINT of pretrain.py")
-    options = ExportOptions(**arguments)
-    try:
-        if to_nnssl:
-            summary = export_nnssl(source, package)
-        elif model_folder is None:
-            summary = export_checkpoint(source, package, options)
-        else:
-            summary = export_nnunet(model_folder, package, options, folds, checkpoint)
-    except MIMSegmentError as error:
-        print(f"export: error: {error}", file=sys.stderr)
-        return 2
-    print(summary)
-    return 0
+    return parser
 
 
 if __name__ == "__main__":

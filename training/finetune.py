@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from mim import architectures
 from mim.architectures import network_choice
 from mim.augment import SpatialSettings, augment_spatial
@@ -116,15 +119,7 @@ def finetune(recipe: FinetuneRecipe, resume: bool = False) -> dict:
     network.check_patch(cache.patch)
     metadata = run_metadata(task.kind, recipe, cache, config)
     checkpoint = open_run(recipe, metadata, resume)
-    encoder = tuple(n for n, _ in network.named_parameters() if part_of(n) == "encoder")
-    state = TrainState.fresh(
-        network,
-        recipe.optimizer,
-        Generators.seeded(recipe.seed, device),
-        ema=recipe.loop.ema,
-        scales=layer_scales(network, encoder, recipe.transfer.layer_decay, recipe.transfer.head_lr),
-        encoder=encoder,
-    )
+    state = _fresh_state(network, recipe, device)
     if checkpoint is not None:
         state.restore(checkpoint)
     elif recipe.pretrained:
@@ -153,6 +148,19 @@ def finetune(recipe: FinetuneRecipe, resume: bool = False) -> dict:
     results["training_subjects"] = len(subjects)
     write_json(Path(recipe.run) / "results.json", results)
     return results
+
+
+def _fresh_state(network: nn.Module, recipe: FinetuneRecipe, device: torch.device) -> TrainState:
+    encoder = tuple(n for n, _ in network.named_parameters() if part_of(n) == "encoder")
+    scales = layer_scales(network, encoder, recipe.transfer.layer_decay, recipe.transfer.head_lr)
+    return TrainState.fresh(
+        network,
+        recipe.optimizer,
+        Generators.seeded(recipe.seed, device),
+        ema=recipe.loop.ema,
+        scales=scales,
+        encoder=encoder,
+    )
 
 
 def task_of(cache: Cache, recipe: FinetuneRecipe) -> Segmentation | Classification:

@@ -20,6 +20,19 @@ from MIMSegment.Logic.errors import MIMSegmentError
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; 0, or 2 after one line about what went wrong."""
+    arguments = vars(_parser().parse_args(argv))
+    try:
+        summary = prepare_dataset(
+            arguments.pop("scans"), arguments.pop("cache"), PrepareOptions(**arguments)
+        )
+    except MIMSegmentError as error:
+        print(f"prepare: error: {error}", file=sys.stderr)
+        return 2
+    print(summary)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -76,16 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the split")
     parser.add_argument("--jobs", type=int, default=0, help="processes (default: all cores)")
-    arguments = vars(parser.parse_args(argv))
-    try:
-        summary = prepare_dataset(
-            arguments.pop("scans"), arguments.pop("cache"), PrepareOptions(**arguments)
-        )
-    except MIMSegmentError as error:
-        print(f"prepare: error: {error}", file=sys.stderr)
-        return 2
-    print(summary)
-    return 0
+    return parser
 
 
 if __name__ == "__main__":

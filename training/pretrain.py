@@ -21,7 +21,7 @@ import torch
 
 from mim.architectures import network_choice
 from mim.augment import SpatialSettings, augment_spatial
-from mim.data import Crops, UnlabeledVolumes, draw_crops, read_cache
+from mim.data import Cache, Crops, UnlabeledVolumes, draw_crops, read_cache
 from mim.device import Generators, Precision, resolve_device, seed_everything, uses_bf16
 from mim.loop import LoopSettings, TrainState, train
 from mim.masking import MaskSettings
@@ -31,6 +31,13 @@ from mim.parallel import local_device, process_group, rank, shard
 from mim.recipe import RecipeError, describe, load_recipe, section, setting
 from mim.runs import BEST, LAST, open_run, run_metadata
 from MIMSegment.Logic.errors import MIMSegmentError
+
+_WRITTEN = f"""\
+  {LAST}             weights and state, for finetune.py and --resume
+  {BEST}             the same of the step with the lowest validation loss
+  log.jsonl           loss of every step, validation loss
+  recipe.json         the recipe as it was run
+  reconstruction.png  masked scans and what the network made of them"""
 
 
 @dataclass(frozen=True)
@@ -75,9 +82,7 @@ def _pretrain(recipe: PretrainRecipe, device: torch.device, resume: bool) -> Non
     begin = time.perf_counter()
     cache = read_cache(recipe.cache)
     bf16 = uses_bf16(recipe.precision, device)
-    patch = recipe.patch or cache.patch
-    if len(patch) != len(cache.patch):
-        raise RecipeError(f"patch={patch}, but {recipe.cache} needs {len(cache.patch)} sizes.")
+    patch = _patch(recipe, cache)
     spacing = cache.plan["preprocessing"]["spacing"]
 
     seed_everything(recipe.seed)
@@ -130,13 +135,15 @@ def _pretrain(recipe: PretrainRecipe, device: torch.device, resume: bool) -> Non
         watch.save_picture(model.eval(), run / "reconstruction.png", spacing)
     say(
         f"Pre-trained to step {state.step} in {time.perf_counter() - begin:.0f} s: "
-        f"{speed.summary()}. In {run}:\n"
-        f"  {LAST}             weights and state, for finetune.py and --resume\n"
-        f"  {BEST}             the same of the step with the lowest validation loss\n"
-        f"  log.jsonl           loss of every step, validation loss\n"
-        f"  recipe.json         the recipe as it was run\n"
-        f"  reconstruction.png  masked scans and what the network made of them"
+        f"{speed.summary()}. In {run}:\n{_WRITTEN}"
     )
+
+
+def _patch(recipe: PretrainRecipe, cache: Cache) -> tuple[int, ...]:
+    patch = recipe.patch or cache.patch
+    if len(patch) != len(cache.patch):
+        raise RecipeError(f"patch={patch}, but {recipe.cache} needs {len(cache.patch)} sizes.")
+    return patch
 
 
 def split_off_validation(
@@ -153,6 +160,7 @@ def split_off_validation(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; 0, or 2 after one line about what went wrong."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="keys and defaults:\n" + describe(PretrainRecipe),
@@ -165,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         pretrain(load_recipe(PretrainRecipe, options.recipe, options.overrides), options.resume)
     except MIMSegmentError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"pretrain: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped; --resume goes on from the last checkpoint", file=sys.stderr)

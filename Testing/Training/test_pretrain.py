@@ -116,7 +116,7 @@ def test_mistakes_are_one_line_and_code_2_and_write_nothing(
 ):
     assert pretrain.main(arguments(cache, tmp_path / "run", override)) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+    assert error.startswith("pretrain: error: ") and message in error and error.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 

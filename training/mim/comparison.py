@@ -10,6 +10,8 @@ import numpy as np
 from mim.statistics import bootstrap_mean_ci
 from MIMSegment.Logic.errors import InputError
 
+NO_HARM = 0.01  # one Dice point, or one hundredth of AUC: so much worse still is no harm
+
 
 @dataclass(frozen=True)
 class Difference:

@@ -56,13 +56,7 @@ def export_reconstruction(
             f"{checkpoint} was pre-trained on images of another voxel size or normalization than "
             "the package's; pre-train on the same cache."
         )
-    entries = cache.cases_of(cache.held_back) if cache.held_back else []
-    if len(entries) < FEWEST:
-        raise CheckpointError(
-            f"{cache.folder} holds {len(entries)} images back, too few to know how well "
-            f"{checkpoint} restores a new scan ({FEWEST} are needed); prepare with a larger "
-            "--held-back."
-        )
+    images = _held_back_images(cache, checkpoint)
     model, patch, block, ratio = _masked_model(content, checkpoint)
     if half_weights:
         round_to_half(model)
@@ -70,7 +64,6 @@ def export_reconstruction(
     export_onnx(restorer, cache.channels + 1, patch, model.network.divisor, path)
     if half_weights:
         store_half(path)
-    images = [np.load(cache.folder / entry["image"]).astype(np.float32) for entry in entries]
     verify_export(restorer, path, [_tile(images[0], patch, block, ratio)])
     session = OnnxSession(path)
     errors = [measure(image, patch, block, ratio, session) for image in images]
@@ -84,6 +77,17 @@ def export_reconstruction(
         len(errors),
         _quantiles([error.tissue for error in errors]),
     )
+
+
+def _held_back_images(cache: Cache, checkpoint: str | Path) -> list[np.ndarray]:
+    entries = cache.cases_of(cache.held_back) if cache.held_back else []
+    if len(entries) < FEWEST:
+        raise CheckpointError(
+            f"{cache.folder} holds {len(entries)} images back, too few to know how well "
+            f"{checkpoint} restores a new scan ({FEWEST} are needed); prepare with a larger "
+            "--held-back."
+        )
+    return [np.load(cache.folder / entry["image"]).astype(np.float32) for entry in entries]
 
 
 def _masked_model(content: dict, source: str | Path):

@@ -9,12 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from mim.comparison import Difference
+from mim.comparison import NO_HARM, Difference
 from mim.convergence import area_under_curve, speed_up
 from mim.study_grid import Cell, name_of
 from mim.study_scores import Scores
-
-NO_HARM = 0.01  # one Dice point, or one hundredth of AUC
 
 
 def rows_of(cell: Cell, baseline: str, target: float = 0.0) -> list[dict[str, Any]]:
@@ -56,7 +54,8 @@ def _row(cell: Cell, arm: str, scores: Scores, target: float) -> dict[str, Any]:
 
 def _against(scores: Scores, baseline: Scores, target: float) -> dict[str, Any]:
     """Difference, verdict and how many times fewer steps the arm needs to the target."""
-    difference = Difference(*scores.difference(baseline), 0, 0)
+    result = scores.results[0]
+    difference = Difference(*scores.difference(baseline), result["cases"], result["subjects"])
     row = {
         "difference": difference.mean,
         "difference_ci95": [difference.low, difference.high],

@@ -110,15 +110,11 @@ def configure_swin(
 
 def build_swin(config: dict) -> SwinEncoder:
     """The transformer of a configuration, with fresh weights."""
-    return SwinEncoder(_swin_unetr(config).swinViT)
+    return SwinEncoder(build_swin_unetr(config).swinViT)
 
 
 def build_swin_unetr(config: dict) -> nn.Module:
     """SwinUNETR for images (b, in_channels, z, y, x), with what `architectures` asks for."""
-    return _swin_unetr(config)
-
-
-def _swin_unetr(config: dict) -> nn.Module:
     from monai.networks.nets import SwinUNETR
 
     class CheckedSwinUNETR(SwinUNETR):

@@ -82,21 +82,7 @@ def load_pretrained(
     weights = read_weights(checkpoint)
     target = _targets(model)
     source, dialect, notes = translate(weights.state, target)
-    loaded, adapted, skipped = [], {}, {}
-    for name, tensor in source.items():
-        reason = _reason_to_skip(name, target, parts)
-        if not reason:
-            fitted, how = fit(name, tensor, target[name].shape, _grid(model, name))
-            reason = how if fitted is None else ""
-        if reason:
-            skipped[name] = reason
-            continue
-        with torch.no_grad():
-            target[name].copy_(fitted)
-        if how:
-            adapted[name] = how
-        else:
-            loaded.append(name)
+    loaded, adapted, skipped = _carry(model, source, target, parts)
     carried, known = {*loaded, *adapted}, [name for name in source if name in target]
     for part in parts:
         if not any(part_of(name) == part for name in carried):
@@ -113,6 +99,28 @@ def load_pretrained(
     return TransferReport(
         str(checkpoint), tuple(loaded), adapted, skipped, missing, counts, shares, tuple(notes)
     )
+
+
+def _carry(
+    model: nn.Module, source: dict[str, Tensor], target: dict[str, Tensor], parts: Sequence[str]
+) -> tuple[list[str], dict[str, str], dict[str, str]]:
+    """Copy what fits; the names that were loaded, adapted and skipped, the last two with why."""
+    loaded, adapted, skipped = [], {}, {}
+    for name, tensor in source.items():
+        reason = _reason_to_skip(name, target, parts)
+        if not reason:
+            fitted, how = fit(name, tensor, target[name].shape, _grid(model, name))
+            reason = how if fitted is None else ""
+        if reason:
+            skipped[name] = reason
+            continue
+        with torch.no_grad():
+            target[name].copy_(fitted)
+        if how:
+            adapted[name] = how
+        else:
+            loaded.append(name)
+    return loaded, adapted, skipped
 
 
 def part_of(name: str) -> str:

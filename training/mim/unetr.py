@@ -89,26 +89,21 @@ def _use_tokens(network: nn.Module, size: tuple, token: tuple, config: dict) -> 
     network.vit.patch_embedding = PatchEmbeddingBlock(
         config["in_channels"], size, token, config["width"], config["heads"]
     )
-    for level, owner, name in _upsamplings(network):
+    for level, name in _upsamplings(network):
         # The coarsest of the four leave out the axes along which fewer than four are needed.
         factor = tuple(2 if 2 ** (4 - level) <= edge else 1 for edge in token)
-        old = getattr(owner, name).conv if isinstance(name, str) else owner[name].conv
+        old = network.get_submodule(name).conv
         new = get_conv_layer(
             3, old.in_channels, old.out_channels, factor, factor, conv_only=True, is_transposed=True
         )
-        if isinstance(name, str):
-            setattr(owner, name, new)
-        else:
-            owner[name] = new
+        network.set_submodule(name, new)
 
 
-def _upsamplings(network: nn.Module) -> Iterator[tuple[int, nn.Module, str | int]]:
-    """The transposed convolutions: level (0 next to the tokens), owner, name in it."""
-    encoders = (network.encoder4, network.encoder3, network.encoder2)
-    decoders = (network.decoder5, network.decoder4, network.decoder3, network.decoder2)
-    for encoder in encoders:
-        yield 0, encoder, "transp_conv_init"
-        for level, block in enumerate(encoder.blocks, 1):
-            yield level, block, 0
-    for level, decoder in enumerate(decoders):
-        yield level, decoder, "transp_conv"
+def _upsamplings(network: nn.Module) -> Iterator[tuple[int, str]]:
+    """The transposed convolutions: level (0 next to the tokens) and name."""
+    for encoder in ("encoder4", "encoder3", "encoder2"):
+        yield 0, f"{encoder}.transp_conv_init"
+        for block in range(len(network.get_submodule(encoder).blocks)):
+            yield block + 1, f"{encoder}.blocks.{block}.0"
+    for level, decoder in enumerate(("decoder5", "decoder4", "decoder3", "decoder2")):
+        yield level, f"{decoder}.transp_conv"
