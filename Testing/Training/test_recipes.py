@@ -33,6 +33,7 @@ PAIRS = [
     ("pretrain_simclr_xray_cpu", "finetune_xray_cpu"),
     ("pretrain_lesions", "finetune_lesions"),
     ("pretrain_lesions_contrast", "finetune_lesions"),
+    ("pretrain_lesions_simclr", "finetune_lesions"),
     ("pretrain_mae_ct_organs", "finetune_ct_organs"),
     ("pretrain_mae_brain_tumors", "finetune_brain_tumors"),
     ("pretrain_s3d", "finetune_s3d"),
