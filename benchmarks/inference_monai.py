@@ -42,20 +42,8 @@ def main() -> None:
     labels = json.loads((arguments.model / "dataset.json").read_text())["labels"]
     configuration = plans["configurations"][CONFIGURATION]
     network = load_network(arguments.model, configuration, len(labels)).to(arguments.device)
-    ct = plans["foreground_intensity_properties_per_channel"]["0"]
-    low, high = ct["percentile_00_5"], ct["percentile_99_5"]
-    scaled = [(value - ct["mean"]) / ct["std"] for value in (low, high)]
-    before = Compose([
-        LoadImaged("image", reader="NibabelReader"),
-        EnsureChannelFirstd("image"),
-        Spacingd("image", pixdim=configuration["spacing"][::-1], mode="bilinear"),
-        ScaleIntensityRanged("image", low, high, *scaled, clip=True),
-    ])  # fmt: skip
-    after = Compose([
-        Activationsd("logits", softmax=True),
-        Invertd("logits", before, orig_keys="image", nearest_interp=False),
-        AsDiscreted("logits", argmax=True),
-    ])  # fmt: skip
+    intensities = plans["foreground_intensity_properties_per_channel"]["0"]
+    before, after = transforms(configuration["spacing"], intensities)
     inferer = SlidingWindowInferer(
         configuration["patch_size"][::-1], sw_batch_size=1, overlap=0.5, mode="gaussian"
     )
@@ -72,6 +60,24 @@ def main() -> None:
         result = after(data)["logits"][0]
     labels = nibabel.Nifti1Image(result.numpy().astype(np.uint8), result.affine.numpy())
     nibabel.save(labels, arguments.out)
+
+
+def transforms(spacing: list[float], ct: dict) -> tuple[Compose, Compose]:
+    """What comes before and after the network; ``spacing`` is (z, y, x) in mm."""
+    low, high = ct["percentile_00_5"], ct["percentile_99_5"]
+    scaled = [(value - ct["mean"]) / ct["std"] for value in (low, high)]
+    before = Compose([
+        LoadImaged("image", reader="NibabelReader"),
+        EnsureChannelFirstd("image"),
+        Spacingd("image", pixdim=spacing[::-1], mode="bilinear"),
+        ScaleIntensityRanged("image", low, high, *scaled, clip=True),
+    ])  # fmt: skip
+    after = Compose([
+        Activationsd("logits", softmax=True),
+        Invertd("logits", before, orig_keys="image", nearest_interp=False),
+        AsDiscreted("logits", argmax=True),
+    ])  # fmt: skip
+    return before, after
 
 
 def load_network(model: Path, configuration: dict, classes: int) -> torch.nn.Module:

@@ -118,35 +118,24 @@ def monai_pass() -> Callable[[], None]:
 
 
 def loader(seconds: float) -> dict[str, float]:
-    """Milliseconds for a random crop of a CT of noise on anatomy-like steps."""
+    """Milliseconds for a random crop of a CT."""
     import SimpleITK as sitk
 
-    from mim.caching import PrepareOptions, prepare_dataset
     from mim.data import UnlabeledVolumes, read_cache
 
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        random = np.random.default_rng(0)
-        coarse = random.integers(-1000, 1000, (25, 64, 64)).repeat(8, 0).repeat(8, 1).repeat(8, 2)
-        voxels = (coarse + random.normal(0, 20, coarse.shape)).astype(np.int16)
-        image = sitk.GetImageFromArray(voxels)
-        image.SetSpacing((0.8, 0.8, 1.5))
-        (root / "scans").mkdir()
-        path = root / "scans" / "ct.nii.gz"
-        sitk.WriteImage(image, str(path), useCompression=True)
-        options = PrepareOptions(modality="CT", held_back=0, jobs=1, spacing=(1.5, 0.8, 0.8))
-        prepare_dataset(root / "scans", root / "cache", options)
-        cache = read_cache(root / "cache")
+        path = prepared_ct(Path(folder))
+        cache = read_cache(Path(folder) / "cache")
         volumes = UnlabeledVolumes(cache, cache.train, limit_gib=0)  # stays on the disk, mapped
-        generator = torch.Generator().manual_seed(0)
+        generator, random = torch.Generator().manual_seed(0), np.random.default_rng(0)
 
         def from_cache() -> None:
             draw_crops(volumes, SIZE, 1, generator)
 
         def from_nifti() -> None:
             whole = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
-            starts = [random.integers(n - 96 + 1) for n in whole.shape]
-            box = tuple(slice(start, start + 96) for start in starts)
+            starts = [random.integers(n - m + 1) for n, m in zip(whole.shape, SIZE, strict=True)]
+            box = tuple(slice(start, start + m) for start, m in zip(starts, SIZE, strict=True))
             torch.from_numpy(whole[box].astype(np.float32))
 
         best = fastest({"cache": from_cache, "nifti": from_nifti}, seconds)
@@ -157,6 +146,25 @@ def loader(seconds: float) -> dict[str, float]:
             **{f"crop_ms_{name}": 1000 * value for name, value in best.items()},
         }
     )
+
+
+def prepared_ct(folder: Path) -> Path:
+    """A CT of noise on anatomy-like steps, and in ``folder / "cache"`` what prepare.py makes."""
+    import SimpleITK as sitk
+
+    from mim.caching import PrepareOptions, prepare_dataset
+
+    random = np.random.default_rng(0)
+    coarse = random.integers(-1000, 1000, (25, 64, 64)).repeat(8, 0).repeat(8, 1).repeat(8, 2)
+    voxels = (coarse + random.normal(0, 20, coarse.shape)).astype(np.int16)
+    image = sitk.GetImageFromArray(voxels)
+    image.SetSpacing((0.8, 0.8, 1.5))
+    (folder / "scans").mkdir()
+    path = folder / "scans" / "ct.nii.gz"
+    sitk.WriteImage(image, str(path), useCompression=True)
+    options = PrepareOptions(modality="CT", held_back=0, jobs=1, spacing=(1.5, 0.8, 0.8))
+    prepare_dataset(path.parent, folder / "cache", options)
+    return path
 
 
 def norm(seconds: float) -> dict[str, float]:
