@@ -108,9 +108,7 @@ class Demo:
         self._training("finetune", RECIPES / "finetune_cpu.toml", *places, *finetune)
         self._training("export", fine / "last.pt", package, *(["--phantom"] if phantom else []))
         labels, scene = self.folder / "unseen.seg.nrrd", self.folder / "scene.mrb"
-        self._mimsegment(
-            "segment", unseen.image, "--model", package, "--output", labels, "--quiet"
-        )
+        self._mimsegment("segment", unseen.image, "--model", package, "--output", labels, "--quiet")
         self._mimsegment(
             "scene", unseen.image, "--segmentation", labels, "--model", package,
             "--output", scene, "--pictures", self.folder,

@@ -59,13 +59,19 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "cut short"
         raise CheckpointError(
-            f"{path} is damaged or no PyTorch checkpoint ({reason}); use an older copy of it."
+            f"{path} is damaged or no PyTorch checkpoint ({first_line(error)}); use an older copy "
+            "of it."
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path} is no checkpoint of this program (format {FORMAT}).")
     return content
+
+
+def first_line(error: Exception) -> str:
+    """What torch says of a file or a state dict that it cannot read, without the long rest."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:160] if lines else "cut short"
 
 
 def trained_weights(content: dict) -> dict[str, torch.Tensor]:

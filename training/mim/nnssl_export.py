@@ -13,7 +13,13 @@ from pathlib import Path
 
 from torch import nn
 
-from mim.checkpoint import CheckpointError, load_checkpoint, save_plain, trained_weights
+from mim.checkpoint import (
+    CheckpointError,
+    first_line,
+    load_checkpoint,
+    save_plain,
+    trained_weights,
+)
 from mim.networks import NetworkConfig, build_network
 from mim.weight_files import unwrapped
 from MIMSegment.Logic.errors import OutputError
@@ -109,7 +115,7 @@ def _network(content: dict, checkpoint: str | Path) -> tuple[nn.Module, NetworkC
         network.load_state_dict({name: state[name] for name in network.state_dict()})
     except (KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(
-            f"{checkpoint} holds no residual encoder U-Net ({str(error).splitlines()[0][:120]}); "
+            f"{checkpoint} holds no residual encoder U-Net ({first_line(error)}); "
             f"nnU-Net can take only such a network over."
         ) from None
     if len(config.strides[0]) != 3:

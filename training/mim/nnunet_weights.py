@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mim.checkpoint import first_line
 from mim.networks import ResidualEncoderUNet
 from mim.nnunet_plans import NnunetError
 from mim.plain_unet import PlainConvUNet
@@ -90,11 +91,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except pickle.UnpicklingError as error:
         raise NnunetError(
             f"{path} holds more than numbers and is not opened, because it could run code "
-            f"({_first_line(error)}); save it again with nnU-Net v2."
+            f"({first_line(error)}); save it again with nnU-Net v2."
         ) from None
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         raise NnunetError(
-            f"{path} is damaged or no PyTorch checkpoint ({_first_line(error)}); copy it again."
+            f"{path} is damaged or no PyTorch checkpoint ({first_line(error)}); copy it again."
         ) from None
     try:
         weights = {_plain(name): tensor for name, tensor in content["network_weights"].items()}
@@ -218,8 +219,3 @@ def _plain(name: str) -> str:
     for prefix in _WRAPPERS:
         name = name.removeprefix(prefix)
     return name
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:160] if lines else "cut short"

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mim.checkpoint import FORMAT, CheckpointError
+from mim.checkpoint import FORMAT, CheckpointError, first_line
 
 # Where programs keep the state dict; the first that is there counts. "average" is ours: the
 # averaged weights of a run are the better ones.
@@ -87,12 +87,12 @@ def _load(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} is damaged, or holds more than numbers and is not opened because it could run "
-            f"code ({_first_line(error)}). If you trust it, load it yourself and save its "
+            f"code ({first_line(error)}). If you trust it, load it yourself and save its "
             f"state_dict() alone."
         ) from None
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         raise CheckpointError(
-            f"{path} is damaged or no PyTorch file ({_first_line(error)}); copy it again."
+            f"{path} is damaged or no PyTorch file ({first_line(error)}); copy it again."
         ) from None
 
 
@@ -124,8 +124,3 @@ def _spacing(values: Any, *path: str | None) -> tuple[float, ...] | None:
         values = next(iter(values.values())) if key is None else values.get(key)
     known = isinstance(values, list | tuple) and all(isinstance(v, int | float) for v in values)
     return tuple(map(float, values)) if known and len(values) == 3 else None
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:160] if lines else "cut short"
