@@ -80,7 +80,7 @@ def run_package(
                         volume,
                         smaller,
                         sessions,
-                        progress,
+                        _closing(sessions, progress),
                         cancelled,
                         options.wanted,
                         BatchSize(limit, report),
@@ -93,6 +93,20 @@ def run_package(
                     failure = error
             report(f"Out of memory on {sessions[0].device}.")
         raise failure
+
+
+def _closing(sessions: Sequence[Session], progress: Progress | None) -> Progress:
+    """``progress``, and the networks' memory given back after the last window: what comes then
+    needs some of its own."""
+
+    def show(done: int, total: int) -> None:
+        if done == total:
+            for session in sessions:
+                session.close()
+        if progress is not None:
+            progress(done, total)
+
+    return show
 
 
 def _checked(result, package, options, familiarity, report: Report) -> Segmentation:

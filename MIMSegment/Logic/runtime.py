@@ -4,7 +4,6 @@ inference library, and does so when a session is opened."""
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
 import io
 import sys
@@ -18,7 +17,14 @@ from MIMSegment.Logic.crew import available_cores
 from MIMSegment.Logic.device_report import DEVICES
 from MIMSegment.Logic.errors import DeviceError, MissingDevice, PackageError
 from MIMSegment.Logic.onnx_header import read_shapes
-from MIMSegment.Logic.session import BaseSession, Session, failure, is_out_of_memory, reason
+from MIMSegment.Logic.session import (
+    BaseSession,
+    Session,
+    failure,
+    is_out_of_memory,
+    reason,
+    return_freed_memory,
+)
 
 _AUTOMATIC = ("cuda", "directml", "openvino", "cpu")  # CoreML has no 3D convolution
 _PROVIDERS = {
@@ -81,7 +87,7 @@ def _open_onnx(path: Path, device: str, precision, threads, tile_shape) -> Sessi
         session = OpenVinoSession(path, threads, precision, tile_shape)
     else:
         session = OnnxSession(path, threads, device, precision)
-    _return_freed_memory()
+    return_freed_memory()
     return session
 
 
@@ -106,11 +112,11 @@ class OnnxSession(BaseSession):
             )
         library, complaints = _onnxruntime(device)
         self._threads = threads or available_cores()
-        self._session = self._load(library, Path(path))
-        assigned = _operations_by_provider(self._session)
+        self._loaded = self._load(library, Path(path))
+        assigned = _operations_by_provider(self._loaded)
         if device != "cpu":
             self._check_provider(assigned, complaints)
-        image, logits = self._session.get_inputs()[0], self._session.get_outputs()[0]
+        image, logits = self._loaded.get_inputs()[0], self._loaded.get_outputs()[0]
         self._input = image.name
         self._dtype = np.float16 if image.type == "tensor(float16)" else np.float32
         self.input_shape, self.output_shape = tuple(image.shape), tuple(logits.shape)
@@ -133,7 +139,7 @@ class OnnxSession(BaseSession):
 
     def _run(self, tile: np.ndarray) -> np.ndarray:
         tile = np.ascontiguousarray(tile, self._dtype)
-        logits = self._session.run(None, {self._input: tile}, self._options)[0]
+        logits = self._loaded.run(None, {self._input: tile}, self._options)[0]
         return logits.astype(np.float32, copy=False)
 
     def _load(self, library, path: Path):
@@ -167,7 +173,7 @@ class OnnxSession(BaseSession):
     def _check_provider(self, assigned: dict[str, int], complaints: str) -> None:
         """Raise DeviceError unless the provider has started and has something to do."""
         provider = _PROVIDERS[self.device][0]
-        if provider not in self._session.get_providers():
+        if provider not in self._loaded.get_providers():
             why = f" ({complaints})" if complaints else ""
             raise DeviceError(
                 f"ONNX Runtime lists {provider} but could not start it{why}; its libraries or the "
@@ -215,34 +221,34 @@ class OpenVinoSession(BaseSession):
         used_threads = compiled.get_property("INFERENCE_NUM_THREADS")
         version = library.__version__.split("-")[0]
         self.description = f"OpenVINO {version}, CPU, {used_threads} threads, {self.precision}"
-        self._request = compiled.create_infer_request()
+        self._loaded = compiled.create_infer_request()
 
     def terminate(self) -> None:
         super().terminate()
-        request = self._request
+        request = self._loaded
         if request is not None:
             request.cancel()
 
     def _run(self, tile: np.ndarray) -> np.ndarray:
-        if self._request is None or self._tile_shape not in (None, tile.shape):
-            self._request = self._tile_shape = None
-            self._request = self._compile().create_infer_request()
+        if self._loaded is None or self._tile_shape not in (None, tile.shape):
+            self._loaded = self._tile_shape = None
+            self._loaded = self._compile().create_infer_request()
         try:
             if self._tile_shape:  # its own memory for each result, which therefore needs no copy
-                output = self._request.model_outputs[0]
+                output = self._loaded.model_outputs[0]
                 memory = self._library.Tensor(output.element_type, output.shape)
-                self._request.set_output_tensor(0, memory)
-                _return_freed_memory()
-            self._request.start_async({0: np.ascontiguousarray(tile, self._dtype)}, None, True)
+                self._loaded.set_output_tensor(0, memory)
+                return_freed_memory()
+            self._loaded.start_async({0: np.ascontiguousarray(tile, self._dtype)}, None, True)
             if self._terminated.is_set():  # between the caller's look and the start
-                self._request.cancel()
-            self._request.wait()
-            logits = self._request.get_output_tensor(0).data
+                self._loaded.cancel()
+            self._loaded.wait()
+            logits = self._loaded.get_output_tensor(0).data
             return logits.astype(np.float32, copy=self._tile_shape is None)
         except Exception as error:
             if is_out_of_memory(error):
                 # What is left of it keeps the shapes that did not fit, and fails for small windows.
-                self._request = None
+                self._loaded = None
             raise
 
     def _compile(self):
@@ -298,7 +304,7 @@ class TorchScriptSession(BaseSession):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)
-                self._network = self._torch.jit.load(str(path), map_location=device).eval()
+                self._loaded = self._torch.jit.load(str(path), map_location=device).eval()
         except Exception as error:
             if device == "cuda" and not self._torch.cuda.is_available():
                 raise DeviceError(f"PyTorch finds no NVIDIA GPU ({reason(error)}).") from None
@@ -312,7 +318,7 @@ class TorchScriptSession(BaseSession):
     def _run(self, tile: np.ndarray) -> np.ndarray:
         tile = np.ascontiguousarray(tile, np.float32)
         with self._torch.inference_mode():
-            logits = self._network(self._torch.from_numpy(tile).to(self.device))
+            logits = self._loaded(self._torch.from_numpy(tile).to(self.device))
         return logits.float().cpu().numpy()
 
 
@@ -333,13 +339,6 @@ def _onnxruntime(device: str):
         library.preload_dlls()
     lines = [line for line in said.getvalue().splitlines() if line.startswith("Failed")]
     return library, lines[0] if lines else ""
-
-
-def _return_freed_memory() -> None:
-    """Give back to the system what is not used any more: glibc keeps the memory that it took to
-    read a file, and that of the last result beside the next one's."""
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _openvino():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import re
 import threading
 from typing import Protocol
@@ -40,6 +42,9 @@ class Session(Protocol):
     def terminate(self) -> None:
         """Make the running call and every later one raise Cancelled; for another thread."""
 
+    def close(self) -> None:
+        """Give its memory back; it is not called any more."""
+
     def check_channels(self, inputs: int, outputs: int, source: str) -> None:
         """Raise PackageError when the network's channels are not the package's."""
 
@@ -52,6 +57,7 @@ class BaseSession:
         self.precision = self.description = ""
         self.input_shape: tuple[int | str | None, ...] = ()
         self.output_shape: tuple[int | str | None, ...] = ()
+        self._loaded = None  # what the library runs
         self._terminated = threading.Event()
 
     def __call__(self, tile: np.ndarray) -> np.ndarray:
@@ -65,6 +71,10 @@ class BaseSession:
 
     def terminate(self) -> None:
         self._terminated.set()
+
+    def close(self) -> None:
+        self._loaded = None
+        return_freed_memory()
 
     def check_channels(self, inputs: int, outputs: int, source: str) -> None:
         for what, shape, count in (
@@ -96,6 +106,13 @@ def failure(error: Exception, what: str, shape: tuple[int, ...] = ()) -> DeviceE
 def is_out_of_memory(error: Exception) -> bool:
     """Whether a library's error says that there was no memory left; each has its own words."""
     return isinstance(error, MemoryError) or bool(_OUT_OF_MEMORY.search(str(error)))
+
+
+def return_freed_memory() -> None:
+    """Give back to the system what is not used any more: glibc keeps the memory that it took to
+    read a file, and that of the last result beside the next one's."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def reason(error: Exception) -> str:

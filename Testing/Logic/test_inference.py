@@ -1,6 +1,7 @@
 """Running a package when devices or memory fail: every step down is said, the result stays."""
 
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ class Small:
         self._session, self.device, self._voxels = session, device, voxels
         self.description = f"test device {device}"
         self.input_shape, self.output_shape = session.input_shape, session.output_shape
-        self.check_channels = session.check_channels
+        self.check_channels, self.close = session.check_channels, session.close
 
     def __call__(self, tile):
         if tile.size > self._voxels:
@@ -130,3 +131,16 @@ def test_a_computer_without_any_device_says_the_last_reason(devices, package, vo
 def test_a_structure_that_the_package_does_not_have_is_refused(package, volume):
     with pytest.raises(PackageError, match="no structure with label 9"):
         run_package(volume, package, InferenceOptions("cpu", wanted=(3, 9)))
+
+
+def test_the_network_gives_its_memory_back_before_the_result_is_put_together(package, volume):
+    alive = []
+
+    def opened(sessions):
+        alive.extend(weakref.ref(session._loaded) for session in sessions)
+
+    def look(done, total):
+        assert (alive[0]() is None) == (done == total)
+
+    run_package(volume, package, InferenceOptions("cpu"), progress=look, opened=opened)
+    assert len(alive) == 1
