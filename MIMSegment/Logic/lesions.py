@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from MIMSegment.Logic.volume import Geometry
 _LEAST_VOXELS = 4
 _MOST_PSA = 100_000  # ng/mL; more than anyone has had
 _PROSTATE, _ZONES = "41216001", ("279706003", "399384005")  # SNOMED CT: prostate, its PZ and TZ
+_NAMES = ("prostate", "peripheral zone", "transition zone")
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,11 @@ def prostate_volume(case: ReviewedCase) -> ProstateVolume | None:
     return ProstateVolume(
         voxels * case.labels.geometry.voxel_volume_ml, _psa(case.options.get("psa"))
     )
+
+
+def asks_for_psa(names: Iterable[str]) -> bool:
+    """Whether a result with structures of these names may have a volume to set against PSA."""
+    return any(word in name.lower() for name in names for word in _NAMES)
 
 
 def lesion_rows(case: ReviewedCase) -> tuple[LesionRow, ...]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from MIMSegment.Logic.actions import Action, enabled_if
 from MIMSegment.Logic.finding import Finding, Severity
+from MIMSegment.Logic.lesions import asks_for_psa
 from MIMSegment.Logic.panel_cards import details_html
 from MIMSegment.Logic.panel_review import (
     Row,
@@ -41,8 +42,6 @@ EXPORTS = {
     "exportSceneButton": Export.SCENE,
     "exportTrainingButton": Export.TRAINING,
 }
-# Names of the structures whose volume is set against PSA.
-_GLAND = ("prostate", "peripheral zone", "transition zone")
 # Keys that work while the list of structures has the focus.
 SHORTCUTS = {
     "A": "acceptButton",
@@ -351,8 +350,7 @@ def _review_buttons(
 
 def _options(review: ReviewState | None, others: bool, _: Translate) -> dict[str, Button]:
     """What a report may have besides."""
-    names = [item.name.lower() for item in review.items] if review else []
-    gland = any(word in name for name in names for word in _GLAND)
+    gland = asks_for_psa(item.name for item in review.items) if review else False
     compared = Button(
         True, _("An earlier result, for the change in volume"), bool(review) and others
     )

@@ -157,3 +157,23 @@ def test_what_the_page_is_told_can_be_sent(tmp_path):
         json.dumps({key: app.server.state[key] for key in ("wf", "review", "cards", "slices")})
 
     in_page(Settings(output=tmp_path), act)
+
+
+def test_psa_becomes_a_density_in_the_report(tmp_path):
+    async def act(app):
+        await segment(app)
+        state = app.server.state
+        assert state.review["psa"]
+        state.psa = "six"
+        app.actions.export(str(Export.REPORT))
+        await app.settle()
+        assert "PSA of six" in state.wf["error"]["message"]
+        state.psa = "6,3"
+        app.actions.export(str(Export.REPORT))
+        await app.settle()
+        report = (app.study.folder / state.written[0]["name"]).read_text(encoding="utf-8")
+        assert state.wf["error"] is None and "PSA density" in report
+        app.actions.open_paths([sample_study("phantom-brain").folder])
+        assert state.psa == ""
+
+    in_page(Settings(output=tmp_path), act)

@@ -71,7 +71,7 @@ class Actions:
             self._end_edit()
             self._view.clear()
             self._state.written, self._state.selected, self._state.again = [], "", False
-            self._state.upload = NO_UPLOAD
+            self._state.upload, self._state.psa = NO_UPLOAD, ""
             self._study.open(paths, title)
 
     def choose(self, key: str) -> None:
@@ -150,7 +150,7 @@ class Actions:
 
     def export(self, kind: str) -> None:
         self.finish_edit()
-        path = self._study.export(Export(kind))
+        path = self._study.export(Export(kind), self._state.psa or "")
         if path is None:
             return
         href = "" if path.is_dir() else self._app.downloads.offer(path)

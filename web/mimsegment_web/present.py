@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from MIMSegment.Logic.actions import Action
 from MIMSegment.Logic.finding import Finding
+from MIMSegment.Logic.lesions import asks_for_psa
 from MIMSegment.Logic.review_items import ReviewItem, ReviewState
 from MIMSegment.Logic.workflow_state import InputRow, PackageCard, Progress, WorkflowState
 
@@ -80,6 +81,7 @@ def present_review(review: ReviewState | None) -> dict | None:
         "place": _place(review),
         "editing": review.editing or "",
         "notice": review.notice,
+        "psa": asks_for_psa(item.name for item in review.items),
         "can": _actions(review.actions),
     }
 

@@ -119,11 +119,14 @@ class Study:
         self._workflow.open_result(node.GetID())
         self._restored = self._workflow.review
 
-    def export(self, kind: Export) -> Path | None:
-        """Write the result; its path, or None when that failed (`WorkflowState.error`)."""
+    def export(self, kind: Export, psa: str = "") -> Path | None:
+        """Write the result; its path, or None when that failed (`WorkflowState.error`).
+
+        ``psa`` in ng/mL is for the report, as the user wrote it.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         path = study_files.export_path(self.folder, self._result_name(), kind)
-        self._workflow.export(kind, path)
+        self._workflow.export(kind, path, psa=psa.strip() or None)
         return path if path.exists() else None
 
     def _begin(self, review) -> None:

@@ -62,6 +62,7 @@ class WorkflowView:
                     for kind, (title, about) in EXPORTS.items()
                 ],
                 "written": [],
+                "psa": "",
                 "output_folder": "",
                 "saved": "",
                 "save_problem": "",
