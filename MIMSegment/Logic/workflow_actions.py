@@ -110,8 +110,8 @@ def _export(kind: Export, state: WorkflowState, dicom: bool) -> Action:
     if kind is Export.DICOM_SEG and not dicom:
         return Action(
             False,
-            "It refers to DICOM files, and those of this image are not known here; load the image "
-            "from Slicer's DICOM database or its folder before it is segmented.",
+            "It refers to DICOM files, and this image was not read from any; open the study as "
+            "DICOM and segment it again.",
         )
     open_items = state.review.open_items if state.review else ()
     if not open_items:

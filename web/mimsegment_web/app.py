@@ -112,7 +112,9 @@ class App:
             self.actions.open_paths([self.settings.study])
         self.refresh()
 
-    async def settle(self, until: Callable[[], bool] | None = None, timeout: float = 60) -> None:
+    async def settle(
+        self, until: Callable[[], bool] | None = None, timeout: float | None = 60
+    ) -> None:
         """Return when nothing is being waited for (or ``until`` holds). Raises TimeoutError."""
 
         def idle() -> bool:
@@ -120,9 +122,12 @@ class App:
             return not state.busy and state.progress is None and not self.study.saving
 
         async with asyncio.timeout(timeout):
-            while not (until or idle)():
-                await asyncio.sleep(_INTERVAL / 2)
-        self.refresh()
+            while True:
+                while not (until or idle)():
+                    await asyncio.sleep(_INTERVAL / 2)
+                self.refresh()  # may begin to read images
+                if (until or idle)():
+                    return
 
     def refresh(self) -> None:
         """Bring the page up to date with the workflow, the scene and the views."""

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from MIMSegment.Logic.errors import InputError, MIMSegmentError
 from MIMSegment.Logic.samples import sample_study
+from MIMSegment.Logic.workflow_state import Export
 from mimsegment_web import command
 from mimsegment_web.settings import Settings
 
@@ -75,17 +76,21 @@ async def _rehearse(settings: Settings) -> None:
 
 
 async def _take_all_steps(app) -> None:
-    await app.settle()
+    await app.settle(timeout=None)  # large studies take their time
     _raise_problem(app)
     if app.workflow.state.package is None:
         app.actions.choose(_fitting_package(app))
-        await app.settle()
+        await app.settle(timeout=None)
+        _raise_problem(app)
     _tell_inputs(app)
     await _segment(app)
     _review(app)
     await app.settle()
-    for path in [*_export(app), *_pictures(app)]:
+    written = [*_export(app), *_pictures(app)]
+    for path in written:
         print(f"Wrote {path}", flush=True)
+    for report in (path for path in written if path.suffix == ".html"):
+        print(f"Open {report} in a browser to read the result.", flush=True)
 
 
 def _raise_problem(app) -> None:
@@ -153,9 +158,14 @@ def _review(app) -> None:
 
 
 def _export(app) -> list[Path]:
+    from mimsegment_web.workflow_view import EXPORTS
+
     written = []
     for kind in _EXPORTS:
-        if app.workflow.state.actions[f"export_{kind}"]:
+        action = app.workflow.state.actions[f"export_{kind}"]
+        if not action:
+            print(f"No {EXPORTS[Export(kind)][0]}: {action.reason}", flush=True)
+        else:
             app.actions.export(kind)
             _raise_problem(app)
             written.append(Path(app.server.state.written[0]["path"]))
@@ -169,6 +179,7 @@ def _pictures(app) -> list[Path]:
     from MIMSegment.Logic.scene import render_3d, render_slice, save_png
     from mimsegment_web.views import SLICES
 
+    app.view.set_3d(True)
     scene, node, image = app.slicer.scene, app.view.segmentation, app.view.views.image
     paths = [app.study.folder / "slices.png", app.study.folder / "surfaces.png"]
     slices = [render_slice(scene, image, node, view, size=(460, 460)) for view in SLICES]
