@@ -105,7 +105,7 @@ class _Task:
         self.first_window = self.first_window or (done, now)
         since, began = self.first_window
         self.job.done, self.job.total = done, total
-        self.job.message = f"Segmenting, window {done} of {total}"
+        self.job.message = f"Segmenting, part {done} of {total}"
         if done > since:
             self.job.eta = (now - began) / (done - since) * (total - done)
 

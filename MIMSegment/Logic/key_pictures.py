@@ -13,7 +13,8 @@ from MIMSegment.Logic.reviewed_case import ReviewedCase
 from MIMSegment.Logic.volume import Volume, axes_to, permute, permuted
 
 _SIDE = 480  # pixels of the longer side
-_MARGIN = 15.0  # mm around everything that was segmented
+_MARGIN = 15.0  # mm around what was segmented
+_IN_SIGHT = (0.2, 99.8)  # percentiles of the voxels' places
 _FILL = 0.22  # opacity; the outline is opaque
 
 
@@ -62,15 +63,18 @@ def _areas(labels: np.ndarray, table) -> np.ndarray:
 
 
 def _box(labels: np.ndarray, spacing) -> tuple[slice, slice] | None:
-    """The rows and columns that hold all structures, with a margin; None without any."""
-    plane = (labels > 0).any(axis=0)
+    """The rows and columns that hold the structures, with a margin; None without any.
+
+    Specks far away stay outside, or the structures would be small in the picture.
+    """
+    found = np.nonzero(labels)[1:]
+    if not len(found[0]):
+        return None
     sides = []
-    for axis in (0, 1):
-        index = np.flatnonzero(plane.any(axis=1 - axis))
-        if not len(index):
-            return None
-        margin = round(_MARGIN / spacing[1 + axis])
-        sides.append(slice(max(0, int(index[0]) - margin), int(index[-1]) + margin + 1))
+    for index, step in zip(found, spacing[1:], strict=True):
+        low, high = np.percentile(index, _IN_SIGHT)
+        margin = round(_MARGIN / step)
+        sides.append(slice(max(0, int(low) - margin), int(np.ceil(high)) + margin + 1))
     return tuple(sides)
 
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 import colorsys
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from MIMSegment.Logic.errors import PackageError
+
+Color = tuple[int, int, int]  # red, green, blue, 0 to 255
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Label:
     type_modifier: Code | None = None
     region: Code | None = None
     region_modifier: Code | None = None
-    color: tuple[int, int, int] = (128, 174, 128)
+    color: Color = (128, 174, 128)
     model_value: int | None = None
     model_name: str = ""
 
@@ -107,13 +110,31 @@ def labels_from_csv(text: str, source: str = "labels.csv") -> list[Label]:
     return labels
 
 
-def default_color(value: int) -> tuple[int, int, int]:
+def default_color(value: int) -> Color:
     """A color for a label that has none: hues a golden angle apart, so neighbors differ."""
     hue = (0.42 + value * 0.61803398875) % 1.0
     red, green, blue = colorsys.hsv_to_rgb(
         hue, 0.55 + 0.3 * (value % 2), 0.95 - 0.2 * (value % 3 == 2)
     )
     return int(red * 255), int(green * 255), int(blue * 255)
+
+
+def distinct_colors(first: Color, taken: Sequence[Color], count: int) -> list[Color]:
+    """``first`` and vivid ones, each as far as can be from ``taken`` and from those before it."""
+    hues = [colorsys.hsv_to_rgb(n / 24, 0.85, 1.0) for n in range(24)]
+    vivid = [tuple(round(255 * part) for part in color) for color in hues]
+    chosen = [first]
+    while len(chosen) < count:
+        others = [*taken, *chosen]
+        chosen.append(max(vivid, key=lambda color: min(_unlike(color, other) for other in others)))
+    return chosen
+
+
+def _unlike(one: Color, other: Color) -> float:
+    """How different two colors look: "redmean", a distance in RGB weighted for the eye."""
+    red = (one[0] + other[0]) / 2
+    weights = 2 + red / 256, 4, 2 + (255 - red) / 256
+    return sum(w * (a - b) ** 2 for w, a, b in zip(weights, one, other, strict=True))
 
 
 assert set(_CODE_COLUMNS) <= {f.name for f in fields(Label)}

@@ -14,13 +14,13 @@ import numpy as np
 
 from MIMSegment.Logic.anatomy import is_lesion
 from MIMSegment.Logic.engine import Segmentation
-from MIMSegment.Logic.labels import Label
+from MIMSegment.Logic.labels import Color, Label, distinct_colors
 from MIMSegment.Logic.structures import split_pieces, structure_masks
 
 MOST_OBJECTS = 20  # with a row of their own; the rest of a label shares one
 _LEAST_VOXELS = 4  # of an object; specks are in the rest
 _SAMPLES = 4_000  # voxels of an object that its distance from a point is taken from
-_LIGHTER = (0.0, 0.45, 0.2, 0.65)  # towards white, so that neighbors can be told apart
+_COLORS = 6  # so many lesions can be told apart; then the colors come again
 
 
 def separable(labels: Sequence[Label]) -> list[Label]:
@@ -52,7 +52,9 @@ def separate_lesions(
             continue
         values = [label.value, *range(free, free + objects.count - 1)]
         free += objects.count - 1
-        table += _named(label, values, objects.has_rest)
+        taken = [other.color for other in labels if other is not label]
+        colors = distinct_colors(label.color, taken, min(objects.count, _COLORS))
+        table += _named(label, values, objects.has_rest, colors)
         found = _separated(found, label.value, values, objects)
     return found, tuple(table)
 
@@ -121,13 +123,14 @@ def _points(mask: np.ndarray, start, found: Segmentation) -> np.ndarray:
     return index[:, ::-1] @ matrix[:3, :3].T + matrix[:3, 3]
 
 
-def _named(label: Label, values: Sequence[int], has_rest: bool) -> list[Label]:
+def _named(
+    label: Label, values: Sequence[int], has_rest: bool, colors: Sequence[Color]
+) -> list[Label]:
     own = []
     for number, value in enumerate(values, 1):
         is_rest = has_rest and number == len(values)
         name = f"{label.name}, smaller ones" if is_rest else f"{label.name} {number}"
-        lighter = _LIGHTER[(number - 1) % len(_LIGHTER)]
-        color = tuple(round(c + lighter * (255 - c)) for c in label.color)
+        color = colors[(number - 1) % len(colors)]
         own.append(
             replace(label, value=value, name=name, color=color, model_value=label.value,
                     model_name=label.name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -23,6 +24,7 @@ from MIMSegment.Logic.reviewed_case import CaseInput, ReviewedCase
 _STYLE = Path(__file__).parents[1] / "Resources" / "report.css"
 _MOST_FINDINGS = 6
 _MOST_LESIONS = 8
+_NUMERIC = re.compile(r"[-+]?\d(.*\d)?$")  # also 12 × 6 × 4
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -106,7 +108,7 @@ def _swatches(case: ReviewedCase) -> list[str]:
 
 def _is_number(column: Sequence[str]) -> bool:
     texts = [text for text in column if text]
-    return bool(texts) and all(_inert(text) == text and text[-1].isdigit() for text in texts)
+    return bool(texts) and all(_inert(text) == text and _NUMERIC.match(text) for text in texts)
 
 
 def _left_out(case: ReviewedCase) -> str:

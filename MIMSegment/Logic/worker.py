@@ -186,7 +186,7 @@ def _run(folder: Path, events: Events, watchdog: Watchdog) -> None:
     volume, path, options = read_job(folder)
     events.send("stage", message="Checking the model package")
     package = load_package(path)
-    events.send("stage", message="Loading the network")
+    events.send("stage", message="Loading the model")
 
     def opened(sessions) -> None:
         watchdog.sessions = sessions

@@ -3,9 +3,11 @@
 import csv
 from dataclasses import replace
 from html.parser import HTMLParser
+from io import BytesIO
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from MIMSegment.Logic.comparison import Prior, volume_rows
 from MIMSegment.Logic.errors import InputError, OutputError
@@ -197,10 +199,6 @@ def test_pictures_show_lesions_first_and_no_slice_twice():
 
 
 def test_picture_has_the_patients_right_on_its_left():
-    from io import BytesIO
-
-    from PIL import Image
-
     labels = np.zeros(GEOMETRY.shape, np.uint8)
     labels[5:9, 20:40, 10:14] = 1  # LPS: small x is the patient's right
     labels[5:9, 20:40, 40:54] = 2
@@ -215,6 +213,25 @@ def test_picture_has_the_patients_right_on_its_left():
         matches = (abs(picture - ZONES[0].color).sum(axis=2) == 0).nonzero()
         assert len(matches[0]) and matches[1].mean() < picture.shape[1] / 2
     assert np.array_equal(*(key_pictures(c)[0][1] for c in (case, flipped)))
+
+
+def test_pictures_are_cropped_to_the_structures_and_not_to_specks():
+    labels = np.zeros(GEOMETRY.shape, np.uint8)
+    labels[5:9, 22:38, 24:40] = 1
+    alone = key_pictures(prostate_case(labels, inputs=1))[0][1]
+    labels[6, 59, 59] = labels[12, 0, 0] = 1
+    assert _size(key_pictures(prostate_case(labels, inputs=1))[0][1]) == _size(alone)
+
+
+def _size(png: bytes) -> tuple[int, int]:
+    return Image.open(BytesIO(png)).size
+
+
+def test_names_that_end_in_a_number_stand_on_the_left():
+    case = prostate_case()
+    table = tuple(replace(label, name=f"{label.name} 1") for label in case.table)
+    page = report_html(replace(case, table=table))
+    assert "<td>lesion 1</td>" in page and '<td class="number">12 × 6 × 4</td>' in page
 
 
 def test_result_without_its_image_has_no_pictures_and_still_a_page():

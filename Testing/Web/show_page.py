@@ -113,7 +113,7 @@ def prostate(camera: Camera) -> None:
     camera.take("matched")
     camera.press("segment")
     camera.wait("cancel")
-    page.wait_for_function("document.body.textContent.includes('window')")
+    page.wait_for_function("document.body.textContent.includes('Segmenting, part')")
     camera.take("running")
     camera.wait("decided")
     camera.take("review")

@@ -58,7 +58,7 @@ def test_a_killed_worker_is_a_failed_job(queue, folder, big_volume, slow_package
     queue.wait(job, TIMEOUT)
     assert job.state is JobState.FAILED
     assert "was killed (SIGKILL)" in job.error
-    assert f"window {job.done} of 5" in job.error
+    assert f"part {job.done} of 5" in job.error
     assert "memory" in job.error
     assert not list(folder.iterdir())
     assert run(queue, volume, package).state is JobState.DONE

@@ -54,7 +54,7 @@ def test_every_window_is_reported_with_the_time_left(queue, folder, big_volume, 
     shown = [window for window in seen if window[1]]
     assert {window[:2] for window in shown} <= set(reported)
     assert shown[-1][2] > 0
-    assert f"window {job.done} of 5" in job.message
+    assert f"part {job.done} of 5" in job.message
 
 
 def test_a_view_with_several_channels_in_any_order_arrives_as_it_is(queue, tmp_path):
