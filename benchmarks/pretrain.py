@@ -174,7 +174,9 @@ def norm(seconds: float) -> dict[str, float]:
         x = torch.randn(2, channels, *(edge,) * 3, requires_grad=True)
         weight, bias = (torch.ones(channels, requires_grad=True) for _ in range(2))
         blocks = torch.rand(2, 1, *(edge // 5,) * 3) > 0.6
-        mask = blocks.repeat_interleave(5, 2).repeat_interleave(5, 3).repeat_interleave(5, 4)
+        mask = (
+            blocks.repeat_interleave(5, 2).repeat_interleave(5, 3).repeat_interleave(5, 4).float()
+        )
         calls = {
             "masked": torch.compile(masked_instance_norm, dynamic=False),
             "dense": torch.compile(dense_norm, dynamic=False),

@@ -69,6 +69,19 @@ def test_masked_norm_with_everything_visible_is_the_instance_norm():
     assert torch.allclose(ours, functional.instance_norm(x, None, None, weight, bias), atol=1e-4)
 
 
+def test_masked_norm_keeps_its_digits_where_the_mean_is_large():
+    x = (1000 + torch.randn(2, 3, 16, 16, 16, generator=generator())).requires_grad_()
+    mask = torch.rand(2, 1, 16, 16, 16, generator=generator()) < 0.3
+    weight, bias = torch.randn(2, 3, generator=generator()).requires_grad_()
+    ours = masked_instance_norm(x, mask, weight, bias)
+    exact = gathered_norm(x.double(), mask, weight.double(), bias.double())
+    assert torch.allclose(ours.double(), exact, atol=1e-3)
+    upstream = torch.randn(ours.shape, generator=generator())
+    (found,) = torch.autograd.grad(ours, x, upstream)
+    (expected,) = torch.autograd.grad(exact, x, upstream.double())
+    assert torch.allclose(found, expected, atol=1e-3)
+
+
 def test_masked_norm_of_a_sample_without_visible_voxels_is_zero():
     x = torch.randn(1, 3, 4, 4, 4, requires_grad=True)
     mask = torch.zeros(1, 1, 4, 4, 4, dtype=torch.bool)

@@ -102,11 +102,11 @@ def sparse_encode(encoder: nn.Module, images: Tensor, masks: Sequence[Tensor]) -
 
     ``images`` are masked already; ``masks`` come from `stage_masks`.
     """
-    x = images
+    x, visible = images, [mask.float() for mask in masks]  # once for all norms of a stage
     for unit in encoder.stem.convs:
-        x = _unit(unit, x, masks[0])
+        x = _unit(unit, x, visible[0])
     outputs = []
-    for stage, mask in zip(encoder.stages, masks, strict=True):
+    for stage, mask in zip(encoder.stages, visible, strict=True):
         for block in stage.blocks:
             main = _unit(block.conv2, _unit(block.conv1, x, mask), mask)
             x = block.nonlin2(main + _skip(block.skip, x, mask))
@@ -125,7 +125,7 @@ def _unit(unit: nn.Module, x: Tensor, mask: Tensor) -> Tensor:
 
 def _skip(skip: nn.Sequential, x: Tensor, mask: Tensor) -> Tensor:
     for part in skip:
-        x = _unit(part, x, mask) if hasattr(part, "conv") else part(x) * mask
+        x = _unit(part, x, mask) if hasattr(part, "conv") else part(x) * mask.to(x.dtype)
     return x
 
 
