@@ -87,7 +87,7 @@ def sent(uploads, names):
 
 def test_files_that_were_sent_keep_the_names_that_the_user_knows():
     heard = []
-    uploads = Uploads(10, lambda *study: heard.append(study))
+    uploads = Uploads(10, _hear(heard))
     assert sent(uploads, ["b.nrrd", "a.nrrd", "c.nrrd"]).status == 200
     folder, title = heard.pop()
     assert title == "a.nrrd and 2 more"
@@ -99,7 +99,7 @@ def test_files_that_were_sent_keep_the_names_that_the_user_knows():
 
 def test_a_study_that_cannot_be_opened_now_leaves_the_open_one_alone():
     heard = []
-    uploads = Uploads(10, lambda *study: heard.append(study))
+    uploads = Uploads(10, _hear(heard))
     sent(uploads, ["a.nrrd"])
     uploads._opened = _refuse
     assert sent(uploads, ["b.nrrd"]).status == 422
@@ -107,5 +107,12 @@ def test_a_study_that_cannot_be_opened_now_leaves_the_open_one_alone():
     uploads.close()
 
 
-def _refuse(path, title):
+def _hear(heard):
+    async def hear(*study):
+        heard.append(study)
+
+    return hear
+
+
+async def _refuse(path, title):
     raise InputError("Wait until the segmentation has ended.")

@@ -18,6 +18,7 @@ from MIMSegment.Logic.workflow_state import Export
 from mimsegment_web import study_files
 from mimsegment_web.editing import BrushTool, SegmentEditor
 from mimsegment_web.pointer import CrosshairTool, Pointer, WindowTool
+from mimsegment_web.views import THREE_D
 from mimsegment_web.workflow_view import NO_UPLOAD
 
 if TYPE_CHECKING:
@@ -175,6 +176,7 @@ class Actions:
         )
         self._note_step("")
         self.use_tool("paint")
+        self._show_slices()
 
     def finish_edit(self) -> None:
         if self._editor is not None:
@@ -221,6 +223,7 @@ class Actions:
     # Views
 
     def go_to(self, position: Sequence[float]) -> None:
+        self._show_slices()
         self._view.views.go_to(position, center=True)
 
     def set_slice(self, view: str, index: int) -> None:
@@ -288,7 +291,12 @@ class Actions:
             return
         if place.segment_id:
             self._state.selected = place.segment_id
-        self._view.views.go_to(place.position, center=True)
+        self.go_to(place.position)
+
+    def _show_slices(self) -> None:
+        """All views again where the 3D view alone is shown, which has no slice to look at."""
+        if self._state.maximized == THREE_D:
+            self._state.maximized = ""
 
     def _center(self, segment_id: str) -> np.ndarray | None:
         """A voxel in the middle of the structure, LPS in mm; None when it is empty.

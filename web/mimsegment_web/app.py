@@ -26,6 +26,7 @@ from trame_slicer import module as trame_slicer_module
 from trame_slicer.core import SlicerApp
 from vtkmodules.vtkCommonCore import vtkLogger, vtkObject
 
+from MIMSegment.Logic.candidates import find_candidates
 from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.jobs import JobQueue
 from MIMSegment.Logic.offers import Offers
@@ -170,7 +171,9 @@ class App:
         self.access.port = self.server.port
         self._ready_callback(self.access.url)
 
-    def _uploaded(self, folder: Path, title: str) -> None:
+    async def _uploaded(self, folder: Path, title: str) -> None:
+        if self.workflow.review is not None:  # which a wrong file must not end
+            await asyncio.to_thread(find_candidates, [folder])
         action = self.workflow.state.actions["open_study"]
         if not action:
             raise InputError(action.reason)

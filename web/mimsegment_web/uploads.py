@@ -12,7 +12,7 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -38,13 +38,13 @@ class _Upload:
 
 
 class Uploads:
-    """Takes uploads and gives each finished one's folder and title to ``opened``.
+    """Takes uploads and gives each finished one's folder and title to ``opened``, a coroutine.
 
-    ``opened`` raises MIMSegmentError when it cannot be opened now; else what was opened before is
+    ``opened`` raises MIMSegmentError when it cannot be opened; else what was opened before is
     removed. ``limit`` is in bytes for one study.
     """
 
-    def __init__(self, limit: int, opened: Callable[[Path, str], None]):
+    def __init__(self, limit: int, opened: Callable[[Path, str], Awaitable[None]]):
         self._limit, self._opened = limit, opened
         self._home = tempfile.TemporaryDirectory(prefix="mimsegment-upload-")
         self._uploads: dict[str, _Upload] = {}
@@ -105,7 +105,7 @@ class Uploads:
 
     async def _done(self, request: web.Request) -> dict:
         upload = self._find(request)
-        self._opened(*_study_of(upload.folder))
+        await self._opened(*_study_of(upload.folder))
         del self._uploads[request.match_info["id"]]
         self._remove(self._in_use)
         self._in_use = upload
@@ -132,7 +132,7 @@ class Uploads:
             try:
                 return web.json_response(await handle(request))
             except MIMSegmentError as error:
-                return web.json_response({"error": str(error)}, status=422)
+                return web.json_response({"error": self.plain(str(error))}, status=422)
             except (KeyError, ValueError, TypeError):
                 raise web.HTTPBadRequest(text="400: not understood.") from None
 

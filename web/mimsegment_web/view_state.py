@@ -7,7 +7,10 @@ import time
 
 from trame_slicer.core import SlicerApp
 
+from MIMSegment.Logic.anatomy import is_lesion
 from MIMSegment.Logic.errors import MIMSegmentError
+from MIMSegment.Logic.scene_labels import label_table
+from MIMSegment.Logic.scene_layers import segments_of
 from MIMSegment.Logic.scene_surfaces import add_surfaces
 from mimsegment_web.views import SLICES, THREE_D, Views
 from mimsegment_web.window import GrayWindow
@@ -15,7 +18,8 @@ from mimsegment_web.window import GrayWindow
 _OPACITY = 40  # percent, of the filled structures
 _REST = 0.6  # seconds without a stroke before the surfaces are built anew
 _TELL_EVERY = 0.15  # seconds between two numbers of a slice that is being scrolled
-_NO_SLICE = {"index": 1, "count": 1, "mm": 0.0}
+_AROUND_LESIONS = 0.3  # opacity of the other surfaces in 3D
+_NO_SLICE = {"index": 1, "count": 1, "mm": 0.0, "across": 1.0}
 
 
 class ViewState:
@@ -140,6 +144,7 @@ class ViewState:
         if self._state.show_3d and self.segmentation is not None:
             with contextlib.suppress(MIMSegmentError):
                 add_surfaces(self.segmentation)
+                _see_lesions(self.segmentation)
             self.views.all[THREE_D].schedule_render()
 
     def clear(self) -> None:
@@ -175,3 +180,12 @@ class ViewState:
             node.GetDisplayNode().SetVisibility3D(False)
             if self._state.show_3d:
                 self.set_3d(True)
+
+
+def _see_lesions(node) -> None:
+    """Make the surfaces around lesions translucent, or nothing would be seen of what is inside."""
+    lesions = [is_lesion(label) for label in label_table(node)]
+    display = node.GetDisplayNode()
+    for segment_id, lesion in zip(segments_of(node), lesions, strict=True):
+        opacity = _AROUND_LESIONS if any(lesions) and not lesion else 1.0
+        display.SetSegmentOpacity3D(segment_id, opacity)

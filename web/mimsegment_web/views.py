@@ -135,11 +135,11 @@ class Views:
         return LPS_TO_RAS[:3, :3] @ np.array(self._crosshair.GetCrosshairRAS())
 
     def go_to(self, position, center: bool = False) -> None:
-        """Move crosshair and slices to this LPS point.
+        """Move crosshair and slices to this LPS point, or to the nearest one of the image.
 
         With ``center`` it comes to the middle of a view in which it would be out of sight.
         """
-        ras = LPS_TO_RAS[:3, :3] @ np.asarray(position, float)
+        ras = self._inside(LPS_TO_RAS[:3, :3] @ np.asarray(position, float))
         self._following = False
         for view in self.slices.values():
             node = view.get_view_node()
@@ -151,15 +151,30 @@ class Views:
         self._crosshair.SetCrosshairRAS(*ras)
         self.moved()
 
+    def _inside(self, ras: np.ndarray) -> np.ndarray:
+        """The center of a voxel of the image's border for a point outside, which shows nothing."""
+        if self.image is None or self.image.GetImageData() is None:
+            return ras
+        to_ras, to_ijk = vtkMatrix4x4(), vtkMatrix4x4()
+        self.image.GetIJKToRASMatrix(to_ras)
+        self.image.GetRASToIJKMatrix(to_ijk)
+        ijk = np.array(to_ijk.MultiplyPoint([*ras, 1.0])[:3])
+        last = np.array(self.image.GetImageData().GetDimensions()) - 1
+        if ((ijk >= -0.5) & (ijk <= last + 0.5)).all():
+            return ras
+        return np.array(to_ras.MultiplyPoint([*np.clip(ijk, 0, last), 1.0])[:3])
+
     def slice_state(self, name: str) -> dict:
-        """Where one slice stands: index from 1, number of slices, position in mm."""
+        """Where one slice stands: index from 1, number of slices, position and the view's width
+        in mm."""
         view = self.slices[name]
         low, high = view.get_slice_range()  # centers of the first and the last slice
         step = abs(view.get_slice_step()) or 1.0
         count = max(1, 1 + round((high - low) / step))
         value = view.get_slice_value()
         index = min(count, max(1, 1 + round((value - low) / step)))
-        return {"index": index, "count": count, "mm": round(value, 1)}
+        across = round(view.get_view_node().GetFieldOfView()[0], 2)
+        return {"index": index, "count": count, "mm": round(value, 1), "across": across}
 
     def set_slice(self, name: str, index: int) -> None:
         """Show the slice with this index, counted from 1."""

@@ -98,6 +98,7 @@
       send(found);
     });
     document.addEventListener("keydown", pageKey);
+    document.addEventListener("pointermove", showBrush, true);
     document.addEventListener("click", (event) => {
       for (const menu of document.querySelectorAll("details.menu[open]")) {
         if (!menu.contains(event.target)) menu.open = false;
@@ -166,8 +167,28 @@
     if (!event.target.closest("input, select, a")) event.target.closest(".list")?.focus();
   }
 
+  function readAlert() {
+    document.querySelector(".steps .finding.alert")?.scrollIntoView({ block: "center" });
+  }
+
   function openExport() {
     document.getElementById("mim-export").open = true;
+  }
+
+  // The brush's size where it would paint; Slicer's own ring would need a picture from the server.
+  function showBrush(event) {
+    const view = event.target.closest?.(".view:not(.ThreeD)");
+    const free = view && !event.target.closest("input, button");
+    const ring = document.getElementById("mim-brush")
+      || document.body.appendChild(Object.assign(document.createElement("div"), { id: "mim-brush" }));
+    ring.hidden = !(free && /paint|erase/.test(state().get("tool")));
+    if (ring.hidden) return;
+    const { across } = state().get("slices")[view.dataset.test.replace("view-", "")];
+    const size = (state().get("brush") / across) * view.clientWidth;
+    Object.assign(ring.style, {
+      width: `${size}px`, height: `${size}px`,
+      left: `${event.clientX - size / 2}px`, top: `${event.clientY - size / 2}px`,
+    });
   }
 
   function pick(event) {
@@ -177,7 +198,7 @@
   }
 
   window.trame.utils.mim = {
-    pick, listKey, keepFocus, openExport,
+    pick, listKey, keepFocus, openExport, readAlert,
     stop: () => sending?.abort(),
     copy: (text) => navigator.clipboard.writeText(text),
   };

@@ -1,0 +1,54 @@
+"""What a hand that slips may do during a review, and what stays as it was."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("trame_slicer", reason="needs mimsegment[web]")
+
+from MIMSegment.Logic.errors import InputError
+from mimsegment_web.settings import Settings
+from mimsegment_web.views import THREE_D
+from page_case import SAMPLE, in_page, segment
+
+
+def test_pointing_beside_the_image_stays_at_its_border(tmp_path):
+    async def act(app):
+        app.actions.open_sample(SAMPLE)
+        await app.settle()
+        middle = app.view.views.position
+        app.actions.go_to(middle + np.array([500.0, 0, 0]))
+        assert app.view.views.value() is not None
+        app.view.tell_position()
+        assert app.server.state.slices["Sagittal"]["index"] in (1, 152)
+
+    in_page(Settings(output=tmp_path), act)
+
+
+def test_a_wrong_file_does_not_end_the_review(tmp_path):
+    letter = tmp_path / "letter.txt"
+    letter.write_text("Dear colleague")
+
+    async def act(app):
+        await segment(app)
+        review, study = app.workflow.review, app.workflow.state.study
+        with pytest.raises(InputError, match=r"letter\.txt holds no image"):
+            await app._uploaded(letter, "letter.txt")
+        assert app.workflow.review is review and app.workflow.state.study == study
+
+    in_page(Settings(output=tmp_path), act)
+
+
+def test_editing_and_doubtful_places_show_the_slices_when_3d_was_enlarged(tmp_path):
+    async def act(app):
+        await segment(app)
+        state, row = app.server.state, app.workflow.review.state.items[0].id
+        for step in (app.actions.next_place, lambda: app.actions.edit(row)):
+            app.actions.maximize(THREE_D)
+            step()
+            assert state.maximized == ""
+        app.actions.finish_edit()
+        app.actions.maximize("Axial")
+        app.actions.next_place()
+        assert state.maximized == "Axial"
+
+    in_page(Settings(output=tmp_path), act)
