@@ -73,6 +73,7 @@ $(RUN):
 
 # What the page needs, without PyTorch.
 $(DEMO_READY): pyproject.toml | $(RUN)
+	@echo "Installing what the page needs into $(VENV) (1.8 GB); this takes a few minutes."
 	$(PIP) -e ".[runtime,openvino,report,web]"
 	touch $(DEMO_READY)
 

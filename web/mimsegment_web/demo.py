@@ -115,11 +115,16 @@ def _tell_inputs(app) -> None:
     print(f"{state.package.entry.title} on {state.study}", flush=True)
     for row in state.inputs:
         print(f"  {row.name}: {row.problem or row.reason}", flush=True)
-    for finding in state.findings:
+    _tell(state.findings)
+
+
+def _tell(findings) -> None:
+    for finding in findings:
         print(f"  {finding.severity}: {finding.message}", flush=True)
 
 
 async def _segment(app) -> None:
+    before = app.workflow.state.findings
     can = app.workflow.state.actions
     if not can["run"] and not can["run_anyway"]:
         raise InputError(f"{can['run'].reason}")
@@ -133,6 +138,8 @@ async def _segment(app) -> None:
         if progress is not None and progress.message != told:
             told = progress.message
             print(f"  {told}", flush=True)
+    found = app.workflow.state.findings
+    _tell(f for f in found if f.label is None and f not in before)
 
 
 def _review(app) -> None:
@@ -144,8 +151,9 @@ def _review(app) -> None:
     items = review.state.items
     for item in items:
         volume = f"{item.volume_ml:.2f} mL"
-        findings = "; ".join(finding.message for finding in item.findings)
-        print(f"  {item.name}: {volume}{', ' if findings else ''}{findings}", flush=True)
+        print(f"  {item.name}: {volume}", flush=True)
+        for finding in item.findings:
+            print(f"    {finding.severity}: {finding.message}", flush=True)
     sound = next((item.id for item in items if not item.findings), "")
     if sound:
         actions.comment(sound, _COMMENT)
