@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("recipe", help="TOML file, for example training/recipes/finetune_cpu.toml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the recipe")
     parser.add_argument("--resume", action="store_true", help="continue the run where it stopped")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     try:
         recipe = load_recipe(FinetuneRecipe, arguments.recipe, arguments.overrides)
         results = finetune(recipe, arguments.resume)

@@ -169,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("recipe", help="a .toml file, or the recipe.json of an earlier run")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as loop.steps=100")
     parser.add_argument("--resume", action="store_true", help="go on where the run in `run` ended")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     try:
         pretrain(load_recipe(PretrainRecipe, options.recipe, options.overrides), options.resume)
     except MIMSegmentError as error:

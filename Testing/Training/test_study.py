@@ -77,7 +77,8 @@ def test_runs_of_another_recipe_are_not_mixed_in(finished, capsys):
 
 
 def test_list_names_the_runs_and_does_none(finished, tmp_path, capsys):
-    assert study.main([*arguments(finished)[:-1], f"run={tmp_path}", "--list"]) == 0
+    recipe, *changes = arguments(finished)[:-1]
+    assert study.main([recipe, "--list", *changes, f"run={tmp_path}"]) == 0
     assert len(capsys.readouterr().out.split()) == 10 and not list(tmp_path.iterdir())
 
 
