@@ -68,6 +68,7 @@ def test_slices_are_counted_and_chosen_as_in_the_file(tmp_path):
     async def act(app):
         app.actions.open_sample(SAMPLE)
         await app.settle()
+        app.view.tell_position()  # the page is told a few times a second only
         counts = {name: s["count"] for name, s in app.server.state.slices.items()}
         assert counts == {"Axial": 20, "Sagittal": 152, "Coronal": 136}
         for index in (1, 2, 19, 20):
