@@ -49,10 +49,12 @@ def started():
     running = []
 
     def start(*arguments, until="writing"):
+        # Under nohup it would be deaf to SIGHUP.
         command = [sys.executable, "-c", HELD, *map(str, arguments)]
         process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+        )  # fmt: skip
         running.append(process)
         assert any(until in line for line in process.stdout)
         return process
