@@ -44,16 +44,13 @@ def verify_export(
     """
     decide = _above_half if several else _largest
     session, largest, excess, equal, decisions = _session(path), 0.0, 0.0, 0, 0
-    rounded = path.suffix == ".onnx"
     for tile in tiles:
         with torch.inference_mode():
             expected = network.eval()(torch.from_numpy(tile)).float().numpy()
         found = session(tile)
         difference = float(np.abs(found - expected).max())
         largest = max(largest, difference)
-        size = max(1.0, float(np.abs(expected).max()) / 10)
-        size *= max(1.0, tile[0, 0].size / _SUMMED_EXACTLY) if rounded else 1.0
-        excess = max(excess, difference / size)
+        excess = max(excess, difference / _rounding(path, tile, expected))
         same = decide(found) == decide(expected)
         equal, decisions = equal + int(same.sum()), decisions + same.size
     agreement = Agreement(largest, equal / decisions)
@@ -63,6 +60,12 @@ def verify_export(
             f"{agreement.label_agreement:.4%} of labels; the package was not written."
         )
     return agreement
+
+
+def _rounding(path: Path, tile: np.ndarray, logits: np.ndarray) -> float:
+    """How many times as much as `TOLERANCE` rounding alone may change ``logits``."""
+    size = max(1.0, float(np.abs(logits).max()) / 10)
+    return size * max(1.0, tile[0, 0].size / _SUMMED_EXACTLY) if path.suffix == ".onnx" else size
 
 
 def noise_tiles(shape: Sequence[int]) -> list[np.ndarray]:
