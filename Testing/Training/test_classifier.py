@@ -1,6 +1,7 @@
 """Classification of lesions: the network, and the phantom set it is tried on."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,12 +35,23 @@ def test_classifier_gives_a_logit_for_each_class(dims):
     network, config = classifier(dims, channels=2, classes=3)
     assert config["name"] == "resenc_classifier"
     assert network(torch.randn(2, 2, *(16,) * dims)).shape == (2, 3)
-    assert network.embed(torch.randn(2, 2, *(16,) * dims)).shape == (2, 8)
+
+
+@pytest.mark.parametrize("pooling, width", [("mean", 8), ("max", 8), ("mean_max", 16)])
+def test_pooling_is_chosen_and_decides_the_width_of_the_linear_layer(pooling, width):
+    settings = replace(SETTINGS, pooling=pooling)
+    network = architectures.build(architectures.configure(settings, PLANS[3], (), 1, 2))
+    image = torch.randn(2, 1, 16, 16, 16)
+    features = network.encoder(image)[-1].flatten(2)
+    known = {"mean": features.mean(2), "max": features.amax(2)}
+    known["mean_max"] = torch.cat((known["mean"], known["max"]), 1)
+    assert torch.equal(network.embed(image), known[pooling]) and known[pooling].shape[1] == width
+    assert network.head.in_features == width
 
 
 def test_pretrained_unet_fills_its_encoder(tmp_path):
     target, config = classifier()
-    sizes = {k: v for k, v in config.items() if k not in ("name", "dropout")}
+    sizes = {k: v for k, v in config.items() if k not in ("name", "dropout", "pooling")}
     unet = build_network(NetworkConfig.from_dict(sizes))
     with torch.no_grad():
         for parameter in unet.parameters():
@@ -50,7 +62,7 @@ def test_pretrained_unet_fills_its_encoder(tmp_path):
     assert set(report.missing) == {"head.weight", "head.bias"}
     image = torch.randn(1, 1, 8, 16, 16)
     with torch.no_grad():
-        assert torch.equal(target.embed(image), unet.encoder(image)[-1].flatten(2).mean(2))
+        assert torch.equal(target.encoder(image)[-1], unet.encoder(image)[-1])
 
 
 def test_impossible_classifiers_and_patches_are_refused():
@@ -73,6 +85,28 @@ def test_it_learns_to_tell_two_textures_apart():
         loss.backward()
         optimizer.step()
     assert (network(images).argmax(1) == classes).all()
+
+
+def with_dark_spots(count=16):
+    """Noise with a dark spot of a few voxels in the second half, and which is which."""
+    images = torch.randn(count, 1, 8, 16, 16)
+    images[count // 2 :, :, 3:5, 6:10, 6:10] -= 2.0
+    return images, torch.arange(count) * 2 // count
+
+
+def test_a_dark_spot_of_a_few_voxels_is_seen_in_spite_of_instance_normalization():
+    torch.manual_seed(0)
+    network, _ = classifier()
+    optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
+    for _ in range(60):
+        images, classes = with_dark_spots()
+        loss = torch.nn.functional.cross_entropy(network(images), classes)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    images, classes = with_dark_spots(64)
+    with torch.no_grad():
+        assert (network(images).argmax(1) == classes).float().mean() > 0.9
 
 
 @pytest.fixture(scope="module")

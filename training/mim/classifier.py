@@ -14,6 +14,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from mim.networks import Encoder, NetworkConfig, NetworkSettings, initialize, network_config
+from mim.pooling import POOLING
 from mim.recipe import RecipeError, setting
 
 
@@ -28,6 +29,9 @@ class ClassifierSettings:
         (1, 3, 4, 6, 6, 6), "residual blocks of each stage, as many entries as features"
     )
     dropout: float = setting(0.0, "share of the pooled features left out in training")
+    pooling: Literal["mean", "max", "mean_max"] = setting(
+        "mean_max", "over space, of the coarsest features; the mean alone sees little"
+    )
     strides: tuple[tuple[int, ...], ...] = setting(
         (), "downsampling (z, y, x) on entering each stage; empty: as planned for the data"
     )
@@ -46,7 +50,7 @@ class ClassifierSettings:
 
 
 class ResidualEncoderClassifier(nn.Module):
-    """Encoder, mean over space, linear layer.
+    """Encoder, pooling over space (of `pooling.POOLING`), linear layer.
 
     Input (b, in_channels, [z,] y, x), output logits (b, classes). ``divisor`` is the total stride.
     """
@@ -60,12 +64,14 @@ class ResidualEncoderClassifier(nn.Module):
         kernel_sizes: Sequence[Sequence[int]],
         blocks: Sequence[int],
         dropout: float = 0.0,
+        pooling: str = "mean_max",
     ):
         super().__init__()
         self.divisor = tuple(math.prod(axis) for axis in zip(*strides, strict=True))
         self.encoder = Encoder(in_channels, features, strides, kernel_sizes, blocks)
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(features[-1], classes)
+        self.pool = POOLING[pooling]
+        self.head = nn.Linear(features[-1] * (2 if pooling == "mean_max" else 1), classes)
         self.apply(initialize)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -73,7 +79,7 @@ class ResidualEncoderClassifier(nn.Module):
 
     def embed(self, images: Tensor) -> Tensor:
         """The pooled features (b, width) under the classifier."""
-        return self.encoder(images)[-1].flatten(2).mean(2)
+        return self.pool(self.encoder(images)[-1])
 
     def check_patch(self, patch: Sequence[int]) -> None:
         """Raise RecipeError when ``patch`` is not a multiple of the total stride."""
@@ -94,13 +100,14 @@ def configure_classifier(
     config = network_config(like_unet, plan, in_channels, out_channels).to_dict()
     for name in ("decoder_convs", "deep_supervision"):
         del config[name]
-    return {**config, "dropout": settings.dropout}
+    return {**config, "dropout": settings.dropout, "pooling": settings.pooling}
 
 
 def build_classifier(config: dict) -> ResidualEncoderClassifier:
     """The network of a configuration of `configure_classifier`, with fresh weights."""
     # NetworkConfig turns the lists of JSON into tuples.
-    plain = {key: value for key, value in config.items() if key not in ("name", "dropout")}
+    own = ("name", "dropout", "pooling")
+    plain = {key: value for key, value in config.items() if key not in own}
     sizes = NetworkConfig.from_dict(plain)
     return ResidualEncoderClassifier(
         sizes.in_channels,
@@ -109,5 +116,6 @@ def build_classifier(config: dict) -> ResidualEncoderClassifier:
         sizes.strides,
         sizes.kernel_sizes,
         sizes.blocks,
-        config.get("dropout", 0.0),
+        config["dropout"],
+        config["pooling"],
     )

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from mim.intensity import IntensitySettings
 from mim.parallel import rank, world_size
+from mim.pooling import pool_mean
 from mim.recipe import RecipeError, section, setting
 from mim.run_log import TrainingError
 from mim.views import ViewSettings
@@ -186,7 +187,7 @@ def embedding(network: nn.Module, images: Tensor) -> Tensor:
     if hasattr(network, "embed"):
         return network.embed(images)
     if hasattr(network, "encoder"):
-        return network.encoder(images)[-1].flatten(2).mean(2)
+        return pool_mean(network.encoder(images)[-1])
     if hasattr(network, "swinViT"):
-        return network.swinViT(images)[-1].flatten(2).mean(2)
+        return pool_mean(network.swinViT(images)[-1])
     return getattr(network, "vit", network)(images)[0].mean(1)

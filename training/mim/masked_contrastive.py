@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mim.contrastive import ContrastiveModel, ContrastiveSettings
 from mim.masked_unet import MaskedAutoencoderUNet, masked_error
+from mim.pooling import pool_mean
 from mim.recipe import RecipeError, section, setting
 from mim.sparse_unet import SparseSettings
 
@@ -68,5 +69,5 @@ class MaskedContrastiveModel(nn.Module):
         prediction = self.model.decode(skips, mask).float()
         scored = ~mask if valid is None else ~mask & valid
         masked = masked_error(prediction, images.float(), scored, self.model.settings.loss)
-        contrast = self.contrastive.compare(skips[-1].flatten(2).mean(2)).loss
+        contrast = self.contrastive.compare(pool_mean(skips[-1])).loss
         return Combined(masked + self.weight * contrast, masked, contrast, prediction)
