@@ -131,6 +131,24 @@ def test_one_batch_can_be_learnt(target, positions):
     assert losses[-1] < 0.7 * losses[0]
 
 
+def test_attention_is_calculated_in_float32_on_the_cpu_under_bfloat16(monkeypatch):
+    seen, attend = [], torch.nn.functional.scaled_dot_product_attention
+
+    def watched(*parts):
+        result = attend(*parts)
+        seen.extend(tensor.dtype for tensor in (*parts, result))
+        return result
+
+    monkeypatch.setattr("mim.vit.functional.scaled_dot_product_attention", watched)
+    settings = ViTSettings(patch=(8, 8), width=24, depth=2, heads=2)
+    encoder = VisionTransformer(vit_config(settings, (32, 32), 1))
+    image = torch.randn(2, 1, 32, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        features = encoder(image)[0]
+    assert seen and set(seen) == {torch.float32}
+    assert torch.allclose(features.float(), encoder(image)[0], atol=0.1)
+
+
 def test_crops_that_are_not_whole_tokens_are_refused():
     with pytest.raises(RecipeError, match="whole tokens"):
         vit_config(TINY, (8, 16, 13), 1)

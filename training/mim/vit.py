@@ -206,8 +206,21 @@ class _SelfAttention(nn.Module):
         batch, count, width = tokens.shape
         qkv = self.qkv(tokens).view(batch, count, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        attended = functional.scaled_dot_product_attention(query, key, value)
+        attended = _attention(query, key, value)
         return self.out_proj(attended.transpose(1, 2).reshape(batch, count, width))
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """softmax(Q K' / sqrt(width)) V of (b, heads, tokens, width).
+
+    On the CPU always in float32: torch's backward pass in bfloat16 takes up to twelve times as
+    long there, and no less below about 1000 tokens.
+    """
+    if query.device.type != "cpu":
+        return functional.scaled_dot_product_attention(query, key, value)
+    with torch.autocast("cpu", enabled=False):
+        parts = (part.float() for part in (query, key, value))
+        return functional.scaled_dot_product_attention(*parts).to(query.dtype)
 
 
 class _Perceptron(nn.Module):
