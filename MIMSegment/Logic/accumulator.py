@@ -17,7 +17,8 @@ class SlabAccumulator:
 
     ``shape`` is the whole grid (z, y, x), ``patch`` a window's, ``starts`` where windows begin
     along each axis. Only ``patch[0]`` planes are stored, as a ring: plane z lies at z modulo that.
-    ``crew`` does the sums.
+    ``crew`` does the sums. ``half`` keeps them in float16, which is enough for a network that
+    itself calculates in half precision; very large ones always are.
     """
 
     def __init__(
@@ -27,11 +28,12 @@ class SlabAccumulator:
         patch: Sequence[int],
         starts: Sequence[Sequence[int]],
         crew: Crew,
+        half: bool = False,
     ):
         self._crew, self._depth = crew, patch[0]
         size = (channels, self._depth, *shape[1:])
-        large = 4 * np.prod(size, dtype=np.int64) > _HALF_PRECISION_ABOVE
-        self._ring = np.zeros(size, np.float16 if large else np.float32)
+        half = half or 4 * np.prod(size, dtype=np.int64) > _HALF_PRECISION_ABOVE
+        self._ring = np.zeros(size, np.float16 if half else np.float32)
         z, y, x = (gaussian_weights(p) for p in patch)
         self._weights = z[:, None, None] * y[:, None] * x
         sums = [weight_sum(*item) for item in zip(shape, patch, starts, strict=True)]

@@ -26,7 +26,8 @@ from MIMSegment.Logic.windows import window_starts
 from MIMSegment.Logic.working_image import WorkingImage
 
 Predictor = Callable[[np.ndarray], np.ndarray]
-"""(b, c, *patch) float32 → (b, channels, *patch) logits; without z for a 2D network."""
+"""(b, c, *patch) float32 → (b, channels, *patch) logits; without z for a 2D network. It may have a
+``precision`` like `session.Session`."""
 
 Progress = Callable[[int, int], None]
 """Windows done, windows in all."""
@@ -148,7 +149,8 @@ def predict_planes(
     begin = [m // 2 for m in missing]  # zeros all around where the image is smaller than a window
     starts = [window_starts(n, p, spec.overlap) for n, p in zip(shape, spec.patch, strict=True)]
     total, done = int(np.prod([len(s) for s in starts])), 0
-    slab = SlabAccumulator(len(spec.channel_labels), shape, spec.patch, starts, crew)
+    half = all(getattr(p, "precision", "float32") != "float32" for p in predictors)
+    slab = SlabAccumulator(len(spec.channel_labels), shape, spec.patch, starts, crew, half)
     rows, columns = (slice(b, b + n) for b, n in zip(begin[1:], image.shape[2:], strict=True))
     for z, following in zip(starts[0], [*starts[0][1:], shape[0]], strict=True):
         corners = list(product(starts[1], starts[2]))

@@ -1,14 +1,11 @@
-"""Sessions: networks ready to be called, on whatever device. The only file that imports an
-inference library, and does so when a session is opened."""
+"""Sessions: networks ready to be called, on whatever device. An inference library is imported when
+a session that needs it is opened, here and in `openvino_session` only."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
-import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +13,12 @@ import numpy as np
 from MIMSegment.Logic.crew import available_cores
 from MIMSegment.Logic.device_report import DEVICES
 from MIMSegment.Logic.errors import DeviceError, MissingDevice, PackageError
-from MIMSegment.Logic.onnx_header import read_shapes
+from MIMSegment.Logic.openvino_session import OpenVinoSession
 from MIMSegment.Logic.session import (
     BaseSession,
     Session,
     failure,
+    import_library,
     is_out_of_memory,
     reason,
     return_freed_memory,
@@ -41,7 +39,6 @@ _INSTALL = {
     "cpu": "install it with `pip install onnxruntime`",
 }
 _TORCHSCRIPT = (".ts", ".pt", ".pth")
-_OPENVINO_TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 
 def open_session(
@@ -186,90 +183,6 @@ class OnnxSession(BaseSession):
             )
 
 
-class OpenVinoSession(BaseSession):
-    """An ONNX network by OpenVINO on the CPU; errors as for `OnnxSession`.
-
-    Without ``precision`` OpenVINO takes bfloat16 or float16 where the processor calculates in it.
-    With a ``tile_shape`` it needs less memory for tiles of that shape.
-    """
-
-    def __init__(
-        self,
-        path: str | Path,
-        threads: int | None = None,
-        precision: str | None = None,
-        tile_shape: tuple[int, ...] | None = None,
-    ):
-        super().__init__("openvino")
-        self._library = library = _openvino()
-        self._core, self._path = library.Core(), Path(path)
-        self._settings = _openvino_settings(threads, precision)
-        self._tile_shape = tile_shape
-        compiled = self._compile()
-        names = {text: name for name, text in _OPENVINO_TYPES.items()}
-        used = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-        self.precision = names.get(used, used)
-        if precision not in (None, self.precision):
-            raise DeviceError(
-                f"OpenVINO calculates in {self.precision} on this processor, not in {precision}; "
-                "leave the precision open."
-            )
-        # OpenVINO forgets the names of free axes, which the choice of smaller windows needs.
-        self.input_shape, self.output_shape = read_shapes(self._path)
-        half = compiled.input(0).element_type == library.Type.f16
-        self._dtype = np.float16 if half else np.float32
-        used_threads = compiled.get_property("INFERENCE_NUM_THREADS")
-        version = library.__version__.split("-")[0]
-        self.description = f"OpenVINO {version}, CPU, {used_threads} threads, {self.precision}"
-        self._loaded = compiled.create_infer_request()
-
-    def terminate(self) -> None:
-        super().terminate()
-        request = self._loaded
-        if request is not None:
-            request.cancel()
-
-    def _run(self, tile: np.ndarray) -> np.ndarray:
-        if self._loaded is None or self._tile_shape not in (None, tile.shape):
-            self._loaded = self._tile_shape = None
-            self._loaded = self._compile().create_infer_request()
-        try:
-            if self._tile_shape:  # its own memory for each result, which therefore needs no copy
-                output = self._loaded.model_outputs[0]
-                memory = self._library.Tensor(output.element_type, output.shape)
-                self._loaded.set_output_tensor(0, memory)
-                return_freed_memory()
-            self._loaded.start_async({0: np.ascontiguousarray(tile, self._dtype)}, None, True)
-            if self._terminated.is_set():  # between the caller's look and the start
-                self._loaded.cancel()
-            self._loaded.wait()
-            logits = self._loaded.get_output_tensor(0).data
-            return logits.astype(np.float32, copy=self._tile_shape is None)
-        except Exception as error:
-            if is_out_of_memory(error):
-                # What is left of it keeps the shapes that did not fit, and fails for small windows.
-                self._loaded = None
-            raise
-
-    def _compile(self):
-        try:
-            model = self._core.read_model(self._path)
-            if self._tile_shape:
-                wanted = self._library.PartialShape(list(self._tile_shape))
-                if model.inputs[0].partial_shape.compatible(wanted):
-                    model.reshape(wanted)
-                else:  # said in other words by who compares it with the package
-                    self._tile_shape = None
-            return self._core.compile_model(model, "CPU", self._settings)
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise failure(error, "OpenVINO") from None
-            raise PackageError(
-                f"{self._path} is no ONNX model that OpenVINO can load ({reason(error)}); choose "
-                "the device cpu, or get the package again."
-            ) from None
-
-
 class TorchScriptSession(BaseSession):
     """A TorchScript network by PyTorch, on ``cuda`` or ``cpu``; only what the user trusts.
 
@@ -292,7 +205,9 @@ class TorchScriptSession(BaseSession):
             )
         if precision not in (None, "float32"):
             raise DeviceError(f"TorchScript networks run in float32, not in {precision}.")
-        self._torch = _import("torch", "PyTorch", "TorchScript models need it: `pip install torch`")
+        self._torch = import_library(
+            "torch", "PyTorch", "TorchScript models need it: `pip install torch`"
+        )
         if device == "auto":
             device = "cuda" if self._torch.cuda.is_available() else "cpu"
         if device not in ("cuda", "cpu"):
@@ -324,7 +239,7 @@ class TorchScriptSession(BaseSession):
 
 def _onnxruntime(device: str):
     """ONNX Runtime with ``device``'s libraries loaded, and what it complained about meanwhile."""
-    library = _import("onnxruntime", "ONNX Runtime", _INSTALL[device])
+    library = import_library("onnxruntime", "ONNX Runtime", _INSTALL[device])
     if hasattr(library, "disable_telemetry_events"):
         library.disable_telemetry_events()  # Windows builds report events to Microsoft
     provider = _PROVIDERS[device][0]
@@ -339,51 +254,6 @@ def _onnxruntime(device: str):
         library.preload_dlls()
     lines = [line for line in said.getvalue().splitlines() if line.startswith("Failed")]
     return library, lines[0] if lines else ""
-
-
-def _openvino():
-    with _hidden("openvino_telemetry"):  # importing OpenVINO would report the import to Google
-        return _import(
-            "openvino", "OpenVINO", "install it with `mimsegment runtime install openvino`"
-        )
-
-
-def _openvino_settings(threads: int | None, precision: str | None) -> dict[str, str | int]:
-    settings: dict[str, str | int] = {"PERFORMANCE_HINT": "LATENCY"}
-    if threads:
-        settings["INFERENCE_NUM_THREADS"] = threads
-    if precision is not None:
-        if precision not in _OPENVINO_TYPES:
-            raise DeviceError(
-                f"{precision!r} is no precision; choose one of: {', '.join(_OPENVINO_TYPES)}."
-            )
-        settings["INFERENCE_PRECISION_HINT"] = _OPENVINO_TYPES[precision]
-    return settings
-
-
-def _import(module: str, title: str, advice: str):
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name == module:
-            raise MissingDevice(f"{title} is not installed; {advice}.") from None
-        cause = reason(error)
-    except Exception as error:  # a broken native library raises whatever it likes
-        cause = reason(error)
-    raise DeviceError(f"{title} is installed but cannot be loaded ({cause}); install it again.")
-
-
-@contextlib.contextmanager
-def _hidden(module: str) -> Iterator[None]:
-    """Let imports of ``module`` fail, unless it is imported already."""
-    if module in sys.modules:
-        yield
-        return
-    sys.modules[module] = None
-    try:
-        yield
-    finally:
-        del sys.modules[module]
 
 
 def _operations_by_provider(session) -> dict[str, int]:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import re
 import threading
 from typing import Protocol
 
 import numpy as np
 
-from MIMSegment.Logic.errors import Cancelled, DeviceError, OutOfMemory, PackageError
+from MIMSegment.Logic.errors import (
+    Cancelled,
+    DeviceError,
+    MissingDevice,
+    OutOfMemory,
+    PackageError,
+)
 
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|bad_?alloc|allocate \w*\s?memory|failed to allocate|could not allocate"
@@ -122,3 +129,17 @@ def reason(error: Exception) -> str:
     if not telling:
         return type(error).__name__
     return telling[0].split("] : ", 1)[-1].split("Status Message: ", 1)[-1].rstrip(".:;")[:300]
+
+
+def import_library(module: str, title: str, advice: str):
+    """The inference library ``module``, called ``title``; raises MissingDevice with the ``advice``
+    how to install it, DeviceError when it cannot be loaded."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name == module:
+            raise MissingDevice(f"{title} is not installed; {advice}.") from None
+        cause = reason(error)
+    except Exception as error:  # a broken native library raises whatever it likes
+        cause = reason(error)
+    raise DeviceError(f"{title} is installed but cannot be loaded ({cause}); install it again.")

@@ -38,10 +38,11 @@ def write_torchscript(path: Path) -> Path:
     return path
 
 
-def run_python(code: str, **env: str) -> str:
-    """Run ``code`` in a fresh interpreter; what it printed."""
+def run_python(code: str, *arguments: str, **env: str) -> str:
+    """Run ``code`` with ``arguments`` in a fresh interpreter; what it printed."""
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, timeout=TIMEOUT,
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT, text=True, capture_output=True, timeout=TIMEOUT,
         env={**os.environ, "PYTHONPATH": str(ROOT), **env},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from MIMSegment.Logic import accumulator
 from MIMSegment.Logic.batching import BatchSize
 from MIMSegment.Logic.engine import predict_planes, segment
 from MIMSegment.Logic.errors import Cancelled, OutOfMemory, PackageError
@@ -244,9 +245,23 @@ def test_peak_memory_does_not_grow_with_the_number_of_slices():
     assert peak(160) < 1.1 * peak(40)
 
 
-def test_half_precision_loses_no_label_at_edges_and_corners(monkeypatch):
-    from MIMSegment.Logic import accumulator
+def test_sums_of_a_network_in_half_precision_take_half_the_memory_and_lose_no_label():
+    class Constant:
+        precision = "bfloat16"
 
+        def __call__(self, tile):
+            return np.full((1, 2, *tile.shape[2:]), 10.0, np.float32)
+
+    image, spec = np.zeros((1, 48, 64, 64), np.float32), threshold_spec(patch=(32, 32, 32))
+    planes = list(predict_planes(image, spec, [Constant()]))
+    assert 0 < np.abs(np.stack(planes) - 10).max() < 0.05  # float32 would be exact to 1e-5
+    exact = list(predict_planes(image, spec, [Constant().__call__]))
+    assert np.abs(np.stack(exact) - 10).max() < 1e-4
+    mixed = list(predict_planes(image, spec, [Constant(), Constant().__call__]))
+    assert np.array_equal(mixed, exact)
+
+
+def test_very_large_sums_are_in_half_precision_whatever_the_network(monkeypatch):
     monkeypatch.setattr(accumulator, "_HALF_PRECISION_ABOVE", 0)
     image = np.zeros((1, 48, 64, 64), np.float32)
 

@@ -7,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from MIMSegment.Logic import runtime
+from MIMSegment.Logic import openvino_session
 from MIMSegment.Logic.errors import Cancelled, DeviceError, PackageError
 from MIMSegment.Logic.runtime import OnnxSession, open_session
+from onnx_writer import node, write_onnx
 from runtime_cases import (
     LIBRARIES,
     OPENVINO,
@@ -110,7 +111,7 @@ def test_openvino_says_which_precision_it_really_uses(network):
 @OPENVINO
 def test_openvino_that_takes_another_precision_than_asked_for_is_refused(network, monkeypatch):
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
-    monkeypatch.setattr(runtime, "_openvino_settings", lambda threads, precision: settings)
+    monkeypatch.setattr(openvino_session, "_settings_of", lambda threads, precision: settings)
     with pytest.raises(DeviceError, match=r"calculates in float32 .* not in bfloat16"):
         open_session(network, "openvino", "bfloat16")
 
@@ -176,3 +177,49 @@ def test_torchscript_that_cannot_run_is_refused(tmp_path):
     path.write_bytes(b"garbage")
     with pytest.raises(PackageError, match=r"m\.ts is no TorchScript model"):
         open_session(path, "cpu", trusted=True)
+
+
+_LARGE_NETWORK = """
+import sys
+import numpy as np
+from MIMSegment.Logic.runtime import open_session
+session = open_session(sys.argv[1], "openvino", sys.argv[2], tile_shape=(1, 1024, 2, 2, 2))
+session(np.ones((1, 1024, 2, 2, 2), np.float32))
+with open("/proc/self/statm") as file:
+    print(int(file.read().split()[1]) * 4096)
+"""
+
+
+@OPENVINO
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_openvino_holds_no_weights_in_float32_where_it_calculates_in_half(tmp_path):
+    constants = {f"w{i}": np.full((1024, 1024, 3, 3, 3), 1e-4, np.float32) for i in range(2)}
+    names = ["image", "between", "logits"]
+    nodes = [node("Conv", [names[i], f"w{i}"], names[i + 1], pads=[1] * 6) for i in range(2)]
+    shape = [1, 1024, 2, 2, 2]
+    path = write_onnx(tmp_path / "large.onnx", nodes, shape, shape, constants)
+    weights = sum(array.nbytes for array in constants.values())
+    try:
+        open_session(path, "openvino", "bfloat16")
+    except DeviceError as error:
+        pytest.skip(str(error))
+    used = {
+        precision: int(run_python(_LARGE_NETWORK, str(path), precision))
+        for precision in ("float32", "bfloat16")
+    }
+    # Twice, as they came and as it calculates with them: in float32 8 bytes for each, else 4.
+    assert used["float32"] - used["bfloat16"] > 0.8 * weights
+
+
+@OPENVINO
+def test_openvino_in_float32_rounds_no_weight(tmp_path):
+    weight = np.full((2, 1, 1, 1, 1), 1 + 2**-20, np.float32)  # 1 in half precision
+    path = write_onnx(
+        tmp_path / "fine.onnx",
+        [node("Conv", ["image", "weight"], "logits")],
+        ["b", 1, "z", "y", "x"],
+        ["b", 2, "z", "y", "x"],
+        {"weight": weight},
+    )
+    tile = np.ones((1, 1, 4, 4, 4), np.float32)
+    assert (open_session(path, "openvino", "float32")(tile) == 1 + 2**-20).all()
