@@ -37,14 +37,20 @@ def test_classifier_gives_a_logit_for_each_class(dims):
     assert network(torch.randn(2, 2, *(16,) * dims)).shape == (2, 3)
 
 
-@pytest.mark.parametrize("pooling, width", [("mean", 8), ("max", 8), ("mean_max", 16)])
+@pytest.mark.parametrize(
+    "pooling, width", [("mean", 8), ("max", 8), ("mean_max", 16), ("center", 32)]
+)
 def test_pooling_is_chosen_and_decides_the_width_of_the_linear_layer(pooling, width):
     settings = replace(SETTINGS, pooling=pooling)
     network = architectures.build(architectures.configure(settings, PLANS[3], (), 1, 2))
     image = torch.randn(2, 1, 16, 16, 16)
-    features = network.encoder(image)[-1].flatten(2)
+    whole = network.encoder(image)[-1]
+    assert whole.shape[2:] == (8, 4, 4)
+    middle = whole[:, :, 2:5, 1:3, 1:3].flatten(2)  # a third, rounded up
+    features = whole.flatten(2)
     known = {"mean": features.mean(2), "max": features.amax(2)}
     known["mean_max"] = torch.cat((known["mean"], known["max"]), 1)
+    known["center"] = torch.cat((known["mean_max"], middle.mean(2), middle.amax(2)), 1)
     assert torch.equal(network.embed(image), known[pooling]) and known[pooling].shape[1] == width
     assert network.head.in_features == width
 

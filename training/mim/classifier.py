@@ -14,7 +14,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from mim.networks import Encoder, NetworkConfig, NetworkSettings, initialize, network_config
-from mim.pooling import POOLING
+from mim.pooling import POOLING, WIDTHS
 from mim.recipe import RecipeError, setting
 
 
@@ -29,8 +29,10 @@ class ClassifierSettings:
         (1, 3, 4, 6, 6, 6), "residual blocks of each stage, as many entries as features"
     )
     dropout: float = setting(0.0, "share of the pooled features left out in training")
-    pooling: Literal["mean", "max", "mean_max"] = setting(
-        "mean_max", "over space, of the coarsest features; the mean alone sees little"
+    pooling: Literal["mean", "max", "mean_max", "center"] = setting(
+        "mean_max",
+        "over space, of the coarsest features; the mean alone sees little; center: also of the "
+        "middle, for crops around a lesion",
     )
     strides: tuple[tuple[int, ...], ...] = setting(
         (), "downsampling (z, y, x) on entering each stage; empty: as planned for the data"
@@ -71,7 +73,7 @@ class ResidualEncoderClassifier(nn.Module):
         self.encoder = Encoder(in_channels, features, strides, kernel_sizes, blocks)
         self.dropout = nn.Dropout(dropout)
         self.pool = POOLING[pooling]
-        self.head = nn.Linear(features[-1] * (2 if pooling == "mean_max" else 1), classes)
+        self.head = nn.Linear(WIDTHS[pooling] * features[-1], classes)
         self.apply(initialize)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""One vector for an image from a convolutional network's coarsest features."""
+"""One vector for an image from a convolutional network's coarsest features.
+
+``WIDTHS`` says how many times the features' width the vector of each of ``POOLING`` has.
+"""
 
 from __future__ import annotations
 
@@ -25,4 +28,19 @@ def pool_mean_max(features: Tensor) -> Tensor:
     return torch.cat((pool_mean(features), pool_max(features)), 1)
 
 
-POOLING = {"mean": pool_mean, "max": pool_max, "mean_max": pool_mean_max}
+def pool_center(features: Tensor) -> Tensor:
+    """(b, width, [z,] y, x) to (b, 4 * width): `pool_mean_max` of the whole and of its middle third
+    along each axis.
+
+    For crops around the thing to classify. Without it a network cannot tell the thing from its
+    likes nearby: pooling forgets where a feature was.
+    """
+    middle = features
+    for axis, size in enumerate(features.shape[2:], 2):
+        third = -(-size // 3)
+        middle = middle.narrow(axis, (size - third) // 2, third)
+    return torch.cat((pool_mean_max(features), pool_mean_max(middle)), 1)
+
+
+POOLING = {"mean": pool_mean, "max": pool_max, "mean_max": pool_mean_max, "center": pool_center}
+WIDTHS = {"mean": 1, "max": 1, "mean_max": 2, "center": 4}
