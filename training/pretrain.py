@@ -29,6 +29,7 @@ from mim.methods import build_method, method_choice
 from mim.optim import OptimizerSettings
 from mim.parallel import local_device, process_group, rank, shard
 from mim.recipe import RecipeError, describe, load_recipe, section, setting
+from mim.reconstruction import WATCH_SEED
 from mim.runs import BEST, LAST, open_run, run_metadata
 from MIMSegment.Logic.errors import MIMSegmentError
 
@@ -92,7 +93,7 @@ def _pretrain(recipe: PretrainRecipe, device: torch.device, resume: bool) -> Non
         shard(model)
 
     generators = Generators.seeded(recipe.seed, device, rank())
-    learn, spared = split_off_validation(cache.train, recipe.validation_subjects, recipe.seed)
+    learn, spared = split_off_validation(cache.train, recipe.validation_subjects)
     volumes = UnlabeledVolumes(cache, learn, device, recipe.memory_gib)
     watched = UnlabeledVolumes(cache, spared, limit_gib=0)
     watch = method.watch(watched, patch, recipe.validation_crops, device)
@@ -146,15 +147,14 @@ def _patch(recipe: PretrainRecipe, cache: Cache) -> tuple[int, ...]:
     return patch
 
 
-def split_off_validation(
-    subjects: Sequence[str], count: int, seed: int
-) -> tuple[list[str], list[str]]:
+def split_off_validation(subjects: Sequence[str], count: int) -> tuple[list[str], list[str]]:
     """Subjects to learn from and to validate on: ``count`` of them, at most a fifth.
 
-    Fewer than five subjects are too few to spare one; the loss is then measured on all of them.
+    The same whatever a recipe's seed, so that validation losses of its seeds can be compared. Fewer
+    than five subjects are too few to spare one; the loss is then measured on all of them.
     """
     subjects = sorted(subjects)
-    watch = random.Random(seed).sample(subjects, min(count, len(subjects) // 5))
+    watch = random.Random(WATCH_SEED).sample(subjects, min(count, len(subjects) // 5))
     learn = [subject for subject in subjects if subject not in watch]
     return learn, watch or learn
 

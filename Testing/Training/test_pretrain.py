@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 import pretrain
 from cache_fixture import write_cache
 from mim.checkpoint import load_checkpoint
 from mim.data import read_cache
 from mim.networks import NetworkConfig, build_network
+from mim.reconstruction import FixedCrops
 from mim.transfer import load_pretrained
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,9 +73,29 @@ def test_saved_recipe_repeats_the_run(finished, tmp_path):
     assert curve(tmp_path / "again") == curve(finished)
 
 
-def test_other_seed_is_another_run_on_the_same_validation_crops(cache, finished, tmp_path):
-    assert pretrain.main(arguments(cache, tmp_path / "other", "seed=1")) == 0
-    assert curve(tmp_path / "other")[0]["loss"] != curve(finished)[0]["loss"]
+def test_other_seeds_are_other_runs_on_the_same_validation_crops(
+    cache, finished, tmp_path, monkeypatch
+):
+    methods, watches = [], []
+    build, draw = pretrain.build_method, FixedCrops.draw
+
+    def kept(made, into):
+        into.append(made)
+        return made
+
+    monkeypatch.setattr(pretrain, "build_method", lambda *a: kept(build(*a), methods))
+    monkeypatch.setattr(FixedCrops, "draw", staticmethod(lambda *a: kept(draw(*a), watches)))
+    for seed in (1, 2):
+        run = tmp_path / str(seed)
+        assert pretrain.main(arguments(cache, run, f"seed={seed}", "loop.steps=1")) == 0
+        assert curve(run)[0]["loss"] != curve(finished)[0]["loss"]
+    first, second = watches
+    assert first.crops.cases == second.crops.cases
+    assert torch.equal(first.crops.images, second.crops.images)
+    assert torch.equal(first.mask, second.mask)
+    model = methods[0].model
+    with torch.no_grad():
+        assert first.loss(model) == first.loss(model) == second.loss(model)
 
 
 def test_held_back_subjects_and_labels_are_never_read(cache, tmp_path, monkeypatch):
@@ -96,8 +118,8 @@ def test_held_back_subjects_and_labels_are_never_read(cache, tmp_path, monkeypat
 
 
 def test_few_subjects_are_all_learnt_from():
-    assert pretrain.split_off_validation(["a", "b"], 4, 0) == (["a", "b"], ["a", "b"])
-    learn, watch = pretrain.split_off_validation([str(i) for i in range(20)], 3, 0)
+    assert pretrain.split_off_validation(["a", "b"], 4) == (["a", "b"], ["a", "b"])
+    learn, watch = pretrain.split_off_validation([str(i) for i in range(20)], 3)
     assert len(watch) == 3 and sorted(learn + watch) == sorted(map(str, range(20)))
 
 

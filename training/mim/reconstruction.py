@@ -15,7 +15,7 @@ from mim.masking import MaskSettings, draw_mask
 from MIMSegment.Logic.files import replacing
 
 # Not a recipe's business: runs can be compared only if they are all shown the same.
-_SEED = 20220411
+WATCH_SEED = 20220411
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def fixed_crops(
 
     On the CPU: the same on every machine.
     """
-    generator = torch.Generator().manual_seed(_SEED)
+    generator = torch.Generator().manual_seed(WATCH_SEED)
     crops = draw_crops(volumes, patch, count, generator)
     return Crops(crops.images.cpu(), crops.valid.cpu(), crops.cases), generator
 
