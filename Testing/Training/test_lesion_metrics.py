@@ -5,6 +5,7 @@ import pytest
 
 from mim.lesion_metrics import (
     CaseDetections,
+    assign,
     average_precision,
     froc,
     match_by_size,
@@ -37,9 +38,20 @@ def test_touching_by_less_than_a_tenth_is_no_hit():
     assert match_lesions(image(np.s_[4:10, 1:5, 1:5]), [1.0], image(A) > 0).hits == (True,)
 
 
-def test_two_lesions_on_one_reference_lesion_are_one_hit():
-    halves = np.s_[1:3, 1:5, 1:5], np.s_[3:5, 1:5, 1:5]
-    assert sum(match_lesions(image(*halves), [0.5, 0.6], image(A) > 0).hits) == 1
+def test_as_many_lesions_are_hit_as_possible_before_the_overlap_counts():
+    # The largest overlap, 0.615, would leave the other two with each other, and 0 is no hit.
+    assert assign(np.array([[0.615, 0.25], [0.18, 0.0]])) == (True, True)
+    # Where the number of hits is the same, the larger overlap is the hit.
+    assert assign(np.array([[0.3], [0.6], [0.05]])) == (None, True, False)
+
+
+def test_the_other_half_of_a_split_lesion_is_neither_hit_nor_false():
+    larger, smaller = np.s_[1:4, 1:5, 1:5], np.s_[4:5, 1:5, 1:5]
+    found = match_lesions(image(larger, smaller, FAR), [0.5, 0.9, 0.2], image(A) > 0)
+    assert found == CaseDetections((0.5, 0.9, 0.2), (True, None, False), 1)
+    assert found.confidence == 0.9
+    assert average_precision([found]) == 1
+    assert froc([found], (0.5, 1)) == {0.5: 1.0, 1: 1.0}
 
 
 def test_average_precision_of_a_worked_example():

@@ -1,8 +1,10 @@
 """Detection of lesions as objects: average precision and FROC, by the rules of PI-CAI.
 
-A predicted lesion hits a reference lesion when they overlap by at least a tenth (intersection over
-union); the assignment is one to one and as large as possible. Saha et al., "Artificial intelligence
-and radiologists in prostate cancer detection on MRI (PI-CAI)", Lancet Oncology 2024.
+A predicted lesion can hit a reference lesion when they overlap by at least a tenth (intersection
+over union). The assignment is one to one, with as many hits as possible and then as much overlap.
+A predicted lesion that overlaps so but is left over, such as the other half of one that was hit, is
+neither hit nor false. Saha et al., "Artificial intelligence and radiologists in prostate cancer
+detection on MRI (PI-CAI)", Lancet Oncology 2024, with the defaults of their picai_eval.
 """
 
 from __future__ import annotations
@@ -19,12 +21,12 @@ MINIMUM_OVERLAP = 0.1
 class CaseDetections:
     """What was found in one case.
 
-    ``confidences`` of the predicted lesions, ``hits`` whether each of them is a reference lesion,
-    and the number of ``reference_lesions``, hit or missed.
+    ``confidences`` of the predicted lesions, ``hits`` whether each of them is a reference lesion
+    (None: it counts neither way), and the number of ``reference_lesions``, hit or missed.
     """
 
     confidences: tuple[float, ...]
-    hits: tuple[bool, ...]
+    hits: tuple[bool | None, ...]
     reference_lesions: int
 
     @property
@@ -43,7 +45,6 @@ def match_lesions(
     shapes or the number of confidences do not fit.
     """
     from scipy.ndimage import generate_binary_structure, label
-    from scipy.optimize import linear_sum_assignment
 
     count = int(predicted.max(initial=0))
     if predicted.shape != reference.shape or count != len(confidences):
@@ -53,13 +54,22 @@ def match_lesions(
     np.add.at(both, (predicted.ravel(), lesions.ravel()), 1)
     shared = both[1:, 1:]
     union = both[1:].sum(1)[:, None] + both[:, 1:].sum(0)[None, :] - shared
-    overlap = shared / np.maximum(union, 1)
-    rows, columns = linear_sum_assignment(
-        np.where(overlap >= MINIMUM_OVERLAP, overlap, 0), maximize=True
+    hits = assign(shared / np.maximum(union, 1))
+    return CaseDetections(tuple(map(float, confidences)), hits, number)
+
+
+def assign(overlap: np.ndarray) -> tuple[bool | None, ...]:
+    """The ``hits`` of `CaseDetections` from the ``overlap`` (predicted, reference) of lesions."""
+    from scipy.optimize import linear_sum_assignment
+
+    enough = overlap >= MINIMUM_OVERLAP
+    # 1 for each pair: no overlap that could be won makes up for a hit that is lost.
+    rows, columns = linear_sum_assignment(np.where(enough, 1 + overlap, 0), maximize=True)
+    hit = set(rows[enough[rows, columns]])
+    return tuple(
+        True if row in hit else None if candidate else False
+        for row, candidate in enumerate(enough.any(1))
     )
-    hits = np.zeros(count, bool)
-    hits[rows] = overlap[rows, columns] >= MINIMUM_OVERLAP
-    return CaseDetections(tuple(map(float, confidences)), tuple(map(bool, hits)), number)
 
 
 def match_by_size(predicted: np.ndarray, reference: np.ndarray) -> CaseDetections:
@@ -95,8 +105,9 @@ def froc(
 
 def _thresholds(cases: Sequence[CaseDetections]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Confidences in falling order, each once, with hits and false lesions at or above each."""
-    confidences = np.array([c for case in cases for c in case.confidences], float)
-    hit = np.array([h for case in cases for h in case.hits], bool)
+    lesions = [pair for c in cases for pair in zip(c.confidences, c.hits, strict=True)]
+    confidences = np.array([sure for sure, hit in lesions if hit is not None], float)
+    hit = np.array([hit for _, hit in lesions if hit is not None], bool)
     levels, where = np.unique(-confidences, return_inverse=True)
     hits = np.bincount(where, hit, len(levels)).cumsum()
     misses = np.bincount(where, ~hit, len(levels)).cumsum()
