@@ -109,6 +109,19 @@ def test_wrong_paths_are_named_before_any_work_is_done(package, image, tmp_path,
     assert "not an input" in failing(["segment", f"PET={image}", *model, *out], capsys)
 
 
+def test_inputs_that_barely_overlap_are_refused_with_the_figure(tmp_path, capsys):
+    package = write_threshold_package(tmp_path / "package", threshold_spec(inputs=2))
+    array = np.random.default_rng(0).integers(0, 900, (1, 10, 18, 18)).astype(np.int16)
+    for name, x in (("t2w", 0), ("adc", 14)):  # mm, of 18
+        geometry = Geometry.from_parts((10, 18, 18), (2, 1, 1), (x, 0, 0))
+        write_volume(Volume(array, geometry), tmp_path / f"{name}.nrrd")
+    images = [f"T2w={tmp_path / 't2w.nrrd'}", f"ADC={tmp_path / 'adc.nrrd'}"]
+    out = tmp_path / "o.nrrd"
+    line = failing(["segment", *images, "-m", str(package.path), "-o", str(out), "-q"], capsys)
+    assert re.search(r"adc\.nrrd covers only 2\d % of .*t2w\.nrrd", line), line
+    assert not out.exists()
+
+
 def test_importing_the_command_line_loads_no_heavy_library():
     code = (
         "import sys, MIMSegment.Logic.cli; "
