@@ -15,14 +15,16 @@ from MIMSegment.Logic.batching import BatchSize
 from MIMSegment.Logic.engine import Progress, Segmentation, segment
 from MIMSegment.Logic.errors import DeviceError, MissingDevice, OutOfMemory, PackageError
 from MIMSegment.Logic.familiarity import FamiliarityCheck
+from MIMSegment.Logic.gpu_runtime import nvidia_gpu
 from MIMSegment.Logic.package import ModelPackage
 from MIMSegment.Logic.plausibility import check_result, gravest_first
 from MIMSegment.Logic.preprocess import open_prepared
-from MIMSegment.Logic.session import Session
+from MIMSegment.Logic.session import Session, check_precision
 from MIMSegment.Logic.spec import ModelSpec
 from MIMSegment.Logic.volume import Volume
 
 _GPU_BATCH = 8
+_NO_ROOM = "Not enough memory for the image and its result; close other programs."
 _SMALLEST_WINDOW = 16  # voxels along an axis; smaller ones see too little to be of use
 
 Report = Callable[[str], None]
@@ -32,8 +34,9 @@ Report = Callable[[str], None]
 class InferenceOptions:
     """How to run a package.
 
-    ``device`` and ``precision`` as in `runtime.open_session`; ``trusted`` allows TorchScript, which
-    is code; ``wanted`` keeps only these label values; ``mirror`` False leaves out the mirrored
+    ``device`` and ``precision`` as in `runtime.open_session`; a fallback keeps float32 where it was
+    asked for, while other precisions are of the device. ``trusted`` allows TorchScript, which is
+    code; ``wanted`` keeps only these label values; ``mirror`` False leaves out the mirrored
     predictions that a package may ask for (2 to 8 times faster, slightly less accurate).
     """
 
@@ -61,6 +64,7 @@ def run_package(
     the sessions, for `terminate`. Raises PackageError, DeviceError, OutOfMemory, Cancelled.
     """
     options = options or InferenceOptions()
+    check_precision(options.precision)
     spec = package.spec if options.mirror else replace(package.spec, mirror_axes=())
     _check_wanted(options, package)
     with ThreadPoolExecutor(1) as other:
@@ -72,6 +76,7 @@ def run_package(
             opened([*sessions, *familiarity.open(sessions[0].device)])
             report(f"Runs on {sessions[0].description}.")
             limit = 1 if sessions[0].device in ("cpu", "openvino") else _GPU_BATCH
+            closing = _Closing(sessions, progress)
             for smaller in _with_smaller_windows(spec, sessions[0]):
                 if smaller.patch != spec.patch:
                     report(f"Out of memory: now with windows of {smaller.patch} voxels.")
@@ -80,7 +85,7 @@ def run_package(
                         volume,
                         smaller,
                         sessions,
-                        _closing(sessions, progress),
+                        closing,
                         cancelled,
                         options.wanted,
                         BatchSize(limit, report),
@@ -90,23 +95,30 @@ def run_package(
                     )
                     return _checked(result, package, options, familiarity, report)
                 except OutOfMemory as error:
-                    failure = error
+                    failure = OutOfMemory(str(error))  # without the frames, which hold memory
+                except MemoryError:
+                    failure = OutOfMemory(_NO_ROOM)
+                if closing.closed:
+                    break  # it was the result that did not fit
             report(f"Out of memory on {sessions[0].device}.")
         raise failure
 
 
-def _closing(sessions: Sequence[Session], progress: Progress | None) -> Progress:
-    """``progress``, and the networks' memory given back after the last window: what comes then
-    needs some of its own."""
+class _Closing:
+    """Progress, after whose last window the networks' memory is given back: what comes then needs
+    some of its own."""
 
-    def show(done: int, total: int) -> None:
+    def __init__(self, sessions: Sequence[Session], progress: Progress | None):
+        self.closed = False
+        self._sessions, self._progress = sessions, progress
+
+    def __call__(self, done: int, total: int) -> None:
         if done == total:
-            for session in sessions:
+            self.closed = True
+            for session in self._sessions:
                 session.close()
-        if progress is not None:
-            progress(done, total)
-
-    return show
+        if self._progress is not None:
+            self._progress(done, total)
 
 
 def _checked(result, package, options, familiarity, report: Report) -> Segmentation:
@@ -122,7 +134,8 @@ def _sessions(package: ModelPackage, options: InferenceOptions, report: Report):
     spec, failures = package.spec, []
     tile = (1, len(spec.inputs), *spec.patch[3 - spec.dims :])
     for device in (devices := fallback_order(options.device)):
-        precision = options.precision if device == options.device else None
+        chosen = options.device in ("auto", device) or options.precision == "float32"
+        precision = options.precision if chosen else None
         try:
             sessions = [
                 open_session(path, device, precision, options.threads, options.trusted, tile)
@@ -132,10 +145,14 @@ def _sessions(package: ModelPackage, options: InferenceOptions, report: Report):
             failures.append(error)
             if device == options.device or not isinstance(error, MissingDevice):
                 report(f"{error} Trying the next device.")
+            elif device == "cuda" and (card := nvidia_gpu()) is not None:
+                report(f"The {card.name} is not used: {error}")
             continue
         for session in sessions:
             session.check_channels(len(spec.inputs), len(spec.channel_labels), str(package.path))
         yield sessions
+        for session in sessions:  # the next device may be in the same memory
+            session.close()
     if len(failures) == len(devices):
         raise failures[-1]
 
@@ -158,11 +175,12 @@ def _with_smaller_windows(spec: ModelSpec, session: Session) -> Iterator[ModelSp
 
 
 def _size_factors(shape: Sequence[int | str | None]) -> list[int] | None:
-    """Sizes along each axis must be multiples of these; None when the file fixes them.
+    """Sizes along each axis must be multiples of these; None when the file fixes them or does not
+    say, as TorchScript.
 
     An exported axis of free size is named like ``8*z``.
     """
-    if any(isinstance(size, int) for size in shape):
+    if not shape or any(isinstance(size, int) for size in shape):
         return None
     return [int(m[0]) if (m := re.match(r"\d+", str(size))) else 1 for size in shape]
 

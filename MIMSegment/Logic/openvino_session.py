@@ -13,6 +13,7 @@ from MIMSegment.Logic.errors import DeviceError, PackageError
 from MIMSegment.Logic.onnx_header import read_shapes
 from MIMSegment.Logic.session import (
     BaseSession,
+    check_precision,
     failure,
     import_library,
     is_out_of_memory,
@@ -134,9 +135,8 @@ def _settings_of(threads: int | None, precision: str | None) -> dict[str, str | 
     settings: dict[str, str | int] = {"PERFORMANCE_HINT": "LATENCY"}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
+    check_precision(precision)
     if precision is not None:
-        if precision not in _TYPES:
-            raise DeviceError(f"{precision!r} is no precision; choose one of: {', '.join(_TYPES)}.")
         settings["INFERENCE_PRECISION_HINT"] = _TYPES[precision]
     return settings
 

@@ -26,6 +26,9 @@ _OUT_OF_MEMORY = re.compile(
 )
 
 
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
 class Session(Protocol):
     """A loaded network.
 
@@ -98,6 +101,12 @@ class BaseSession:
 
     def _run(self, tile: np.ndarray) -> np.ndarray:
         raise NotImplementedError
+
+
+def check_precision(precision: str | None) -> None:
+    """Raise DeviceError unless ``precision`` is one of `PRECISIONS`, or None."""
+    if precision not in (None, *PRECISIONS):
+        raise DeviceError(f"{precision!r} is no precision; choose one of: {', '.join(PRECISIONS)}.")
 
 
 def failure(error: Exception, what: str, shape: tuple[int, ...] = ()) -> DeviceError:

@@ -2,14 +2,17 @@
 
 import math
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from MIMSegment.Logic import batching, runtime
+from MIMSegment.Logic import batching, engine, inference, runtime
 from MIMSegment.Logic.errors import DeviceError, MissingDevice, OutOfMemory, PackageError
+from MIMSegment.Logic.gpu_runtime import Gpu
 from MIMSegment.Logic.inference import InferenceOptions, run_package
 from MIMSegment.Logic.volume import Geometry, Volume
+from runtime_cases import TORCH, write_torchscript
 from tiny_package import threshold_spec, write_threshold_package
 
 
@@ -20,7 +23,12 @@ class Small:
         self._session, self.device, self._voxels = session, device, voxels
         self.description = f"test device {device}"
         self.input_shape, self.output_shape = session.input_shape, session.output_shape
-        self.check_channels, self.close = session.check_channels, session.close
+        self.precision, self.closed = session.precision, False
+        self.check_channels = session.check_channels
+
+    def close(self):
+        self.closed = True
+        self._session.close()
 
     def __call__(self, tile):
         if tile.size > self._voxels:
@@ -41,14 +49,21 @@ def volume():
 
 
 @pytest.fixture
-def devices(monkeypatch):
+def attempts():
+    """Device and precision of each network that is opened."""
+    return []
+
+
+@pytest.fixture
+def devices(monkeypatch, attempts):
     """Sets what each device is: voxels that it has room for, or the error when it is opened."""
     found = {}
     real = runtime.open_session
 
-    def open_session(path, device, *options):
+    def open_session(path, device, precision, *options):
         if isinstance(found[device], Exception):
             raise found[device]
+        attempts.append((device, precision))
         return Small(real(path, "cpu", None, 1), device, found[device])
 
     monkeypatch.setattr(runtime, "open_session", open_session)
@@ -92,6 +107,112 @@ def test_the_next_device_takes_over_when_nothing_fits(devices, package, volume, 
         "Runs on test device cpu.",
     ]  # fmt: skip
     assert np.array_equal(result.labels, expected)
+
+
+def test_a_device_without_room_gives_its_memory_back_before_the_next_one(devices, package, volume):
+    devices |= {"cuda": 1000, "cpu": 10**9}
+    before = []
+
+    def opened(sessions):
+        assert all(session.closed for session in before)
+        before.extend(sessions)
+
+    run_package(volume, package, InferenceOptions("cuda"), opened=opened)
+    assert [session.device for session in before] == ["cuda", "cpu"]
+
+
+def full_once(real):
+    """``real``, whose first call finds no memory."""
+    calls = []
+
+    def call(*arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise MemoryError
+        return real(*arguments)
+
+    return call
+
+
+@pytest.mark.parametrize("where", ["SlabAccumulator", "resize_planes"])
+def test_no_memory_beside_the_network_is_met_with_smaller_windows(
+    devices, package, volume, expected, monkeypatch, where
+):
+    devices["cpu"] = 10**9
+    monkeypatch.setattr(engine, where, full_once(getattr(engine, where)))
+    told = []
+    result = run_package(volume, package, InferenceOptions("cpu"), told.append)
+    assert "Out of memory: now with windows of (32, 32, 32) voxels." in told
+    assert np.array_equal(result.labels, expected)
+
+
+def test_no_memory_after_the_last_window_is_met_by_the_next_device_or_told(
+    devices, package, volume, expected, monkeypatch
+):
+    devices |= {"openvino": 10**9, "cpu": 10**9}
+    real = inference.check_result
+    monkeypatch.setattr(inference, "check_result", full_once(real))
+    result = run_package(volume, package, InferenceOptions("openvino"))
+    assert np.array_equal(result.labels, expected)
+    del devices["openvino"]
+    monkeypatch.setattr(inference, "check_result", full_once(real))
+    with pytest.raises(OutOfMemory, match="image and its result; close other programs"):
+        run_package(volume, package, InferenceOptions("cpu"))
+
+
+@pytest.mark.parametrize(
+    "device, precision, opened",
+    [
+        ("auto", "float32", [("openvino", "float32"), ("cpu", "float32")]),
+        ("auto", "bfloat16", [("openvino", "bfloat16"), ("cpu", "bfloat16")]),
+        ("openvino", "float32", [("openvino", "float32"), ("cpu", "float32")]),
+        ("openvino", "bfloat16", [("openvino", "bfloat16"), ("cpu", None)]),
+    ],
+)
+def test_the_precision_that_was_asked_for_is_that_of_the_device_taken(
+    devices, attempts, package, volume, device, precision, opened
+):
+    devices |= {"openvino": 1000, "cpu": 10**9}
+    run_package(volume, package, InferenceOptions(device, precision))
+    assert attempts == opened
+
+
+def test_an_unknown_precision_is_refused_whatever_the_device(package, volume):
+    with pytest.raises(DeviceError, match="'double' is no precision; choose one of: float32"):
+        run_package(volume, package, InferenceOptions("auto", "double"))
+
+
+def test_a_graphics_card_without_its_runtime_is_mentioned(devices, package, volume, monkeypatch):
+    monkeypatch.setattr(inference, "nvidia_gpu", lambda: Gpu("NVIDIA A4000", 2**34, "550.1"))
+    devices |= {"cuda": MissingDevice("No CUDA; install it."), "cpu": 10**9}
+    told = []
+    run_package(volume, package, InferenceOptions("auto"), told.append)
+    assert told[0] == "The NVIDIA A4000 is not used: No CUDA; install it."
+
+
+@pytest.fixture
+def torchscript(package, tmp_path):
+    """The package with its network as TorchScript."""
+    write_torchscript(tmp_path / "model.ts")
+    return replace(package, path=tmp_path, spec=replace(package.spec, models=("model.ts",)))
+
+
+@TORCH
+def test_torchscript_runs_only_where_it_is_trusted(torchscript, volume, expected):
+    with pytest.raises(PackageError, match="a program that may do anything"):
+        run_package(volume, torchscript, InferenceOptions("cpu"))
+    result = run_package(volume, torchscript, InferenceOptions("cpu", trusted=True))
+    assert np.array_equal(result.labels, expected)
+
+
+@TORCH
+def test_torchscript_without_room_for_a_window_is_an_error(torchscript, volume, monkeypatch):
+    def full(session, tile):
+        raise MemoryError
+
+    monkeypatch.setattr(runtime.TorchScriptSession, "_run", full)
+    with pytest.raises(OutOfMemory, match="not enough memory for a window"):
+        run_package(volume, torchscript, InferenceOptions("cpu", trusted=True))
 
 
 def test_no_room_anywhere_is_an_error(devices, package, volume):
