@@ -84,15 +84,17 @@ def evaluate_package(
     """Segment the labelled cases of ``data`` and measure them.
 
     ``cases`` keeps those with these names, a protocol those with its numbers; ``lesions`` names the
-    structure whose connected parts are measured as objects. Raises InputError when no case is left
-    or there is no such structure, GeometryError when a label lies on another grid than its image.
+    structure whose connected parts are measured as objects. Raises InputError when no case is left,
+    there is no such structure or the protocol does not understand the data set's labels,
+    GeometryError when a label lies on another grid than its image.
     """
     values = {label.name: label.value for label in package.labels}
     if lesions and lesions not in values:
         raise InputError(f"{package.title} has no {lesions!r}, it has {', '.join(values)}.")
-    structures = protocol.measured if protocol else values
+    dataset = find_dataset(data)
+    structures = protocol.measured(dataset) if protocol else values
     measured = Measured()
-    for case in tqdm(_chosen(find_dataset(data).cases, protocol, cases), "evaluate"):
+    for case in tqdm(_chosen(dataset.cases, protocol, cases), "evaluate"):
         volume, label = case.read(), read_volume(case.label)
         if not volume.geometry.is_close(label.geometry):
             raise GeometryError(f"{case.label} does not lie on the grid of {case.image}.")

@@ -1,16 +1,19 @@
 """evaluate.py on a package whose answers are known."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 import evaluate
 from mim.case_table import read_cases
+from mim.cases import Dataset
 from mim.data_sets import data_sets
 from mim.protocols import PROTOCOLS
+from mim.regions import Region
 from MIMSegment.Logic.errors import InputError
-from MIMSegment.Logic.volume import Geometry, Volume, write_volume
+from MIMSegment.Logic.volume import Geometry, Volume, read_volume, write_volume
 from tiny_package import BRIGHT, write_threshold_package
 
 GEOMETRY = Geometry.from_parts((12, 20, 24), (2.0, 1.0, 1.0), (0, 0, 0), np.eye(3))
@@ -138,8 +141,72 @@ def test_a_file_that_is_no_table_is_named(tmp_path, capsys):
     assert "x.csv is no table" in capsys.readouterr().err
 
 
-def test_the_published_splits_keep_test_cases_apart_and_count_their_structures():
-    assert len(PROTOCOLS["btcv-13"].structures) == 13
-    assert len(PROTOCOLS["btcv-13-background"].measured) == 14
-    assert len(PROTOCOLS["btcv-8-transunet"].structures) == 8
-    assert len(set(PROTOCOLS["btcv-8-transunet"].cases)) == 12
+# The organs of BTCV in the order of their values, 1 to 13, as SelfMedMAE lists them.
+ORGANS = [
+    *("spleen", "right kidney", "left kidney", "gallbladder", "esophagus", "liver", "stomach"),
+    *("aorta", "inferior vena cava", "portal and splenic veins", "pancreas"),
+    *("right adrenal gland", "left adrenal gland"),
+]
+UNNAMED = Dataset("any", ())
+
+
+@pytest.mark.parametrize(("name", "background"), [("btcv-13", []), ("btcv-13-background", [0])])
+def test_btcv_13_is_the_validation_of_monais_split_and_every_organ(name, background):
+    protocol = PROTOCOLS[name]
+    assert protocol.cases == (35, 36, 37, 38, 39, 40)  # "validation" of its dataset_0.json
+    assert list(protocol.measured(UNNAMED).values()) == [*background, *range(1, 14)]
+    assert list(protocol.structures) == ORGANS
+
+
+def test_btcv_8_is_the_test_list_of_transunet_and_its_organs():
+    protocol = PROTOCOLS["btcv-8-transunet"]
+    # lists_Synapse/test_vol.txt of TransUNet; the organs are btcv_8cls_idx of SelfMedMAE, from 0.
+    listed = "0008 0022 0038 0036 0032 0002 0029 0003 0001 0004 0025 0035"
+    assert sorted(protocol.cases) == sorted(int(number) for number in listed.split())
+    expected = {ORGANS[index]: index + 1 for index in (0, 1, 2, 3, 5, 6, 7, 10)}
+    assert protocol.measured(UNNAMED) == expected
+
+
+DECATHLON = {1: "edema", 2: "non-enhancing tumor", 3: "enhancing tumour"}
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "expected"),
+    [
+        ("brats-regions", {}, [(1, 2, 3), (1, 3), (3,)]),
+        ("brats-regions-4", {}, [(1, 2, 4), (1, 4), (4,)]),
+        ("brats-regions", {1: "NCR", 2: "ED", 3: "ET"}, [(1, 2, 3), (1, 3), (3,)]),
+        ("brats-regions", {1: "NCR", 2: "ED", 4: "ET"}, [(1, 2, 4), (1, 4), (4,)]),
+        ("brats-regions", DECATHLON, [(1, 2, 3), (2, 3), (3,)]),
+        ("brats-regions-4", DECATHLON, [(1, 2, 3), (2, 3), (3,)]),
+    ],
+)
+def test_regions_of_a_brain_tumor_follow_the_names_of_the_labels(name, labels, expected):
+    measured = PROTOCOLS[name].measured(Dataset("brains", (), labels=labels))
+    assert list(measured) == ["whole tumor", "tumor core", "enhancing tumor"]
+    assert list(measured.values()) == expected
+
+
+def test_a_data_set_of_regions_is_measured_by_its_own():
+    own = tuple(Region(*r) for r in [("WT", (1, 2, 3), 1), ("TC", (2, 3), 2), ("ET", (3,), 3)])
+    brains = Dataset("brains", (), labels={1: "WT", 2: "TC", 3: "ET"}, regions=own)
+    assert PROTOCOLS["brats-regions"].measured(brains) == {r.name: r.labels for r in own}
+
+
+def test_the_core_of_the_decathlons_brain_tumors_is_not_their_edema(work, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(work / "data", data)
+    description = json.loads((data / "dataset.json").read_text())
+    description["labels"] = {"0": "background", **DECATHLON}
+    (data / "dataset.json").write_text(json.dumps(description))
+    for path in (data / "labelsTr").iterdir():
+        label = read_volume(path)
+        array = label.array.copy()
+        array[:, 3:6][array[:, 3:6] == 3] = 2  # the package finds 3 in both halves
+        write_volume(Volume(array, label.geometry), path)
+    command = ["segment", str(work / "package"), str(data), "--protocol", "brats-regions"]
+    assert evaluate.main([*command, "-o", str(tmp_path / "out")]) == 0
+    rows = read_cases(tmp_path / "out/cases.csv")
+    assert {row["structure"]: row["dice"] for row in rows} == pytest.approx(
+        {"whole tumor": 1, "tumor core": 1, "enhancing tumor": 2 / 3}, abs=1e-4
+    )

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mim.cases import Dataset
+from mim.regions import brats_regions
 from MIMSegment.Logic.errors import InputError
 
 BTCV = {
@@ -41,16 +43,21 @@ _EIGHT = (
 class Protocol:
     """``cases`` are the numbers of the test cases in the data set's file names; ``structures`` map
     a name to a label value or, for a region, to several; with ``background`` label 0 enters the
-    mean as one more structure."""
+    mean as one more structure. With ``by_name`` they are the regions of a tumor, and ``structures``
+    only tell what a data set means that does not name its labels."""
 
     description: str
     structures: Mapping[str, int | tuple[int, ...]]
     cases: tuple[int, ...] = ()
     background: bool = False
+    by_name: bool = False
 
-    @property
-    def measured(self) -> dict[str, int | tuple[int, ...]]:
-        """Everything that enters the mean, by name."""
+    def measured(self, dataset: Dataset) -> dict[str, int | tuple[int, ...]]:
+        """Everything that enters the mean, by name. Raises InputError where the names of the
+        labels leave open what is edema, core and enhancing tumor."""
+        if self.by_name and dataset.labels:
+            regions = dataset.regions or brats_regions(dataset.labels)
+            return {region.name: region.labels for region in regions}
         return {**({"background": 0} if self.background else {}), **self.structures}
 
 
@@ -73,12 +80,15 @@ PROTOCOLS: dict[str, Protocol] = {
         (1, 2, 3, 4, 8, 22, 25, 29, 32, 35, 36, 38),
     ),
     "brats-regions": Protocol(
-        "BraTS with labels 1 necrosis, 2 edema, 3 enhancing: whole tumor, core, enhancing tumor",
+        "Whole tumor, core and enhancing tumor by the names of the labels; without names "
+        "1 necrosis, 2 edema, 3 enhancing, as in BraTS 2023. (The Decathlon has 1 edema.)",
         {"whole tumor": (1, 2, 3), "tumor core": (1, 3), "enhancing tumor": (3,)},
+        by_name=True,
     ),
     "brats-regions-4": Protocol(
-        "The same for data sets that code the enhancing tumor as 4",
+        "The same, where without names the enhancing tumor is 4",
         {"whole tumor": (1, 2, 4), "tumor core": (1, 4), "enhancing tumor": (4,)},
+        by_name=True,
     ),
 }
 
