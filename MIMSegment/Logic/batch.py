@@ -20,6 +20,7 @@ from MIMSegment.Logic.files import (
 from MIMSegment.Logic.finding import Severity
 from MIMSegment.Logic.inference import InferenceOptions, run_package
 from MIMSegment.Logic.inputs import read_study
+from MIMSegment.Logic.labels import wanted_labels
 from MIMSegment.Logic.package import ModelPackage
 from MIMSegment.Logic.plausibility import gravest_first
 from MIMSegment.Logic.segmentation_file import write_segmentation
@@ -76,11 +77,11 @@ def run_batch(
     severity in a column of its own; which image was taken for which input) and failures.csv, each
     complete after every case, so that a batch that was stopped goes on where it was. A case that
     failed is tried again. ``series`` chooses the images of every case, as for
-    `inputs.read_images`. Raises OutputError when the folder holds results of another model, another
-    batch is writing to it, or it cannot be written.
+    `inputs.read_images`. Raises OutputError when the folder holds results of another model or of
+    other options, another batch is writing to it, or it cannot be written.
     """
     with _alone_in(folder):
-        _check_same_model(folder, package)
+        _check_same_origin(folder, package, options)
         volumes = {row["case"]: row for row in _read(folder / VOLUMES)}
         failures: dict[str, dict] = {}
         skipped = 0
@@ -130,10 +131,10 @@ def _segment(case: BatchCase, package: ModelPackage, target: Path, options, seri
     for finding in findings:
         if finding.severity is Severity.ALERT:
             report(f"    alert: {finding}")
-    volumes = result.volumes_ml()
+    volumes, labels = result.volumes_ml(), wanted_labels(package.labels, options.wanted)
     return {
         "case": case.name,
-        **{_column(label): f"{volumes.get(label.value, 0.0):.4f}" for label in package.labels},
+        **{_column(label): f"{volumes.get(label.value, 0.0):.4f}" for label in labels},
         "gravest": str(findings[0].severity) if findings else "",
         "findings": " ".join(f"{finding.severity}: {finding}" for finding in findings),
         "warnings": " ".join(study.volume.warnings),
@@ -191,15 +192,33 @@ def _without_ending(name: str) -> str:
     return name
 
 
-def _check_same_model(folder: Path, package: ModelPackage) -> None:
-    """Results of two models must not end in one table."""
-    record = {"id": package.id, "version": package.version, "checksums": dict(package.checksums)}
+def _check_same_origin(folder: Path, package: ModelPackage, options: InferenceOptions) -> None:
+    """Results of two models, or of options that change results, must not end in one table."""
+    model = {"id": package.id, "version": package.version, "checksums": dict(package.checksums)}
+    chosen = {
+        "structures": " ".join(map(str, sorted(options.wanted))) if options.wanted else "all",
+        "mirroring": "as the model asks" if options.mirror else "left out",
+        "precision": options.precision or "the fastest",
+    }
     path = folder / RECORD
-    if path.is_file() and read_json_object(path) != record:
-        raise OutputError(
-            f"{folder} holds results of another model or version; choose another folder."
-        )
-    write_json(path, record)
+    if path.is_file() and _read(folder / VOLUMES):
+        earlier = read_json_object(path)
+        before = earlier.pop("options", {})
+        if earlier != model:
+            raise OutputError(
+                f"{folder} holds results of another model or version; choose another folder."
+            )
+        other = [
+            f"{name}: {before.get(name, 'unknown')}, now {value}"
+            for name, value in chosen.items()
+            if before.get(name) != value
+        ]
+        if other:
+            raise OutputError(
+                f"{folder} holds results of other options ({'; '.join(other)}); choose another "
+                "folder, or remove this one to begin anew."
+            )
+    write_json(path, {**model, "options": chosen})
 
 
 def _read(path: Path) -> list[dict]:

@@ -214,10 +214,11 @@ def _segment(arguments: argparse.Namespace) -> None:
     gpu_runtime.activate(*gpu_runtime.runtimes_for(arguments.device))
     from MIMSegment.Logic.inference import run_package
     from MIMSegment.Logic.inputs import read_study
+    from MIMSegment.Logic.labels import wanted_labels
     from MIMSegment.Logic.package import load_package
     from MIMSegment.Logic.segmentation_file import check_output_path, write_segmentation
 
-    output = check_output_path(arguments.output)
+    output, options = check_output_path(arguments.output), _options(arguments)
     package = load_package(models_command.find_package(arguments.model))
     study = read_study(arguments.inputs, package, arguments.series)
     for line in study.explanation:
@@ -233,12 +234,12 @@ def _segment(arguments: argparse.Namespace) -> None:
 
     try:
         progress = None if arguments.quiet else show
-        result = run_package(study.volume, package, _options(arguments), print, progress)
+        result = run_package(study.volume, package, options, print, progress)
     finally:
         line.end()
     write_segmentation(result, package.labels, output, f"{package.id} {package.version}")
     _print_findings(result.findings)
-    _print_volumes(result.volumes_ml(), package)
+    _print_volumes(result.volumes_ml(), wanted_labels(package.labels, options.wanted))
     print(f"Wrote {output} in {time.perf_counter() - began:.1f} s. {NOTICE}")
 
 
@@ -288,9 +289,9 @@ def _scene(arguments: argparse.Namespace) -> None:
     print("Wrote " + ", ".join(map(str, written)))
 
 
-def _print_volumes(volumes: dict[int, float], package) -> None:
-    width = max(len(label.name) for label in package.labels)
-    for label in package.labels:
+def _print_volumes(volumes: dict[int, float], labels) -> None:
+    width = max(len(label.name) for label in labels)
+    for label in labels:
         print(f"{label.value:4d}  {label.name:{width}}  {volumes.get(label.value, 0.0):10.2f} mL")
 
 

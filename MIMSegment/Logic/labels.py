@@ -9,7 +9,7 @@ from __future__ import annotations
 import colorsys
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 
 from MIMSegment.Logic.errors import PackageError
@@ -49,6 +49,11 @@ class Label:
     def source_value(self) -> int:
         """The label value that the model gave."""
         return self.value if self.model_value is None else self.model_value
+
+
+def wanted_labels(labels: Sequence[Label], wanted: Collection[int] | None) -> list[Label]:
+    """Those whose label value is in ``wanted``; all when that is None."""
+    return [label for label in labels if wanted is None or label.value in wanted]
 
 
 _CODE_COLUMNS = {

@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 from MIMSegment.Logic.engine import Segmentation
 from MIMSegment.Logic.finding import Finding
 from MIMSegment.Logic.input_checks import check_box, check_phantom
+from MIMSegment.Logic.labels import wanted_labels
 from MIMSegment.Logic.package import ModelPackage
 from MIMSegment.Logic.result_checks import check_sides, check_structures
 from MIMSegment.Logic.result_places import check_containment
@@ -45,7 +46,7 @@ def check_result(
     ``wanted`` are the label values that were asked for (default: all of the package).
     """
     structures = measure_structures(segmentation.labels, segmentation.geometry)
-    labels = [label for label in package.labels if wanted is None or label.value in wanted]
+    labels = wanted_labels(package.labels, wanted)
     found = check_structures(structures, labels, package)
     found += check_sides(structures, labels, package)
     found += check_containment(segmentation, labels, package)

@@ -1,0 +1,121 @@
+"""What the options of ``segment`` and ``batch`` change in results, printouts and tables."""
+
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from MIMSegment.Logic.cli import main
+from MIMSegment.Logic.labels import Label
+from MIMSegment.Logic.package import write_package
+from MIMSegment.Logic.volume import Geometry, Volume, read_volume, write_volume
+from onnx_writer import node, write_onnx
+from tiny_package import BRIGHT, MONAI, threshold_spec
+
+SHAPE = (10, 18, 18)
+
+
+@pytest.fixture
+def shifted(tmp_path):
+    """A package that finds what is bright one voxel too far left, unless it may mirror along x; it
+    knows a second structure, which it never finds."""
+    weight = np.zeros((2, 1, 1, 1, 3), np.float32)
+    weight[:, 0, 0, 0, 2] = (-1, 1)
+    constants = {"weight": weight, "bias": np.array([0.5, -0.5], np.float32)}
+    shift = node("Conv", ["image", "weight", "bias"], "logits", pads=[0, 0, 1, 0, 0, 1])
+    space = ["z", "y", "x"]
+    path = write_onnx(tmp_path / "network" / "model.onnx", [shift], ["batch", 1, *space],
+                      ["batch", 2, *space], constants)  # fmt: skip
+    spec = replace(threshold_spec(patch=(16, 32, 32)), mirror_axes=(2,))
+    labels = [BRIGHT, Label(5, "Dark thing")]
+    models = {"models/model.onnx": path}
+    return write_package(tmp_path / "package", "shifted", "Shifted", spec, labels, models,
+                         "# Shifted\n", "Apache-2.0\n", MONAI)  # fmt: skip
+
+
+@pytest.fixture
+def image(tmp_path):
+    (tmp_path / "cohort").mkdir()
+    array = np.zeros((1, *SHAPE), np.int16)
+    array[0, 2:5, 3:9, 4:10] = 900
+    path = tmp_path / "cohort" / "a.nrrd"
+    write_volume(Volume(array, Geometry.from_parts(SHAPE, (2, 1, 1))), path)
+    return path
+
+
+@pytest.fixture
+def segment(shifted, image, tmp_path):
+    """Segments the image with the given options; gives the result's labels."""
+
+    def run(*options):
+        out = tmp_path / "result.nrrd"
+        command = ["segment", str(image), "-m", str(shifted.path), "-o", str(out), "-q"]
+        assert main([*command, "--device", "cpu", *options]) == 0
+        return read_volume(out).array[0]
+
+    return run
+
+
+@pytest.fixture
+def batch(shifted, image, tmp_path):
+    """Segments the cohort with the given options; gives the exit code and the row of volumes."""
+
+    def run(*options):
+        out = tmp_path / "out"
+        command = ["batch", str(image.parent), "-m", str(shifted.path), "-o", str(out)]
+        code = main([*command, "--device", "cpu", *options])
+        with open(out / "volumes.csv", newline="") as file:
+            (row,) = csv.DictReader(file)
+        return code, row
+
+    return run
+
+
+def test_without_mirroring_the_network_looks_once(segment, batch):
+    columns = np.flatnonzero(segment().any(axis=(0, 1)))
+    assert columns.tolist() == [5, 6, 7, 8]
+    columns = np.flatnonzero(segment("--no-mirroring").any(axis=(0, 1)))
+    assert columns.tolist() == [3, 4, 5, 6, 7, 8]
+    _, row = batch("--no-mirroring")
+    assert float(row["Bright thing (mL)"]) == pytest.approx(3 * 6 * 6 * 2 / 1000)
+
+
+def test_only_the_structures_that_were_asked_for_are_kept_and_printed(segment, capsys):
+    assert segment().any()
+    printed = capsys.readouterr().out
+    assert "Bright thing  " in printed and "Dark thing  " in printed
+    assert not segment("--structures", "5").any()
+    printed = capsys.readouterr().out
+    assert "Bright thing" not in printed and "0.00 mL" in printed
+
+
+def test_a_structure_that_was_not_asked_for_has_no_volume_in_the_table(batch):
+    code, row = batch("--structures", "5")
+    assert code == 0
+    assert (row["Bright thing (mL)"], row["Dark thing (mL)"]) == ("", "0.0000")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--structures", "5"), "structures: all, now 5"),
+        (("--no-mirroring",), "mirroring: as the model asks, now left out"),
+        (("--precision", "bfloat16"), "precision: the fastest, now bfloat16"),
+    ],
+)
+def test_a_batch_does_not_go_on_with_other_options(batch, options, said, capsys):
+    _, before = batch()
+    code, after = batch(*options)
+    assert (code, after) == (2, before)
+    line = capsys.readouterr().err.strip()
+    assert said in line and "choose another folder, or remove this one" in line
+    assert batch()[0] == 0
+
+
+def test_options_that_gave_no_result_can_be_corrected(shifted, image, tmp_path, batch):
+    out = tmp_path / "out"
+    command = ["batch", str(image.parent), "-m", str(shifted.path), "-o", str(out)]
+    assert main([*command, "--structures", "99"]) == 0
+    assert not (out / "volumes.csv").exists()
+    assert batch("--structures", "3")[1]["case"] == "a"
