@@ -16,10 +16,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from MIMSegment.Logic.errors import GeometryError, InputError
-from MIMSegment.Logic.volume import Geometry, Volume
+from MIMSegment.Logic.errors import InputError
+from MIMSegment.Logic.shear import corner_distance, straightened
+from MIMSegment.Logic.volume import Geometry, Volume, unstated_side
 
-SHEAR_TOLERANCE = 0.1  # voxels by which a corner may move when the axes are made orthogonal
 FORMS_TOLERANCE = 0.5  # voxels by which sform and qform may differ without a warning
 _FLOAT32_ROUNDING = 3 * float(np.finfo(np.float32).eps)
 _CHUNK = 1 << 24
@@ -173,27 +173,11 @@ def _geometry(header: NiftiHeader, path: Path) -> tuple[Geometry, tuple[str, ...
         matrix = header.qform
     else:
         spacing = [p if p > 0 else 1.0 for p in header.pixdim]
-        warning = (
-            f"{path.name} does not state which side is left: the usual convention (first axis "
-            "toward the patient's left) is assumed. Check a landmark before use."
-        )
-        return Geometry(shape, np.diag([*spacing, 1.0])), (warning,)
-    columns = matrix[:3, :3]
-    if not np.isfinite(matrix).all() or abs(np.linalg.det(columns)) < 1e-9:
-        raise GeometryError(
-            f"{path} has an orientation matrix that cannot be inverted; convert the original "
-            "images to NIfTI again."
-        )
-    straight = _nearest_orthogonal(matrix, shape)
-    if _corner_distance(matrix, straight, shape) > SHEAR_TOLERANCE:
-        raise GeometryError(
-            f"{path} has a sheared grid (axes {_skew_angle(columns):.1f}° off a right angle, for "
-            "example by a tilted gantry); give the original DICOM folder instead, or resample the "
-            "file to an orthogonal grid first (nibabel.processing.resample_to_output does that)."
-        )
+        return Geometry(shape, np.diag([*spacing, 1.0])), (unstated_side(path),)
+    straight = straightened(matrix, shape, str(path), "nibabel.processing.resample_to_output")
     geometry = Geometry(shape, straight)
     if header.sform is not None and header.qform is not None:
-        apart = _corner_distance(header.sform, header.qform, shape)
+        apart = corner_distance(header.sform, header.qform, shape)
         if apart > FORMS_TOLERANCE:
             warning = (
                 f"{path.name} holds two positions that differ by up to "
@@ -201,37 +185,6 @@ def _geometry(header: NiftiHeader, path: Path) -> tuple[Geometry, tuple[str, ...
             )
             return geometry, (warning,)
     return geometry, ()
-
-
-def _nearest_orthogonal(matrix: np.ndarray, shape) -> np.ndarray:
-    """The orthogonal grid of equal spacing nearest to ``matrix`` (polar decomposition).
-
-    The center of the volume stays where it is.
-    """
-    columns = matrix[:3, :3]
-    spacing = np.linalg.norm(columns, axis=0)
-    u, _, vt = np.linalg.svd(columns / spacing)
-    straight = matrix.copy()
-    straight[:3, :3] = (u @ vt) * spacing
-    center = (np.array(shape[::-1]) - 1) / 2
-    straight[:3, 3] += (columns - straight[:3, :3]) @ center
-    return straight
-
-
-def _corner_distance(a: np.ndarray, b: np.ndarray, shape) -> float:
-    """How far apart two grids put the same corner at most, in voxels of ``a``."""
-    last = np.array(shape[::-1]) - 1
-    corners = np.array(np.meshgrid(*([0, n] for n in last))).reshape(3, -1)
-    corners = np.vstack([corners, np.ones(8)])
-    distance = np.linalg.norm(((a - b) @ corners)[:3], axis=0).max()
-    return float(distance / np.linalg.norm(a[:3, :3], axis=0).min())
-
-
-def _skew_angle(columns: np.ndarray) -> float:
-    """The largest departure from a right angle between two axes, in degrees."""
-    unit = columns / np.linalg.norm(columns, axis=0)
-    cosines = np.abs(unit.T @ unit)[np.triu_indices(3, 1)]
-    return float(np.degrees(np.arcsin(min(1.0, cosines.max()))))
 
 
 def _read_voxels(stream: BinaryIO, header: NiftiHeader, path: Path) -> np.ndarray:

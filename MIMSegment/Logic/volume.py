@@ -167,7 +167,9 @@ def read_volume(path: str | Path) -> Volume:
 
         volume = read_nifti(path)
     elif path.is_file() and name.endswith(IMAGE_SUFFIXES):
-        volume = _read_itk(path)
+        from MIMSegment.Logic.itk_file import read_itk_file
+
+        volume = read_itk_file(path)
     else:
         from MIMSegment.Logic.dicom import read_dicom
 
@@ -223,15 +225,12 @@ def from_itk(image, source: str = "") -> Volume:
     )
 
 
-def _read_itk(path: Path) -> Volume:
-    try:
-        image = itk().ReadImage(str(path))
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].removeprefix("sitk::ERROR: ")
-        raise InputError(f"{path} cannot be read: {reason}") from None
-    if "complex" in image.GetPixelIDTypeAsString():
-        raise InputError(f"{path} holds complex numbers; save its magnitude as an image first.")
-    return from_itk(image, str(path))
+def unstated_side(path: Path) -> str:
+    """The warning for a file that does not say where the patient's left is."""
+    return (
+        f"{path.name} does not state which side is left: the usual convention (first axis "
+        "toward the patient's left) is assumed. Check a landmark before use."
+    )
 
 
 def check_values(volume: Volume) -> None:
