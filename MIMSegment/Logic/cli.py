@@ -38,6 +38,9 @@ def main(argv: list[str] | None = None) -> int:
     except MIMSegmentError as error:
         print(f"mimsegment: error: {error}", file=sys.stderr)
         return 2
+    except MemoryError:
+        print("mimsegment: error: Not enough memory; close other programs.", file=sys.stderr)
+        return 2
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -56,14 +56,16 @@ def run_package(
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
     opened: Callable[[Sequence[Session]], None] = lambda sessions: None,
+    warn: Report | None = None,
 ) -> Segmentation:
     """Segment ``volume`` (c, z, y, x) with ``package``, stepping down when memory runs out, and
     check the result.
 
-    ``report`` gets sentences for the user, the first of which says what it runs on; ``opened`` gets
-    the sessions, for `terminate`. Raises PackageError, DeviceError, OutOfMemory, Cancelled.
+    ``report`` gets sentences for the user, such as what it runs on, and ``warn`` (default:
+    ``report``) those that say why it is not what the user would expect; ``opened`` gets the
+    sessions, for `terminate`. Raises PackageError, DeviceError, OutOfMemory, Cancelled.
     """
-    options = options or InferenceOptions()
+    options, warn = options or InferenceOptions(), warn or report
     check_precision(options.precision)
     spec = package.spec if options.mirror else replace(package.spec, mirror_axes=())
     _check_wanted(options, package)
@@ -72,14 +74,14 @@ def run_package(
         prepared = other.submit(open_prepared, volume, spec.preprocessing)
         failure: DeviceError = DeviceError("No device can run this model.")
         familiarity = FamiliarityCheck(package, options.threads, report)
-        for sessions in _sessions(package, options, report):
+        for sessions in _sessions(package, options, warn):
             opened([*sessions, *familiarity.open(sessions[0].device)])
             report(f"Runs on {sessions[0].description}.")
             limit = 1 if sessions[0].device in ("cpu", "openvino") else _GPU_BATCH
             closing = _Closing(sessions, progress)
             for smaller in _with_smaller_windows(spec, sessions[0]):
                 if smaller.patch != spec.patch:
-                    report(f"Out of memory: now with windows of {smaller.patch} voxels.")
+                    warn(f"Out of memory: now with windows of {smaller.patch} voxels.")
                 try:
                     result = segment(
                         volume,
@@ -88,7 +90,7 @@ def run_package(
                         closing,
                         cancelled,
                         options.wanted,
-                        BatchSize(limit, report),
+                        BatchSize(limit, warn),
                         familiarity.look,
                         options.threads,
                         prepared.result(),
@@ -100,7 +102,7 @@ def run_package(
                     failure = OutOfMemory(_NO_ROOM)
                 if closing.closed:
                     break  # it was the result that did not fit
-            report(f"Out of memory on {sessions[0].device}.")
+            warn(f"Out of memory on {sessions[0].device}.")
         raise failure
 
 
@@ -127,7 +129,7 @@ def _checked(result, package, options, familiarity, report: Report) -> Segmentat
     return replace(result, findings=gravest_first(found))
 
 
-def _sessions(package: ModelPackage, options: InferenceOptions, report: Report):
+def _sessions(package: ModelPackage, options: InferenceOptions, warn: Report):
     """Yield the opened networks of the package on one device after the other."""
     from MIMSegment.Logic.runtime import fallback_order, open_session
 
@@ -144,9 +146,9 @@ def _sessions(package: ModelPackage, options: InferenceOptions, report: Report):
         except DeviceError as error:
             failures.append(error)
             if device == options.device or not isinstance(error, MissingDevice):
-                report(f"{error} Trying the next device.")
+                warn(f"{error} Trying the next device.")
             elif device == "cuda" and (card := nvidia_gpu()) is not None:
-                report(f"The {card.name} is not used: {error}")
+                warn(f"The {card.name} is not used: {error}")
             continue
         for session in sessions:
             session.check_channels(len(spec.inputs), len(spec.channel_labels), str(package.path))

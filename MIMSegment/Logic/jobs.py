@@ -48,7 +48,8 @@ class Job:
     """One segmentation, as `JobQueue.poll` last saw it.
 
     ``done`` of ``total`` windows (0 while unknown); ``eta`` the seconds left, None while unknown.
-    ``device`` says what really calculates (library, device, threads, precision), once it is known.
+    ``device`` says what really calculates (library, device, threads, precision), once it is known,
+    ``notices`` why it is not what was asked for: devices and sizes that failed.
     A failed job has ``error``, a sentence for the user, and ``error_kind``, its class in `errors`
     (or another name for what nobody foresaw). ``log`` is the end of what the worker printed, with
     the names of the user's files taken out. A done job has ``result`` on the grid of its input.
@@ -64,6 +65,7 @@ class Job:
     error: str | None = None
     error_kind: str | None = None
     log: str = ""
+    notices: list[str] = field(default_factory=list)
     result: Segmentation | None = field(default=None, repr=False)
 
     @property
@@ -96,6 +98,9 @@ class _Task:
                 job.device = event["description"]
             case "result":
                 self.has_result = True
+            case "notice":
+                job.notices.append(event["message"])
+                job.message = event["message"]
             case "stage" if job.state is JobState.RUNNING:
                 job.message = event["message"]
             case "window" if job.state is JobState.RUNNING:

@@ -4,6 +4,7 @@ Its stdout carries one JSON object per line and nothing else:
 
     {"event": "started", "pid": 4711}
     {"event": "stage", "message": "Checking the model package"}
+    {"event": "notice", "message": "Out of memory on cuda."}      to be shown with the result too
     {"event": "device", "description": "ONNX Runtime 1.31.1, CPU, 2 threads, float32"}
     {"event": "window", "done": 12, "of": 80, "time": 3.2}        seconds on the worker's clock
     {"event": "result"}   {"event": "cancelled"}
@@ -195,7 +196,10 @@ def _run(folder: Path, events: Events, watchdog: Watchdog) -> None:
     def report(sentence: str) -> None:
         events.send("stage", message=sentence)
 
-    result = run_package(volume, package, options, report, show, watchdog.stopping, opened)
+    def warn(sentence: str) -> None:
+        events.send("notice", message=sentence)
+
+    result = run_package(volume, package, options, report, show, watchdog.stopping, opened, warn)
     events.send("stage", message="Writing the result")
     write_result(folder, result)
 

@@ -353,9 +353,12 @@ class Workflow(Attempts):
         found, labels = separate_lesions(job.result, self._package.labels)
         findings = self._findings + self._checks.after(found, self._package)
         result = Result.of(found, labels, self._package, self._inputs.used(), findings)
-        shown, self._message = place(self._gateway, result, self.settings.target)
+        shown, message = place(self._gateway, result, self.settings.target)
+        notices = " ".join(job.notices)
+        self._message = f"{message} {notices}".strip()
         self._begin_review(shown)
-        self.log.record("segmented", device=job.device)
+        said = {"notices": notices} if notices else {}
+        self.log.record("segmented", device=job.device, **said)
 
     def _begin_review(self, result: OpenResult) -> None:
         if self.review is not None:

@@ -63,6 +63,18 @@ def failing(arguments, capsys) -> str:
     return lines[0]
 
 
+def test_full_memory_gives_one_line_and_exit_code_2(package, image, tmp_path, capsys, monkeypatch):
+    def full(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr("MIMSegment.Logic.inputs.read_study", full)
+    arguments = ["segment", str(image), "--model", str(package.path), "-o", str(tmp_path / "o.nii")]
+    assert main(arguments) == 2
+    assert (
+        capsys.readouterr().err == "mimsegment: error: Not enough memory; close other programs.\n"
+    )
+
+
 def test_corrupt_packages_give_one_line_and_exit_code_2(package, image, tmp_path, capsys):
     command = ["segment", str(image), "-m", str(package.path), "-o", str(tmp_path / "o.nrrd"), "-q"]
     onnx, metadata = package.path / "models/model.onnx", package.path / "configs/metadata.json"

@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("slicer", reason="the slicer-core wheel is not installed")
 
-from flow_cases import start
+from flow_cases import run, start
 from MIMSegment.Logic.samples import sample_study
 from MIMSegment.Logic.scene import add_volume, load_scene, new_scene, save_scene
 from MIMSegment.Logic.scene_gateway import MrmlGateway
@@ -64,3 +64,16 @@ def test_every_button_that_does_nothing_says_why(workflow):
         call()
     assert workflow.state == before, "a disabled button does nothing"
     assert workflow.state.actions["run"]
+
+
+def test_a_device_that_was_not_there_is_told_with_the_result_and_in_the_log(workflow):
+    pytest.importorskip("onnxruntime")
+    workflow.choose(PROSTATE)
+    workflow.use_scene()
+    workflow.change(device="cuda")
+    run(workflow)
+    assert workflow.state.error is None and workflow.state.step is Step.REVIEW
+    assert "CUDAExecutionProvider" in workflow.state.message
+    assert "Trying the next device." in workflow.state.message
+    (entry,) = [entry for entry in workflow.log.entries if entry["event"] == "segmented"]
+    assert "CPU" in entry["device"] and "Trying the next device." in entry["notices"]

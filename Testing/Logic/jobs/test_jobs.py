@@ -229,7 +229,9 @@ def test_a_private_runtime_is_seen_by_the_workers_of_its_device(folder, tmp_path
         queue.listeners.append(lambda job: said.append(job.message))
         queue.wait(job, TIMEOUT)
         assert job.state is JobState.DONE and "CPU" in job.device
-        assert any("OpenVINO is installed but cannot be loaded (private)" in m for m in said)
+        reason = "OpenVINO is installed but cannot be loaded (private)"
+        assert any(reason in message for message in said)
+        assert len(job.notices) == 1 and reason in job.notices[0]  # still there with the result
         assert run(queue, volume, package).state is JobState.DONE
 
 
