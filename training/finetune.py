@@ -33,9 +33,11 @@ from mim.layers import layer_scales
 from mim.learning_curve import WATCHED
 from mim.loop import LoopSettings, TrainState, train
 from mim.optim import OptimizerSettings
+from mim.parallel import require_one_process
 from mim.recipe import RecipeError, describe, load_recipe, section, setting
 from mim.runs import LAST, open_run, run_metadata
 from mim.schedule import TransferSettings
+from mim.seen import check_unseen
 from mim.segmentation import Segmentation
 from mim.transfer import load_pretrained, part_of
 from MIMSegment.Logic.errors import MIMSegmentError
@@ -107,6 +109,7 @@ def finetune(recipe: FinetuneRecipe, resume: bool = False) -> dict:
 
     Raises MIMSegmentError with a sentence for the user.
     """
+    require_one_process("finetune.py")
     cache = read_cache(recipe.cache)
     if recipe.patch:
         cache = cache.with_patch(recipe.patch)
@@ -122,10 +125,14 @@ def finetune(recipe: FinetuneRecipe, resume: bool = False) -> dict:
     state = _fresh_state(network, recipe, device)
     if checkpoint is not None:
         state.restore(checkpoint)
+        metadata["seen"] = checkpoint["metadata"].get("seen", [])
     elif recipe.pretrained:
         parts = [part for part in recipe.parts if part in task.parts]
         spacing = cache.plan["preprocessing"]["spacing"] if len(cache.patch) == 3 else None
-        print(load_pretrained(network, recipe.pretrained, parts, spacing).summary())
+        report = load_pretrained(network, recipe.pretrained, parts, spacing)
+        check_unseen(cache, report.seen, recipe.pretrained)
+        metadata["seen"] = sorted({*metadata["seen"], *report.seen})
+        print(report.summary())
     subjects = training_subjects(task, cache, recipe)
     task.load(subjects, device)
     print(f"Fine-tuning on {len(subjects)} subjects, crops of {cache.extent(cache.patch)}.")

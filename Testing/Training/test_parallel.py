@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import finetune
 from mim.checkpoint import load_checkpoint
 from mim.loop import LoopSettings
 from mim.parallel import shard
@@ -77,6 +78,17 @@ def test_a_sharded_transformer_learns_the_same_and_resumes(tmp_path):
     assert launch("transformer", tmp_path / "two", "shard=1", "stop=5") == [3, 3]
     launch("transformer", tmp_path / "two", "shard=1", "resume=1")
     assert_same(tmp_path / "one", tmp_path / "two")
+
+
+def test_fine_tuning_by_several_processes_is_refused_before_anything_is_written(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    recipe = HERE.parents[1] / "training/recipes/finetune_cpu.toml"
+    assert finetune.main([str(recipe), f"run={tmp_path / 'run'}"]) == 2
+    error = capsys.readouterr().err
+    assert "2 were started" in error and "without torchrun" in error and "--jobs" in error
+    assert not (tmp_path / "run").exists()
 
 
 def test_sharding_without_processes_or_averaging_a_sharded_model_is_refused():

@@ -21,6 +21,7 @@ from mim.pictures import fit
 from mim.planning import intensity_summary
 from mim.plans import make_plan, plan_preprocessing
 from mim.plausibility_ranges import expectations_of
+from mim.seen import digests
 from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.files import replacing, write_json, write_text
 from MIMSegment.Logic.labels import Label, default_color, labels_from_csv, labels_to_csv
@@ -211,6 +212,7 @@ def _store(case: Case, cache: Path, plan: dict) -> dict:
         "label": None,
         "target": case.target,
         "shape": list(array.shape),
+        "digests": digests(volume.array),
         "source": case.sources if len(case.images) > 1 else case.sources[0],
         "source_label": None,
     }

@@ -2,7 +2,7 @@
 
 A checkpoint is a dictionary of plain containers and tensors::
 
-    format, metadata   kind, network, plan, fingerprint, recipe, recipe_hash
+    format, metadata   kind, network, plan, fingerprint, seen, recipe, recipe_hash
     model, average     the trained module's state dict; the one of its averaged weights, if any
     step, optimizer, processes, log_bytes, best, flops    what `loop.train` needs to go on
 """

@@ -31,6 +31,17 @@ def world_size() -> int:
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
+def require_one_process(what: str) -> None:
+    """Raise RecipeError where several processes were started for ``what``, which is one's work."""
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started > 1:
+        raise RecipeError(
+            f"{what} trains in one process, but {started} were started (WORLD_SIZE) and would all "
+            f"write the same folder. Start it without torchrun, on one GPU; study.py --jobs does "
+            f"several runs side by side."
+        )
+
+
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
     """Join the processes that torchrun started, if it did; leave them at the end."""

@@ -9,6 +9,7 @@ from mim.checkpoint import load_checkpoint
 from mim.data import Cache
 from mim.parallel import rank
 from mim.recipe import RecipeError, differences, recipe_hash, save_recipe, to_dict
+from mim.seen import seen_images
 
 LAST = "last.pt"
 BEST = "best.pt"
@@ -19,13 +20,14 @@ def run_metadata(kind: str, recipe: Any, cache: Cache, network: dict) -> dict:
     """What a checkpoint says about itself.
 
     ``kind`` is the method of pre-training, or "segmentation"; ``network`` is a configuration of
-    `architectures`.
+    `architectures`. ``seen`` are the digests of the training subjects' images.
     """
     return {
         "kind": kind,
         "network": network,
         "plan": cache.plan,
         "fingerprint": cache.fingerprint,
+        "seen": seen_images(cache),
         "recipe": to_dict(recipe),
         "recipe_hash": recipe_hash(recipe),
     }

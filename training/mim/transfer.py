@@ -35,7 +35,8 @@ class TransferReport:
     ``loaded`` as it was; ``adapted`` to another shape; ``skipped``: in the checkpoint, not used;
     ``missing``: in the model, kept its fresh weights. The values of all but the first say why.
     ``parameters`` counts numbers, not tensors: those loaded or adapted, and all of the model;
-    ``shares`` the part of the encoder's and the decoder's that is pre-trained, 0 to 1.
+    ``shares`` the part of the encoder's and the decoder's that is pre-trained, 0 to 1. ``seen``
+    are the digests of the images that it learnt from, where the file tells them.
     """
 
     source: str
@@ -46,6 +47,7 @@ class TransferReport:
     parameters: tuple[int, int]
     shares: dict[str, float]
     notes: tuple[str, ...] = ()
+    seen: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """A short table to print."""
@@ -97,7 +99,15 @@ def load_pretrained(
     shares = {part: _share(target, carried, part) for part in ("encoder", "decoder")}
     shares = {part: share for part, share in shares.items() if share is not None}
     return TransferReport(
-        str(checkpoint), tuple(loaded), adapted, skipped, missing, counts, shares, tuple(notes)
+        str(checkpoint),
+        tuple(loaded),
+        adapted,
+        skipped,
+        missing,
+        counts,
+        shares,
+        tuple(notes),
+        tuple(weights.facts.get("seen", ())),
     )
 
 

@@ -105,13 +105,14 @@ def _origin(content: Mapping, holder: str | None) -> str:
 
 
 def _facts(content: Mapping) -> dict[str, Any]:
-    """``trainer``, ``plan`` and ``spacing`` (z, y, x in mm), where the file has them."""
-    plan = content.get("nnssl_adaptation_plan")
+    """``trainer``, ``plan``, ``spacing`` (z, y, x in mm) and ``seen``, where the file has them."""
+    plan, metadata = content.get("nnssl_adaptation_plan"), content.get("metadata")
     facts = {
         "trainer": content.get("trainer_name"),
         "plan": plan,
-        "spacing": _spacing(content.get("metadata"), "plan", "preprocessing")
+        "spacing": _spacing(metadata, "plan", "preprocessing")
         or _spacing(plan, "pretrain_plan", "configurations", None),
+        "seen": metadata.get("seen") if isinstance(metadata, Mapping) else None,
     }
     return {key: value for key, value in facts.items() if value}
 
