@@ -7,12 +7,15 @@ import pytest
 import torch
 from torch import nn
 
+from mim import architectures
 from mim.layers import layer_scales
 from mim.networks import NetworkConfig, build_network
 from mim.optim import OptimizerSettings, build_optimizer, learning_rate
 from mim.recipe import RecipeError
 from mim.schedule import TransferSettings, pace
 from mim.step import Stepper
+from mim.transfer import part_of
+from mim.vit_classifier import ViTClassifierSettings
 
 
 @pytest.mark.parametrize(
@@ -123,6 +126,32 @@ def test_layer_decay_gives_each_stage_of_a_residual_encoder_its_rate():
     optimizer = build_optimizer(model, settings, scales, "encoder.")
     rates = {(group["scale"], group["encoder"]) for group in optimizer.param_groups}
     assert rates == {(2.0, False), (0.0625, True), (0.125, True), (0.25, True), (0.5, True)}
+
+
+def test_every_layer_of_a_transformer_takes_its_steps_at_its_own_rate():
+    settings = ViTClassifierSettings(patch=(4, 4), width=12, depth=2, heads=2)
+    model = architectures.build(architectures.configure(settings, {}, (8, 8), 1, 3))
+    encoder = tuple(n for n, _ in model.named_parameters() if part_of(n) == "encoder")
+    optimizer_settings = OptimizerSettings(lr=0.1, warmup=4)
+    optimizer = build_optimizer(
+        model, optimizer_settings, layer_scales(model, encoder, 0.5, 3.0), encoder
+    )
+    loss = lambda batch: model(torch.ones(2, 1, 8, 8)).square().mean()  # noqa: E731
+    stepper = Stepper(model, optimizer, loss, optimizer_settings, TransferSettings(), 1, False)
+    factors = {"vit.patch_embedding.": 0.125, "vit.blocks.0.": 0.25, "vit.blocks.1.": 0.5,
+               "vit.norm.": 0.5, "head.": 3.0}  # fmt: skip
+    name_of = {parameter: name for name, parameter in model.named_parameters()}
+    for number, rate in [(1, 0.025), (2, 0.05), (4, 0.1)]:  # rises in four steps
+        record = stepper.step(lambda: SimpleNamespace(cases=("a", "b")), number, 10)
+        assert record.lr == pytest.approx(rate)
+        found = {}
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                found[name_of[parameter]] = group["lr"]
+        assert set(found) == set(name_of.values())
+        for name, value in found.items():
+            (factor,) = (f for prefix, f in factors.items() if name.startswith(prefix))
+            assert value == pytest.approx(rate * factor), name
 
 
 @pytest.mark.parametrize(
