@@ -81,12 +81,29 @@ def test_what_is_hidden_changes_no_feature(garbage):
     assert torch.equal(features(images()), features(spoiled))
 
 
-@pytest.mark.parametrize("build", [mae, lambda: SimMIM(transformer(), SimMIMSettings())])
-def test_the_loss_is_of_hidden_voxels_only_and_padding_is_left_out(build):
-    model, mask = build().eval(), draw()
+@pytest.mark.parametrize("loss", ["l2", "l1"])
+@pytest.mark.parametrize("target", ["raw", "normalized"])
+def test_the_loss_of_mae_is_the_chosen_error_to_the_chosen_target(target, loss):
+    model, mask = mae(target=target, loss=loss).eval(), draw()
     result = model(images(), mask)
-    error = result.prediction - images()
-    error = error.abs() if isinstance(model, SimMIM) else error.square()
+    predicted, truth = (patchify(x, PATCH) for x in (result.prediction, images()))
+    if target == "normalized":
+        truth, mean, deviation = normalize_patches(truth)
+        predicted = (predicted - mean) / deviation  # the network's own output, not in gray values
+    error = (predicted - truth).abs() if loss == "l1" else (predicted - truth).square()
+    hidden = ~token_mask(mask, PATCH)
+    assert result.loss.item() == pytest.approx(error[hidden].mean().item(), rel=1e-4)
+    valid = torch.ones_like(mask)
+    valid[..., 6:] = False
+    scored = patchify((~mask & valid).expand(-1, CHANNELS, -1, -1, -1), PATCH)
+    part = model(images(), mask, valid)
+    assert part.loss.item() == pytest.approx(error[scored].mean().item(), rel=1e-4)
+
+
+def test_the_loss_of_simmim_is_of_hidden_voxels_only_and_padding_is_left_out():
+    model, mask = SimMIM(transformer(), SimMIMSettings()).eval(), draw()
+    result = model(images(), mask)
+    error = (result.prediction - images()).abs()
     assert torch.allclose(result.loss, error[(~mask).expand_as(error)].mean(), atol=1e-5)
     valid = torch.ones_like(mask)
     valid[..., 6:] = False
