@@ -88,6 +88,17 @@ def test_a_method_that_needs_half_the_steps_is_twice_as_fast():
     assert (result.reached, result.runs) == (4, 4)
 
 
+def test_the_speed_up_is_the_geometric_mean_of_the_pairs_with_their_spread():
+    slow = [(STEPS, [0, 0.2, 0.4, 0.6 + seed / 100]) for seed in range(3)]
+    ratios = (1, 2, 4)
+    fast = [([s / r for s in steps], v) for r, (steps, v) in zip(ratios, slow, strict=True)]
+    result = speed_up(slow, fast, 0.5)
+    # One of 27 draws takes the same pair three times, which is more often than 2.5 %.
+    assert (result.ratio, result.low, result.high) == pytest.approx((2, 1, 4))
+    reversed_ = speed_up(fast, slow, 0.5)
+    assert (reversed_.ratio, reversed_.low, reversed_.high) == pytest.approx((0.5, 0.25, 1))
+
+
 def test_runs_that_never_reach_the_target_are_counted_out_loud():
     slow = [(STEPS, [0, 0.1, 0.2, 0.3]), (STEPS, [0, 0.4, 0.6, 0.8])]
     result = speed_up(slow, [slow[1], slow[1]], 0.5)
