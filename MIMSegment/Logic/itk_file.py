@@ -6,13 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from MIMSegment.Logic.errors import InputError
+from MIMSegment.Logic.image_header import find_payload
+from MIMSegment.Logic.payload import check_payload
 from MIMSegment.Logic.shear import straightened
 from MIMSegment.Logic.volume import Geometry, Volume, from_itk, itk, unstated_side
 
 
 def read_itk_file(path: str | Path) -> Volume:
-    """Read a NRRD or MetaImage file. Raises InputError, and GeometryError for a sheared grid."""
+    """Read a NRRD or MetaImage file. Raises InputError, also for damaged or missing voxels,
+    and GeometryError for a sheared grid.
+    """
     path = Path(path)
+    check_voxels(path)
     try:
         image = itk().ReadImage(str(path))
     except RuntimeError as error:
@@ -25,6 +30,13 @@ def read_itk_file(path: str | Path) -> Volume:
     matrix = straightened(volume.geometry.ijk_to_lps, shape, str(path), "SimpleITK.Resample")
     warnings = () if _states_side(image, path) else (unstated_side(path),)
     return replace(volume, geometry=Geometry(shape, matrix), warnings=warnings)
+
+
+def check_voxels(path: Path) -> None:
+    """Raise InputError unless all voxels that the header states are there, and undamaged."""
+    payload = find_payload(path)
+    if payload is not None:
+        check_payload(payload, path)
 
 
 def _states_side(image, path: Path) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gzip
 import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -17,12 +16,12 @@ from typing import BinaryIO
 import numpy as np
 
 from MIMSegment.Logic.errors import InputError
+from MIMSegment.Logic.payload import CHUNK, bytes_to_end, cut_short, damage_told
 from MIMSegment.Logic.shear import corner_distance, straightened
 from MIMSegment.Logic.volume import Geometry, Volume, unstated_side
 
 FORMS_TOLERANCE = 0.5  # voxels by which sform and qform may differ without a warning
 _FLOAT32_ROUNDING = 3 * float(np.finfo(np.float32).eps)
-_CHUNK = 1 << 24
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # xyzt_units: 1 meter, 2 millimeter, 3 micrometer
 _DTYPES = {
@@ -65,15 +64,10 @@ def read_nifti(path: str | Path) -> Volume:
     for complex or color values, GeometryError for an affine that no orthogonal grid can express.
     """
     path = Path(path)
-    try:
-        with _opened(path) as stream:
-            header = read_header(stream, path)
-            geometry, warnings = _geometry(header, path)
-            array = _read_voxels(stream, header, path)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(
-            f"{path} is damaged or cut short ({error}); copy or download it again."
-        ) from None
+    with damage_told(path), _opened(path) as stream:
+        header = read_header(stream, path)
+        geometry, warnings = _geometry(header, path)
+        array = _read_voxels(stream, header, path)
     return Volume(array, geometry, str(path), warnings)
 
 
@@ -209,15 +203,11 @@ def _read_voxels(stream: BinaryIO, header: NiftiHeader, path: Path) -> np.ndarra
 def _fill(stream: BinaryIO, buffer: memoryview, path: Path) -> None:
     done = 0
     while done < len(buffer):
-        count = stream.readinto(buffer[done : done + _CHUNK])
+        count = stream.readinto(buffer[done : done + CHUNK])
         if not count:
-            raise InputError(
-                f"{path} is cut short: {done} of {len(buffer)} bytes of voxels are there; copy or "
-                "download it again."
-            )
+            raise cut_short(path, done, len(buffer))
         done += count
-    while stream.read(_CHUNK):  # to the end of a gzip stream, where its checksum is compared
-        pass
+    bytes_to_end(stream)
 
 
 def _scaled(array: np.ndarray, header: NiftiHeader) -> np.ndarray:

@@ -17,6 +17,7 @@ import slicer
 
 from MIMSegment.Logic.errors import InputError, OutputError
 from MIMSegment.Logic.files import not_written, replacing
+from MIMSegment.Logic.itk_file import check_voxels
 from MIMSegment.Logic.scene_core import new_scene, subject_item, unique_name, vtk_messages
 from MIMSegment.Logic.scene_layers import REFERENCE_GEOMETRY, set_reference_geometry
 from MIMSegment.Logic.volume import Geometry, from_itk, itk
@@ -126,6 +127,7 @@ def _existing(path: str | Path) -> Path:
 
 def _grid(path: Path) -> Geometry:
     """The file's grid; InputError for a damaged file: Slicer's own reader would end the process."""
+    check_voxels(path)
     try:
         return from_itk(itk().ReadImage(str(path)), str(path)).geometry
     except RuntimeError as error:

@@ -147,7 +147,7 @@ def test_file_of_the_command_line_is_the_same_segmentation_in_a_scene(scene, geo
 def test_damaged_files_are_refused_and_leave_no_node(scene, content, tmp_path):
     for name in ("bad.seg.nrrd", "bad.mrb"):
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=r"bad\.seg\.nrrd cannot be read"):
+    with pytest.raises(InputError, match=r"bad\.seg\.nrrd (cannot be read|ends inside)"):
         mrml.load_segmentation(scene, tmp_path / "bad.seg.nrrd")
     assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
     with pytest.raises(InputError, match=r"bad\.mrb cannot be read"):
