@@ -12,9 +12,12 @@ import evaluate
 import export
 import finetune
 import pretrain
+from mim import architectures
 from mim.caching import PrepareOptions, prepare_dataset
 from mim.checkpoint import load_checkpoint
 from mim.class_results import class_table
+from mim.classification import ClassifiedCrops, balanced_weights, classification_loss
+from mim.device import seed_everything
 from mim.evaluation import model_spec
 from mim.regions import Region, region_targets
 from mim.segmentation import segmentation_loss
@@ -47,6 +50,50 @@ def run(root, name, *more, network="resenc_classifier", size=SIZE):
                           *size, *steps, "optimizer.lr=0.01", *more])  # fmt: skip
     path = root / name / "results.json"
     return json.loads(path.read_text()) if code == 0 else code
+
+
+@pytest.mark.parametrize("weights", [None, [0.5, 1.0, 4.0]])
+def test_the_loss_of_classes_is_the_weighted_mean_of_their_log_probabilities(weights):
+    logits = torch.tensor([[2.0, 0.0, -1.0], [0.5, 1.5, 0.0], [0.0, 0.0, 3.0], [1.0, 2.0, 0.0]])
+    targets = torch.tensor([0, 1, 0, 2])
+    log = logits - logits.exp().sum(1, keepdim=True).log()
+    each = torch.tensor(weights or [1.0] * 3)[targets]
+    expected = -(each * log[torch.arange(4), targets]).sum() / each.sum()
+    scale = None if weights is None else torch.tensor(weights)
+    found = classification_loss(lambda images: logits, scale)(classified(targets))
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("weights", [None, [3.0, 0.5]])
+def test_the_loss_of_several_findings_is_binary_for_each_and_weighs_those_that_are_there(weights):
+    logits = torch.tensor([[2.0, -1.0], [-0.5, 0.0], [1.0, 3.0]])
+    targets = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    positive = torch.tensor(weights or [1.0, 1.0])
+    p = 1 / (1 + (-logits).exp())
+    expected = -(positive * targets * p.log() + (1 - targets) * (1 - p).log()).mean()
+    scale = None if weights is None else torch.tensor(weights)
+    found = classification_loss(lambda images: logits, scale)(classified(targets))
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def classified(targets):
+    """A batch of empty images with these targets."""
+    images = torch.zeros(len(targets), 1, 4, 4)
+    return ClassifiedCrops(images, images > -1, ("case",) * len(targets), targets)
+
+
+def test_balanced_weights_make_rare_classes_count_as_much_as_common_ones():
+    targets = torch.tensor([0, 0, 0, 0, 0, 1, 2, 2])
+    weights = balanced_weights(targets, 3)
+    assert torch.allclose(weights, torch.tensor([8 / 15, 8 / 3, 8 / 6]))
+    total = weights * torch.bincount(targets)
+    assert torch.allclose(total, total[0].expand(3)) and total.sum() == 8
+    assert torch.isfinite(balanced_weights(targets, 4)).all()  # one class without a sample
+
+
+def test_balanced_weights_of_findings_are_the_images_without_one_over_those_with_it():
+    targets = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    assert balanced_weights(targets, 3).tolist() == pytest.approx([1 / 3, 3, 4])
 
 
 @pytest.fixture(scope="module")
@@ -133,14 +180,17 @@ def test_a_network_of_the_other_task_is_refused_by_name(pictures, capsys):
 
 
 def test_several_findings_at_once_are_learnt_apart(tmp_path):
-    rows = [f"img/p{i}.png,{i % 2},{int(i % 3 == 0)}" for i in range(12)]
-    table(tmp_path / "data", "\n".join(["image,bright,other", *rows]), pictures=12)
+    rows = [f"img/p{i}.png,{i % 2},{i % 2},{int(i % 3 == 0)}" for i in range(24)]
+    table(tmp_path / "data", "\n".join(["image,bright,same,other", *rows]), pictures=24)
     options = PrepareOptions(stages=3, jobs=1, picture_size=32, held_back=0.5)
     prepare_dataset(tmp_path / "data", tmp_path / "cache", options)
-    results = run(tmp_path, "run", "loop.steps=5", "class_weights=balanced")
-    assert set(results["auc_per_class"]) == {"bright", "other"}
-    row = np.array(results["rows"][0]["probabilities"])
-    assert row.shape == (2,) and (row > 0).all() and (row < 1).all()
+    results = run(tmp_path, "run", "class_weights=balanced", "loop.steps=40")
+    found = {name: value["auc"] for name, value in results["auc_per_class"].items()}
+    assert set(found) == {"bright", "same", "other"}
+    assert found["bright"] > 0.9 and found["same"] > 0.9  # both of an image with a bright square
+    probabilities = np.array([row["probabilities"] for row in results["rows"]])
+    assert (probabilities > 0).all() and (probabilities < 1).all()
+    assert probabilities[:, :2].sum(1).max() > 1.2  # one finding does not rule out another
 
 
 def test_regions_are_learnt_as_sigmoids_and_measured_as_unions(tmp_path):
@@ -153,6 +203,36 @@ def test_regions_are_learnt_as_sigmoids_and_measured_as_unions(tmp_path):
     assert results["dice_per_class"]["both"]["dice"] > 0.5
     spec = model_spec(json.loads((tmp_path / "cache/plan.json").read_text()))
     assert spec.head == "regions" and spec.channel_labels == (1, 4)
+
+
+def test_a_frozen_encoder_stays_as_pre_trained_and_the_rest_starts_fresh_and_learns(
+    tmp_path, capsys
+):
+    nnunet(tmp_path / "raw", {"background": 0, "left": 1, "right": 4}, count=4)
+    options = PrepareOptions(patch_voxels=4000, stages=3, jobs=1)
+    prepare_dataset(tmp_path / "raw", tmp_path / "cache", options)
+    assert pretrain.main(
+        [str(RECIPES / "pretrain_cpu.toml"), f"cache={tmp_path / 'cache'}",
+         f"run={tmp_path / 'pre'}", "loop.steps=2", "loop.batch=2", *SMALL, *SIZE]
+    ) == 0  # fmt: skip
+    before = load_checkpoint(tmp_path / "pre/last.pt")["model"]
+    capsys.readouterr()
+    run(tmp_path, "fine", f"pretrained={tmp_path / 'pre/last.pt'}", "parts=['encoder']",
+        "deep_supervision=true", "transfer.schedule=frozen", "loop.steps=4", "loop.batch=2",
+        "optimizer.warmup=2", network="resenc_unet")  # fmt: skip
+    assert "encoder 100.0%, decoder 0.0%" in capsys.readouterr().out
+    checkpoint = load_checkpoint(tmp_path / "fine/last.pt")
+    seed_everything(0)
+    fresh = dict(architectures.build(checkpoint["metadata"]["network"]).named_parameters())
+    after = {name: checkpoint["model"][name] for name in fresh}
+    encoder = {name for name in after if name.startswith("encoder.")}
+    for name in encoder:
+        assert torch.equal(after[name], before[f"network.{name}"]), name
+    rest = after.keys() - encoder
+    assert encoder and any(name.startswith("decoder.seg_layers.") for name in rest)
+    assert not {name for name in rest if torch.equal(after[name], fresh[name])}
+    log = [json.loads(line) for line in (tmp_path / "fine/log.jsonl").read_text().splitlines()]
+    assert [line["lr"] for line in log] == pytest.approx([0.005, 0.01, 0.01, 0.005])
 
 
 @pytest.mark.parametrize(("edema", "core", "enhancing"), [(2, 1, 4), (2, 1, 3), (1, 2, 3)])
