@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from MIMSegment.Logic.dicom_privacy import without_identity
+
 _CLASS = "1.2.840.10008.5.1.4.1.1."
 _IMAGE_CLASSES = {
     _CLASS + suffix
@@ -56,7 +58,6 @@ _FRAME_TAGS = (
     "DimensionIndexSequence", _GE, _PHILIPS, _SIEMENS,
 )  # fmt: skip
 _IDENTITY_TAGS = ("PatientName", "PatientID")
-_FREE_TEXT_TAGS = ("SeriesDescription", "ProtocolName")
 _FRAME_TYPES = (
     "MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFrameTypeSequence",
     "XRay3DFrameTypeSequence",
@@ -189,9 +190,8 @@ def _why_no_image(dataset) -> str:
 def _frames(dataset, path: Path) -> list[Frame]:
     header = {tag: _plain(dataset[tag].value) for tag in _HEADER_TAGS if dataset.get(tag)}
     header = {tag: value for tag, value in header.items() if value != "None"}
-    for tag in _FREE_TEXT_TAGS:
-        if tag in header:
-            header[tag] = _without_identity(header[tag], dataset)
+    identity = (str(dataset.get(tag) or "") for tag in _IDENTITY_TAGS)
+    header = without_identity(header, *identity)
     shared = _first(dataset.get("SharedFunctionalGroupsSequence"))
     per_frame = dataset.get("PerFrameFunctionalGroupsSequence")
     if per_frame is None:
@@ -298,15 +298,6 @@ def _other_dimensions(get: Lookup, pointers: list[int]) -> tuple[int, ...]:
     """The frame's indices along the dimensions that are not its place in the stack."""
     values = _numbers(get("DimensionIndexValues")) or []
     return tuple(int(v) for p, v in zip(pointers, values, strict=False) if p not in _PLACE_POINTERS)
-
-
-def _without_identity(text: str, dataset) -> str:
-    """Free text without the patient's ID, name or a part of the name of three letters or more."""
-    whole = [str(dataset.get(tag) or "") for tag in _IDENTITY_TAGS]
-    for word in (*whole, *re.split(r"[\^=\s,_-]+", whole[0])):
-        if len(word) >= 3:
-            text = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", "…", text, flags=re.IGNORECASE)
-    return text
 
 
 def _first(sequence):

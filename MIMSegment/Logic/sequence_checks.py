@@ -18,6 +18,7 @@ from MIMSegment.Logic.sequences import (
     sequence_by_timing,
     sequence_in_text,
     sequence_of,
+    spoken_sequence,
 )
 from MIMSegment.Logic.volume import Volume
 
@@ -157,8 +158,8 @@ def _sequence(header, label: str) -> str | None:
     """What the image says that it is, the most trustworthy source first."""
     if "ADC" in header.get("ImageType", ()):
         return "ADC"
-    texts = [str(header.get(k, "")) for k in ("SeriesDescription", "ProtocolName")]
-    named = next(filter(None, map(sequence_in_text, [*texts, label])), None)
+    spoken = [spoken_sequence(header, k) for k in ("SeriesDescription", "ProtocolName")]
+    named = next(filter(None, [*spoken, sequence_in_text(label)]), None)
     return named or sequence_by_timing(header)
 
 

@@ -12,6 +12,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+CONTRAST_AGENT = "ContrastBolusAgent"
+SPOKEN = "SpokenSequences"
+"""Key in a header: by keyword, the sequences of texts from which words were taken out."""
 _STATED, _DESCRIBED, _NAMED, _FOLDER, _TIMED = 100.0, 40.0, 30.0, 15.0, 20.0
 _BEST_B_VALUE = 2000.0  # s/mm²; beyond it a higher b-value is no better
 _CONTRAST = r"\bgd\b|\bpost\b|\bce\b|\bkm\b|\bcontrast|\bgad|\+c\b|\+ c\b|\bt1(ce|c|gd|post)\b"
@@ -57,6 +60,12 @@ def sequence_in_text(text: str) -> str | None:
     return "T1c" if sequence == "T1" and re.search(_CONTRAST, text) else sequence
 
 
+def spoken_sequence(header: Mapping, keyword: str) -> str | None:
+    """The sequence that a text in a DICOM header speaks of, None if it names none."""
+    kept = header.get(SPOKEN, {}).get(keyword)
+    return kept or sequence_in_text(str(header.get(keyword, "")))
+
+
 def sequence_by_timing(header: Mapping) -> str | None:
     """The sequence that echo, repetition and inversion time (ms) and b-value speak for."""
     kind = header.get("ImageType", ())
@@ -71,8 +80,14 @@ def sequence_by_timing(header: Mapping) -> str | None:
     if echo >= 60 and repetition >= 2000 and not inversion:
         return "T2"
     if echo <= 30 and (repetition <= 1200 or 600 <= inversion <= 1300):
-        return "T1c" if _contrast_agent(header) else "T1"
+        return "T1c" if contrast_agent(header) else "T1"
     return None
+
+
+def contrast_agent(header: Mapping) -> bool:
+    """Whether the DICOM header names a contrast agent; some say "no" there."""
+    agent = str(header.get(CONTRAST_AGENT, "")).strip().lower()
+    return agent not in ("", "no", "none", "n", "without", "0")
 
 
 def evidence(name: str, modality: str, header: Mapping, label: str, folder: str = "") -> Evidence:
@@ -106,8 +121,8 @@ def _stated(wanted: str, header: Mapping) -> Evidence:
 def _described(wanted: str, header: Mapping) -> Evidence:
     for keyword in ("SeriesDescription", "ProtocolName"):
         text = str(header.get(keyword, ""))
-        sequence = sequence_in_text(text)
-        if sequence == "T1" and _contrast_agent(header):
+        sequence = spoken_sequence(header, keyword)
+        if sequence == "T1" and contrast_agent(header):
             sequence = "T1c"
         if sequence or _names(wanted, text):
             fits = sequence == wanted or _names(wanted, text)
@@ -157,11 +172,6 @@ def _names(wanted: str, text: str) -> bool:
     return wanted not in _NAMES and bool(
         re.search(rf"\b{re.escape(_words(wanted))}\b", _words(text))
     )
-
-
-def _contrast_agent(header: Mapping) -> bool:
-    agent = str(header.get("ContrastBolusAgent", "")).strip().lower()
-    return agent not in ("", "no", "none", "n", "without", "0")
 
 
 def _words(text: str) -> str:
