@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,10 @@ from MIMSegment.Logic.files import (
     write_csv,
     write_json,
 )
-from MIMSegment.Logic.finding import Severity
-from MIMSegment.Logic.inference import InferenceOptions, run_package
+from MIMSegment.Logic.finding import Finding, Severity
+from MIMSegment.Logic.inference import InferenceOptions
 from MIMSegment.Logic.inputs import read_study
+from MIMSegment.Logic.jobs import Job, JobQueue, JobState
 from MIMSegment.Logic.labels import wanted_labels
 from MIMSegment.Logic.package import ModelPackage
 from MIMSegment.Logic.plausibility import gravest_first
@@ -29,7 +31,10 @@ from MIMSegment.Logic.volume import IMAGE_SUFFIXES
 
 VOLUMES, FAILURES, RECORD = "volumes.csv", "failures.csv", "batch.json"
 _LOCK = ".batch.lock"
-_FURTHER = ("gravest", "findings", "warnings", "inputs")
+_FURTHER = ("gravest", "findings", "warnings", "inputs", "device")
+_LOOK = 0.2  # seconds between two looks at what a worker says
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,14 +79,17 @@ def run_batch(
     """Segment every case that is not finished; returns how many are done, failed and were skipped.
 
     ``folder`` gets CASE + ``ending``, volumes.csv (mL; what the checks found, with the gravest
-    severity in a column of its own; which image was taken for which input) and failures.csv, each
-    complete after every case, so that a batch that was stopped goes on where it was. A case that
-    failed is tried again. ``series`` chooses the images of every case, as for
+    severity in a column of its own; which image was taken for which input; what it ran on) and
+    failures.csv, each complete after every case, so that a batch that was stopped goes on where it
+    was. Each case runs in a process of its own: whatever ends that is a failure of the case. A case
+    that failed is tried again. ``report`` hears which case it is and what the run tells the user;
+    ``series`` chooses the images of every case, as for
     `inputs.read_images`. Raises OutputError when the folder holds results of another model or of
     other options, another batch is writing to it, or it cannot be written.
     """
-    with _alone_in(folder):
+    with _alone_in(folder), JobQueue() as queue:
         _check_same_origin(folder, package, options)
+        run = _Run(queue, package, options, series, lambda text: report(f"    {text}"))
         volumes = {row["case"]: row for row in _read(folder / VOLUMES)}
         failures: dict[str, dict] = {}
         skipped = 0
@@ -92,13 +100,13 @@ def run_batch(
                 continue
             report(f"[{number}/{len(cases)}] {case.name}")
             try:
-                volumes[case.name] = _segment(case, package, target, options, series, report)
+                volumes[case.name] = run.segment(case, target)
                 _write(folder / VOLUMES, _columns(package), volumes.values())
-            except (Cancelled, OutputError):  # no other case could be written either
+            except OutputError:  # no other case could be written either
                 raise
-            except MIMSegmentError as error:
-                report(f"    failed: {error}")
-                failures[case.name] = {"case": case.name, "reason": str(error)}
+            except Exception as error:  # the next case may be sound
+                failures[case.name] = {"case": case.name, "reason": _reason(error)}
+                report(f"    failed: {failures[case.name]['reason']}")
             _write(folder / FAILURES, ["case", "reason"], failures.values())
     return len(cases) - len(failures) - skipped, len(failures), skipped
 
@@ -123,23 +131,77 @@ def _alone_in(folder: Path) -> Iterator[None]:
         yield
 
 
-def _segment(case: BatchCase, package: ModelPackage, target: Path, options, series, report) -> dict:
-    study = read_study(case.inputs, package, series)
-    result = run_package(study.volume, package, options)
-    write_segmentation(result, package.labels, target, f"{package.id} {package.version}")
-    findings = gravest_first((*study.findings, *result.findings))
-    for finding in findings:
-        if finding.severity is Severity.ALERT:
-            report(f"    alert: {finding}")
-    volumes, labels = result.volumes_ml(), wanted_labels(package.labels, options.wanted)
-    return {
-        "case": case.name,
-        **{_column(label): f"{volumes.get(label.value, 0.0):.4f}" for label in labels},
-        "gravest": str(findings[0].severity) if findings else "",
-        "findings": " ".join(f"{finding.severity}: {finding}" for finding in findings),
-        "warnings": " ".join(study.volume.warnings),
-        "inputs": "; ".join(study.explanation),
-    }
+@dataclass(frozen=True)
+class _Run:
+    """What all cases of a batch share; ``report`` gets lines on the case."""
+
+    queue: JobQueue
+    package: ModelPackage
+    options: InferenceOptions
+    series: Sequence[str]
+    report: Callable[[str], None]
+
+    def segment(self, case: BatchCase, target: Path) -> dict:
+        """Write the result to ``target``; returns the row of volumes.csv.
+
+        Raises OutputError when ``target`` cannot be written, other errors when the case fails.
+        """
+        package = self.package
+        job, found, row = self._submit(case)
+        self._follow(job)
+        if job.state is not JobState.DONE:
+            raise MIMSegmentError(job.error or job.message)
+        result = job.result
+        write_segmentation(result, package.labels, target, f"{package.id} {package.version}")
+        findings = gravest_first((*found, *result.findings))
+        for finding in findings:
+            if finding.severity is Severity.ALERT:
+                self.report(f"alert: {finding}")
+        volumes, labels = result.volumes_ml(), wanted_labels(package.labels, self.options.wanted)
+        return {
+            **row,
+            **{_column(label): f"{volumes.get(label.value, 0.0):.4f}" for label in labels},
+            "gravest": str(findings[0].severity) if findings else "",
+            "findings": " ".join(f"{finding.severity}: {finding}" for finding in findings),
+            "device": job.device,
+        }
+
+    def _submit(self, case: BatchCase) -> tuple[Job, tuple[Finding, ...], dict]:
+        """The job of the case, what was found about its inputs, and their part of the row.
+
+        The image is not kept: the worker has a copy.
+        """
+        study = read_study(case.inputs, self.package, self.series)
+        try:
+            job = self.queue.submit(study.volume, self.package.path, self.options)
+        except OutputError as error:  # in the temporary folder: a smaller case may have room
+            raise MIMSegmentError(str(error)) from error
+        return job, study.findings, {
+            "case": case.name,
+            "warnings": " ".join(study.volume.warnings),
+            "inputs": "; ".join(study.explanation),
+        }  # fmt: skip
+
+    def _follow(self, job: Job) -> None:
+        """Wait for its end; say what it runs on, and why when that is not what was asked for."""
+        told, device, finished = 0, "", False
+        while not finished:
+            finished = self.queue.wait(job, _LOOK)
+            for notice in job.notices[told:]:
+                self.report(notice)
+            told = len(job.notices)
+            if job.device != device:
+                device = job.device
+                self.report(f"Runs on {device}.")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, MIMSegmentError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "The computer ran out of memory; close other programs."
+    _logger.error("A case failed for an unforeseen reason", exc_info=error)
+    return f"It failed for an unforeseen reason ({type(error).__name__}: {error})."
 
 
 def _columns(package: ModelPackage) -> list[str]:

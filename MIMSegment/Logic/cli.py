@@ -15,6 +15,7 @@ from pathlib import Path
 from MIMSegment.Logic import devices, gpu_runtime, info_command, models_command
 from MIMSegment.Logic.about import NOTICE
 from MIMSegment.Logic.crew import multiply_in_one_thread
+from MIMSegment.Logic.device_report import DEVICES
 from MIMSegment.Logic.errors import DeviceError, MIMSegmentError
 from MIMSegment.Logic.progress_line import ProgressLine
 
@@ -127,7 +128,9 @@ def _add_series(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_inference_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="auto", help="auto, cpu, openvino, cuda, directml ...")
+    parser.add_argument(
+        "--device", default="auto", choices=("auto", *DEVICES), help="default: the fastest"
+    )
     parser.add_argument("--precision", help="float32, bfloat16 or float16 (default: the fastest)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
     parser.add_argument(
@@ -252,7 +255,6 @@ def _print_findings(findings) -> None:
 
 
 def _batch(arguments: argparse.Namespace) -> None:
-    gpu_runtime.activate(*gpu_runtime.runtimes_for(arguments.device))
     from MIMSegment.Logic.batch import FAILURES, VOLUMES, find_cases, run_batch
     from MIMSegment.Logic.package import load_package
     from MIMSegment.Logic.segmentation_file import check_ending

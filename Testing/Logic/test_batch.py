@@ -1,10 +1,10 @@
 import csv
+import tempfile
 
 import numpy as np
 import pytest
 
 from dicom_writer import noise, write_series
-from MIMSegment.Logic import batch
 from MIMSegment.Logic.batch import find_cases, run_batch
 from MIMSegment.Logic.cli import main
 from MIMSegment.Logic.errors import InputError
@@ -49,35 +49,43 @@ def test_every_case_gets_a_result_and_every_failure_its_reason(package, cohort, 
 def test_a_stopped_batch_goes_on_and_never_repeats_what_is_finished(
     package, cohort, tmp_path, monkeypatch
 ):
-    out, calls, real = tmp_path / "out", [], batch.run_package
+    jobs, out, said = tmp_path / "jobs", tmp_path / "out", []
+    jobs.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(jobs))
 
-    def stops_at_the_second(*args):
-        calls.append(1)
-        if len(calls) == 2:
+    def stop_in_the_second(sentence):
+        said.append(sentence)
+        if "\n".join(said).count("Runs on") == 2:
             raise KeyboardInterrupt
-        return real(*args)
 
-    monkeypatch.setattr(batch, "run_package", stops_at_the_second)
     cases = find_cases(cohort, package.spec)
     with pytest.raises(KeyboardInterrupt):
-        run_batch(cases, package, out, CPU)
+        run_batch(cases, package, out, CPU, report=stop_in_the_second)
     assert len(rows(out / "volumes.csv")) == 1
-    calls.append("no more stops")
+    assert not list(jobs.glob("mimsegment*"))
     done, failed, skipped = run_batch(cases, package, out, CPU)
     assert (done, failed, skipped) == (2, 1, 1)
     assert run_batch(cases, package, out, CPU) == (0, 1, 3)
     assert not [p for p in out.iterdir() if p.name.startswith(".mimsegment")]
 
 
+def test_a_batch_gives_the_file_of_a_single_run(package, cohort, tmp_path):
+    run_batch(find_cases(cohort, package.spec)[-1:], package, tmp_path / "out", CPU)
+    alone = tmp_path / "alone.seg.nrrd"
+    assert main(["segment", str(cohort / "patient 2.nii.gz"), "-m", str(package.path), "-o",
+                 str(alone), "-q", "--device", "cpu"]) == 0  # fmt: skip
+    assert (tmp_path / "out" / "patient 2.seg.nrrd").read_bytes() == alone.read_bytes()
+
+
 def test_a_lost_result_is_made_again(package, cohort, tmp_path):
-    cases = find_cases(cohort, package.spec)
+    cases = find_cases(cohort, package.spec)[-2:]
     run_batch(cases, package, tmp_path / "out", CPU)
-    (tmp_path / "out" / "patient 0.seg.nrrd").unlink()
-    assert run_batch(cases, package, tmp_path / "out", CPU) == (1, 1, 2)
+    (tmp_path / "out" / "patient 1.seg.nrrd").unlink()
+    assert run_batch(cases, package, tmp_path / "out", CPU) == (1, 0, 1)
 
 
 def test_results_of_two_models_never_meet_in_one_table(package, cohort, tmp_path, capsys):
-    run_batch(find_cases(cohort, package.spec), package, tmp_path / "out", CPU)
+    run_batch(find_cases(cohort, package.spec)[-1:], package, tmp_path / "out", CPU)
     other = write_threshold_package(tmp_path / "other", threshold_spec(patch=(8, 8, 8)), delay=1)
     assert main(["batch", str(cohort), "-m", str(other.path), "-o", str(tmp_path / "out")]) == 2
     assert "another model" in capsys.readouterr().err

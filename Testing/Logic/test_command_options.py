@@ -1,6 +1,7 @@
 """What the options of ``segment`` and ``batch`` change in results, printouts and tables."""
 
 import csv
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -119,3 +120,25 @@ def test_options_that_gave_no_result_can_be_corrected(shifted, image, tmp_path, 
     assert main([*command, "--structures", "99"]) == 0
     assert not (out / "volumes.csv").exists()
     assert batch("--structures", "3")[1]["case"] == "a"
+
+
+def test_a_device_that_does_not_work_is_said_under_the_case_and_not_named_in_the_table(
+    batch, monkeypatch, capsys
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    code, row = batch("--device", "cuda")
+    assert code == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "[1/1] a"
+    assert re.match(r"    .*cuda.* Trying the next device\.", said[1], re.IGNORECASE)
+    assert said[2] == f"    Runs on {row['device']}."
+    assert "CPU" in row["device"]
+
+
+@pytest.mark.parametrize("command", ["segment", "batch"])
+def test_a_mistyped_device_is_refused_by_name(command, shifted, image, tmp_path, capsys):
+    with pytest.raises(SystemExit) as refused:
+        main([command, str(image), "-m", str(shifted.path), "-o", str(tmp_path / "o.nrrd"),
+              "--device", "cdua"])  # fmt: skip
+    assert refused.value.code == 2
+    assert re.search(r"invalid choice: 'cdua' .*openvino", capsys.readouterr().err)

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from dicom_writer import noise, write_series
+from job_cases import worker_pid
 from MIMSegment.Logic.cli import main
+from MIMSegment.Logic.processes import start_time
 from MIMSegment.Logic.volume import Geometry, Volume, read_volume, write_volume
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,6 +108,30 @@ def test_segment_is_stopped_within_the_network(started, slow_package, tmp_path):
     process.communicate(timeout=TIMEOUT)
     assert process.returncode == 143
     assert not (tmp_path / "o.mha").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_batch_that_is_stopped_within_the_network_leaves_no_worker(
+    started, slow_package, tmp_path, monkeypatch, number
+):
+    jobs, out = tmp_path / "jobs", tmp_path / "out"
+    jobs.mkdir()
+    (tmp_path / "slow").mkdir()
+    monkeypatch.setenv("TMPDIR", str(jobs))
+    array = np.random.default_rng(0).random((1, 48, 48, 240), np.float32)
+    image = Volume(array, Geometry.from_parts(array.shape[1:], (1, 1, 1)))
+    write_volume(image, tmp_path / "slow" / "a.mha")
+    process = started("batch", tmp_path / "slow", "-m", slow_package.path, "-o", out, "--device",
+                      "cpu", "--threads", "1", until="Runs on")  # fmt: skip
+    worker = worker_pid(jobs)
+    assert start_time(worker) is not None
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 128 + number
+    assert errors.strip() == "mimsegment: stopped."
+    assert start_time(worker) is None
+    assert not list(jobs.glob("mimsegment*"))
+    assert sorted(p.name for p in out.iterdir()) == [".batch.lock", "batch.json"]
 
 
 def test_a_killed_batch_is_cleaned_up_and_finished_by_the_next(started, package, cohort, tmp_path,

@@ -1,0 +1,104 @@
+"""What kills or breaks a case of a batch: a row among the failures, and the next case runs."""
+
+import csv
+from functools import partial
+
+import numpy as np
+import pytest
+
+from job_cases import CPU, POSIX
+from MIMSegment.Logic import batch, jobs
+from MIMSegment.Logic.errors import OutputError
+from MIMSegment.Logic.jobs import JobQueue
+from MIMSegment.Logic.volume import Geometry, Volume, write_volume
+from tiny_package import threshold_spec, write_threshold_package
+
+ENDS = {  # name of the case: what its worker does, and what the user reads
+    "a": ("import os; os.kill(os.getpid(), 9)", "was killed (SIGKILL)"),
+    "b": ("import ctypes; ctypes.string_at(0)", "memory access violation (SIGSEGV)"),
+    "c": ("raise MemoryError", "memory"),
+    "d": ("raise OutOfMemory('There is no memory left.')", "There is no memory left."),
+    "e": ("raise ValueError", "unforeseen reason (ValueError)"),
+}
+
+
+@pytest.fixture
+def run(package, folder, tmp_path, monkeypatch):
+    """Runs cases of the given names in a batch; gives volumes, failures and what was said."""
+
+    def run(names, model=package, **queue):
+        array = np.zeros((1, 10, 18, 18), np.int16)
+        array[0, 2:5, 3:9, 3:6] = 900
+        image = Volume(array, Geometry.from_parts(array.shape[1:], (2, 1, 1)))
+        for name in names:
+            write_volume(image, tmp_path / f"{name}.nrrd")
+        cases = [batch.BatchCase(name, (str(tmp_path / f"{name}.nrrd"),)) for name in names]
+        said, out = [], tmp_path / "out"
+        monkeypatch.setattr(batch, "JobQueue", partial(JobQueue, folder=folder, **queue))
+        counts = batch.run_batch(cases, model, out, CPU, report=said.append)
+        volumes, failures = rows(out / "volumes.csv"), rows(out / "failures.csv")
+        assert counts == (len(volumes), len(failures), 0)
+        assert not list(folder.iterdir())
+        return volumes, {name: row["reason"] for name, row in failures.items()}, said
+
+    return run
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return {row["case"]: row for row in csv.DictReader(file)}
+
+
+@POSIX
+def test_whatever_ends_the_process_of_a_case_the_next_runs(run, interpreter):
+    lines = ["from MIMSegment.Logic.errors import OutOfMemory", "real = inference.segment",
+             "def fail(volume, *rest):"]  # fmt: skip
+    lines += [
+        f"    if '/{n}.nrrd' in volume.source:\n        {how}" for n, (how, _) in ENDS.items()
+    ]
+    lines += ["    return real(volume, *rest)", "inference.segment = fail"]
+    volumes, failures, said = run([*ENDS, "sound"], python=interpreter("\n".join(lines)))
+    assert set(volumes) == {"sound"} and set(failures) == set(ENDS)
+    for name, (_, reason) in ENDS.items():
+        assert reason in failures[name]
+        assert f"    failed: {failures[name]}" in said
+
+
+def test_whatever_keeps_a_case_from_being_read_or_copied_the_next_runs(run, monkeypatch):
+    raised = {"a": MemoryError(), "b": KeyError("tag"), "c": OutputError("No room for a copy.")}
+    read_study, write_job = batch.read_study, jobs.write_job
+
+    def read(inputs, *rest):
+        fail("ab", inputs[0])
+        return read_study(inputs, *rest)
+
+    def write(folder, volume, *rest):
+        fail("c", volume.source)
+        write_job(folder, volume, *rest)
+
+    def fail(names, path):
+        for name in names:
+            if path.endswith(f"/{name}.nrrd"):
+                raise raised[name]
+
+    monkeypatch.setattr(batch, "read_study", read)
+    monkeypatch.setattr(jobs, "write_job", write)
+    volumes, failures, _ = run(["a", "b", "c", "z"])
+    assert set(volumes) == {"z"}
+    assert "out of memory" in failures["a"] and "KeyError: 'tag'" in failures["b"]
+    assert failures["c"] == "No room for a copy."
+
+
+@POSIX
+def test_steps_down_for_want_of_memory_are_said_under_the_case(run, interpreter, tmp_path):
+    lines = ["from MIMSegment.Logic.errors import OutOfMemory", "real = inference.segment",
+             "def fail(volume, spec, *rest):", "    if spec.patch[1] == 32:",
+             "        raise OutOfMemory('There is no memory left.')",
+             "    return real(volume, spec, *rest)", "inference.segment = fail"]  # fmt: skip
+    package = write_threshold_package(tmp_path / "package", threshold_spec(patch=(8, 32, 16)))
+    volumes, _, said = run(["a"], package, python=interpreter("\n".join(lines)))
+    assert said[0] == "[1/1] a"
+    assert sorted(said[1:]) == [
+        "    Out of memory: now with windows of (8, 16, 16) voxels.",
+        f"    Runs on {volumes['a']['device']}.",
+    ]
