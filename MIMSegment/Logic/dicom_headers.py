@@ -182,7 +182,7 @@ def _why_no_image(dataset) -> str:
         dataset.get("PhotometricInterpretation", "MONOCHROME2")
     ).startswith("MONOCHROME"):
         return "a color image; convert it to grey values first"
-    if "ModalityLUTSequence" in dataset:
+    if dataset.get("ModalityLUTSequence"):
         return "stored through a lookup table; export it with plain grey values"
     return ""
 

@@ -9,9 +9,12 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     CTImageStorage,
+    EnhancedCTImageStorage,
     EnhancedMRImageStorage,
+    EnhancedPETImageStorage,
     ExplicitVRLittleEndian,
     MRImageStorage,
+    PositronEmissionTomographyImageStorage,
     generate_uid,
 )
 
@@ -19,6 +22,16 @@ from MIMSegment.Logic.dicom import read_dicom, read_series, scan_all
 from MIMSegment.Logic.errors import MIMSegmentError
 
 SECRETS = ("DOE^JANE", "ID-4711-X", "19510203", "ACC-0815")
+_CLASSIC = {
+    "CT": CTImageStorage,
+    "MR": MRImageStorage,
+    "PT": PositronEmissionTomographyImageStorage,
+}
+_ENHANCED = {
+    "CT": EnhancedCTImageStorage,
+    "MR": EnhancedMRImageStorage,
+    "PT": EnhancedPETImageStorage,
+}
 AXIAL = np.array([[1.0, 0, 0], [0, 1, 0]])
 
 
@@ -62,11 +75,11 @@ def write_series(
 
 
 def image_dataset(values: np.ndarray, modality: str = "MR") -> FileDataset:
-    """A CT or MR image of one (rows, columns) or many (n, rows, columns) frames, with a patient."""
+    """An image of one (rows, columns) or many (n, rows, columns) frames, with a patient."""
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-    dataset.SOPClassUID = CTImageStorage if modality == "CT" else MRImageStorage
+    dataset.SOPClassUID = _CLASSIC[modality]
     dataset.SOPInstanceUID = generate_uid()
     dataset.StudyInstanceUID = "1.2.3.4"
     dataset.SeriesInstanceUID = generate_uid()
@@ -86,13 +99,15 @@ def image_dataset(values: np.ndarray, modality: str = "MR") -> FileDataset:
     return dataset
 
 
-def write_enhanced(path: Path, array: np.ndarray, frames: list[dict], shared: dict) -> None:
-    """An enhanced MR image of ``array`` (n, y, x).
+def write_enhanced(
+    path: Path, array: np.ndarray, frames: list[dict], shared: dict, modality: str = "MR"
+) -> None:
+    """An enhanced MR, CT or PET image of ``array`` (n, y, x).
 
     ``frames`` (one each) and ``shared`` map macro sequence keywords to the attributes inside.
     """
-    dataset = image_dataset(array)
-    dataset.SOPClassUID = EnhancedMRImageStorage
+    dataset = image_dataset(array, modality)
+    dataset.SOPClassUID = _ENHANCED[modality]
     dataset.NumberOfFrames = len(array)
     dataset.SharedFunctionalGroupsSequence = Sequence([_groups(shared)])
     dataset.PerFrameFunctionalGroupsSequence = Sequence([_groups(frame) for frame in frames])
