@@ -8,56 +8,38 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-from torch import nn
 
 from mim.device import Generators, seed_everything
 from mim.loop import LoopSettings, TrainState, train
+from mim.mae import MAESettings, MaskedAutoencoderViT
+from mim.masked_unet import MaskedAutoencoderUNet, MethodSettings
+from mim.masking import draw_mask
 from mim.networks import NetworkConfig, build_network
 from mim.optim import OptimizerSettings
 from mim.parallel import process_group, rank, shard, world_size
 from mim.runs import LAST
 from mim.schedule import TransferSettings
+from mim.vit import VisionTransformer, ViTSettings, vit_config
 
 OPTIMIZERS = {
     # AdamW would blow up the rounding errors of biases that the U-Net's norms cancel.
     "unet": OptimizerSettings("sgd", lr=0.02, warmup=2, clip=0.5, momentum=0.9),
-    "transformer": OptimizerSettings("adamw", lr=0.01, warmup=2, clip=0.5),
+    "mae": OptimizerSettings("adamw", lr=0.01, warmup=2, clip=0.5),
 }
 
 
-class TransformerBlock(nn.Module):
-    """Attention and a two-layer network, each added to its input."""
-
-    def __init__(self, width=16):
-        super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attention = nn.MultiheadAttention(width, 2, bias=False, batch_first=True)
-        self.mlp = nn.Sequential(nn.Linear(width, 32), nn.GELU(), nn.Linear(32, width))
-
-    def forward(self, x):
-        y = self.norm1(x)
-        x = x + self.attention(y, y, y, need_weights=False)[0]
-        return x + self.mlp(self.norm2(x))
-
-
-class Transformer(nn.Module):
-    """Voxels of 4 x 4 x 4 blocks as tokens, two blocks, one number for each voxel."""
-
-    def __init__(self):
-        super().__init__()
-        self.encoder = nn.Linear(64, 16)
-        self.blocks = nn.Sequential(TransformerBlock(), TransformerBlock())
-        self.head = nn.Linear(16, 64)
-
-    def forward(self, images):
-        tokens = images.reshape(len(images), 8, 64)
-        return self.head(self.blocks(self.encoder(tokens))).reshape(images.shape)
+SIZE, BLOCK = (8, 8, 8), (4, 4, 4)
 
 
 def network(name):
-    if name == "transformer":
-        return Transformer()
-    return build_network(NetworkConfig(1, 1, (4, 8), ((1,) * 3, (2,) * 3), ((3,) * 3,) * 2, (1, 1)))
+    """A masked auto-encoder of crops of SIZE voxels."""
+    if name == "mae":
+        config = vit_config(ViTSettings(patch=BLOCK, width=16, depth=2, heads=2), SIZE, 1)
+        settings = MAESettings(decoder_width=16, decoder_depth=1, decoder_heads=2)
+        return MaskedAutoencoderViT(VisionTransformer(config), settings, visible=4)
+    strides = ((1,) * 3, (2,) * 3, (2,) * 3)
+    config = NetworkConfig(1, 1, (4, 8, 8), strides, ((3,) * 3,) * 3, (1, 1, 1))
+    return MaskedAutoencoderUNet(build_network(config), 1, MethodSettings())
 
 
 def run_job(name, run, transfer=None, stop=None, resume=None, **settings):
@@ -67,19 +49,26 @@ def run_job(name, run, transfer=None, stop=None, resume=None, **settings):
     model, generators = network(name), Generators.seeded(0)
     if loop.shard:
         shard(model)
-    state = TrainState.fresh(model, OPTIMIZERS[name], generators, ema=loop.ema, encoder="encoder.")
+    state = TrainState.fresh(
+        model, OPTIMIZERS[name], generators, ema=loop.ema, encoder="network.encoder."
+    )
     if resume:
         state.restore(resume)
 
     def draw():
         if state.step == stop:
             raise KeyboardInterrupt
-        images = torch.randn(loop.batch // loop.accumulate, 1, 8, 8, 8, generator=generators.host)
-        images = images[rank() :: world_size()]
-        return SimpleNamespace(images=images, cases=("case",) * len(images))
+        images = torch.randn(loop.batch // loop.accumulate, 1, *SIZE, generator=generators.host)
+        mask = draw_mask(images, BLOCK, 0.5, generators.host)
+        valid = torch.ones_like(mask)
+        for i in range(len(valid)):  # no two processes have as much padding
+            valid[i, ..., 2 + 2 * i :] = False
+        own = slice(rank(), None, world_size())
+        names = ("case",) * len(images[own])
+        return SimpleNamespace(images=images[own], mask=mask[own], valid=valid[own], cases=names)
 
     def loss(batch):
-        return (model(batch.images) - batch.images.cumsum(-1)).square().mean()
+        return model(batch.images, batch.mask, batch.valid).loss
 
     train(state, draw, loss, loop, OPTIMIZERS[name], Path(run), transfer=transfer)
     return state

@@ -21,6 +21,7 @@ from mim.data import Cache
 from mim.masked_modelling import MaskedModelling, block_of_tokens
 from mim.masked_unet import Reconstruction
 from mim.masking import visible_blocks
+from mim.parallel import mean_count
 from mim.patches import normalize_patches, patchify, sincos_positions, take, token_mask, unpatchify
 from mim.recipe import RecipeError, setting
 from mim.vit import VisionTransformer, initialize, transformer_blocks
@@ -92,7 +93,7 @@ class MaskedAutoencoderViT(nn.Module):
             return error.mean()
         channels = self.network.config.in_channels
         error = error.unflatten(2, (channels, -1)) * scored[:, :, None]
-        return error.sum() / (scored.sum() * channels).clamp(min=1)
+        return error.sum() / (mean_count(scored) * channels).clamp(min=1)
 
     def _place(self, prediction: Tensor, truth: Tensor, hidden: Tensor) -> Tensor:
         """The predicted patches as an image, in its own intensities."""

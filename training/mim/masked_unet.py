@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mim.networks import ResidualEncoderUNet
+from mim.parallel import mean_count
 from mim.recipe import setting
 
 
@@ -78,8 +79,11 @@ class MaskedAutoencoderUNet(nn.Module):
 
 
 def masked_error(prediction: Tensor, target: Tensor, scored: Tensor, kind: str) -> Tensor:
-    """Mean error over the scored voxels and all channels; 0 when nothing is scored."""
+    """Mean error over the scored voxels and all channels; 0 when nothing is scored.
+
+    Of several processes the mean of what they return is that over all their voxels.
+    """
     difference = prediction - target
     error = difference.abs() if kind == "l1" else difference.square()
     total = torch.where(scored, error, 0.0).sum()
-    return total / (scored.sum() * target.shape[1]).clamp(min=1)
+    return total / (mean_count(scored) * target.shape[1]).clamp(min=1)

@@ -86,6 +86,15 @@ def mean_over_processes(values: Tensor) -> Tensor:
     return values
 
 
+def mean_count(chosen: Tensor) -> Tensor:
+    """How many values of the mask ``chosen`` are true, the mean of the processes, float32.
+
+    Sums divided by it are shares of the mean over all processes' values, however many each has:
+    the processes' losses and gradients are averaged afterwards.
+    """
+    return mean_over_processes(chosen.sum().float())
+
+
 class LossModule(nn.Module):
     """``compute_loss`` as a module, so that one wrapper sees whatever it calls of ``model``."""
 
