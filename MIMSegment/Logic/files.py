@@ -6,7 +6,6 @@ import contextlib
 import csv
 import errno
 import json
-import math
 import os
 import secrets
 import shutil
@@ -91,10 +90,7 @@ def not_written(path: Path, error: Exception) -> OutputError:
 
     Libraries seldom say that the disk is full, so it is looked at, before anything is removed.
     """
-    free = math.inf
-    with contextlib.suppress(OSError):
-        free = shutil.disk_usage(path.parent).free
-    if getattr(error, "errno", None) in _NO_SPACE or free < _NEARLY_NOTHING:
+    if getattr(error, "errno", None) in _NO_SPACE or nearly_full(path.parent):
         return OutputError(
             f"{path} could not be written: No space left on the disk of {path.parent}; free some "
             "space there, or choose another folder."
@@ -104,6 +100,14 @@ def not_written(path: Path, error: Exception) -> OutputError:
     return OutputError(
         f"{path} could not be written: {reason}; choose a folder that you may write to."
     )
+
+
+def nearly_full(folder: Path) -> bool:
+    """Whether the disk of ``folder`` has so little room that a failure is put down to it."""
+    try:
+        return shutil.disk_usage(folder).free < _NEARLY_NOTHING
+    except OSError:
+        return False
 
 
 def remove_leftovers(folder: Path) -> None:

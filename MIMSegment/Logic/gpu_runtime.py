@@ -25,6 +25,7 @@ from pathlib import Path
 
 from MIMSegment.Logic.diskspace import check_free_space, human_size
 from MIMSegment.Logic.errors import DeviceError, OutputError
+from MIMSegment.Logic.files import not_written
 from MIMSegment.Logic.pip_install import Cancel, Progress, pip_install
 
 DEVICES = ("cuda", "directml", "openvino")
@@ -200,9 +201,7 @@ def install(
                 _complete(folder, wanted)
                 _move(folder, root / wanted.name, Path(scratch, "replaced"))
     except OSError as error:
-        raise OutputError(
-            f"The runtime {wanted.name} could not be written to {root}: {error.strerror or error}."
-        ) from error
+        raise not_written(root / wanted.name, error) from error
     return _read(root / wanted.name)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 
 from MIMSegment.Logic import processes
 from MIMSegment.Logic.errors import Cancelled, DeviceError
+from MIMSegment.Logic.files import nearly_full
 
 Progress = Callable[[int, str], None]
 """Bytes downloaded so far, and what is being done."""
@@ -22,6 +25,7 @@ _PIP = (
     "import os, runpy, sys; print('pid', os.getpid(), flush=True); sys.argv[0] = 'pip'; "
     "runpy.run_module('pip', run_name='__main__', alter_sys=True)"
 )
+_DISK_FULL = ("[Errno 28]", "[WinError 112]", "No space left on device")
 _INTERVAL = 0.1  # seconds between two looks at what pip says
 _RAW_PROGRESS_SINCE = (24, 1)
 
@@ -40,7 +44,7 @@ def pip_install(
     """Install ``packages`` (wheels only) into ``folder``; downloads go through ``scratch``.
 
     The packages of the running Python stay as they are. Raises DeviceError with pip's own reason,
-    and Cancelled within a moment of ``cancelled()`` turning true.
+    OSError for a full disk, and Cancelled within a moment of ``cancelled()`` turning true.
     """
     scratch.mkdir(parents=True, exist_ok=True)
     (scratch / "constraints.txt").write_text("\n".join(constraints) + "\n", encoding="utf-8")
@@ -54,6 +58,8 @@ def pip_install(
         arguments[1:1] = ["--progress-bar", "raw"]
     report = _Report(progress)
     if pip.run(arguments, report.hear):
+        if report.disk_full or nearly_full(scratch):  # then pip may not be able to say anything
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
         raise DeviceError(
             f"pip could not install {', '.join(packages)}: {report.error()} Check the connection "
             "to the internet, and the proxy if there is one."
@@ -119,15 +125,17 @@ class _Pip:
 
 
 class _Report:
-    """Understands what pip prints."""
+    """Understands what pip prints. ``disk_full`` turns true when it says so."""
 
     def __init__(self, progress: Progress):
+        self.disk_full = False
         self._progress = progress
         self._finished, self._current = 0, 0
         self._message, self._errors = "Asking for the packages", []
 
     def hear(self, line: str) -> None:
         """Take in one line."""
+        self.disk_full = self.disk_full or any(words in line for words in _DISK_FULL)
         if line.startswith("ERROR:"):
             self._errors.append(line.removeprefix("ERROR:").strip())
         elif counted := re.fullmatch(r"Progress (\d+) of \d+", line):

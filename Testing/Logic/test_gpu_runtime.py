@@ -1,6 +1,7 @@
 """Private runtimes are installed by the real pip from wheels made here; never from the network."""
 
 import argparse
+import dataclasses
 import importlib.metadata
 import importlib.util
 import json
@@ -239,10 +240,21 @@ def test_full_disk_is_noticed_before_anything_is_downloaded(root, monkeypatch):
     assert not root.exists()
 
 
+@pytest.mark.parametrize("size", ["1m", "8k"])  # of 8 kB not even pip's reason can be written
+def test_a_disk_that_fills_up_meanwhile_is_named(mounted, wheels, pip, size):
+    content = {f"onnxruntime/{n}.py": "x" * 4096 for n in range(500)}
+    write_wheel(wheels, "onnxruntime-gpu", "1.31.1", content)
+    little = dataclasses.replace(WANTED, download_bytes=0, installed_bytes=0)
+    disk = mounted(f"size={size}")
+    with pytest.raises(OutputError, match=rf"No space left on the disk of {disk}; free some"):
+        install(little, root=disk, env=pip)
+    assert leftovers(disk) == []
+
+
 def test_folder_that_cannot_be_written_is_named(root, pip):
     root.parent.mkdir()
     root.write_text("a file")
-    with pytest.raises(OutputError, match=r"could not be written to .*runtimes"):
+    with pytest.raises(OutputError, match=r"runtimes.ort-cu13 could not be written"):
         install(WANTED, env=pip)
 
 
