@@ -9,10 +9,11 @@
 (Dice, surface Dice, HD95, volume error of every case and structure) and OUT/summary.json with 95 %
 intervals over subjects; `--lesions NAME` adds detection of that structure's lesions as objects.
 `classify` does the same with a classifier: AUC with DeLong's interval, sensitivity, probabilities.
-`compare` bootstraps the paired difference B - A over subjects. `rank` averages the methods' ranks
-over data sets; SETS.toml names a folder with METHOD/cases.csv for each (`name = "folder"`) under
-[development], on which methods may be chosen, and under [test], which are ranked apart. Without a
-file: rank SET1=DIR1 SET2=DIR2 ...
+`compare` bootstraps the paired difference B - A over subjects; of tables of `classify` that of the
+AUC of each class, with DeLong's p. `rank` averages the methods' ranks over data sets of `segment`;
+SETS.toml names a folder with METHOD/cases.csv for each (`name = "folder"`) under [development], on
+which methods may be chosen, and under [test], which are ranked apart. Without a file: rank
+SET1=DIR1 SET2=DIR2 ...
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from mim.case_table import (
     write_cases,
 )
 from mim.cases import Case, find_dataset
+from mim.class_comparison import compare_classes, read_classes
 from mim.class_results import class_table
 from mim.classifier_evaluation import evaluate_classifier, write_classes
 from mim.classifier_package import load_classifier
@@ -178,6 +180,9 @@ def _detection(cases: Sequence[CaseDetections]) -> dict:
 
 
 def _compare(arguments: argparse.Namespace) -> None:
+    classes = read_classes(arguments.a), read_classes(arguments.b)
+    if all(classes):
+        return _compare_classes(*classes)
     a, b = read_cases(arguments.a), read_cases(arguments.b)
     for metric in METRICS[:3]:
         means_a, subjects = case_means(a, metric)
@@ -193,6 +198,15 @@ def _compare(arguments: argparse.Namespace) -> None:
         print(
             f"{metric}: B - A = {sign * gain.mean:+.4f} (95 % interval {low:+.4f} to {high:+.4f}), "
             f"{gain.cases} cases of {gain.subjects} subjects: B is {gain.verdict(margin)}"
+        )
+
+
+def _compare_classes(a: dict, b: dict) -> None:
+    for name, (p, area, gain) in compare_classes(a, b).items():
+        print(
+            f"{name}: AUC {area:.3f}, B - A = {gain.mean:+.4f} (95 % interval {gain.low:+.4f} to "
+            f"{gain.high:+.4f}, DeLong's p {p:.3g}), {gain.cases} cases of {gain.subjects} "
+            f"subjects: B is {gain.verdict(NO_HARM)}"
         )
 
 

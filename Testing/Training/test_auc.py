@@ -68,6 +68,7 @@ def test_sensitivity_is_the_best_of_all_thresholds_that_keep_the_specificity(spe
 def test_one_kind_of_case_alone_has_no_auc_and_equal_models_no_difference():
     assert np.isnan(auc([1, 2], [True, True])) and np.isnan(delong_interval([1], [False]).low)
     assert np.isnan(sensitivity_at_specificity([1], [True]).value)
+    assert np.isnan(delong_p_value([1, 2], [2, 1], [True, True]))
     scores, _, positive = sample()
     assert delong_p_value(scores, scores, positive) == 1.0
     assert delong_interval([1, 2, 3, 4], [False, False, True, True]).value == 1.0

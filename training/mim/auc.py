@@ -53,9 +53,14 @@ def delong_mean_interval(runs: Sequence[Sequence[float]], positive: Sequence[boo
 def delong_p_value(
     first: Sequence[float], second: Sequence[float], positive: Sequence[bool]
 ) -> float:
-    """Two-sided p that two models, scored on the same cases, have the same area."""
+    """Two-sided p that two models, scored on the same cases, have the same area.
+
+    NaN where only one of the two kinds of case occurs.
+    """
     pairs = zip(_placements(first, positive), _placements(second, positive), strict=True)
     differences = [a - b for a, b in pairs]
+    if not len(differences[0]):
+        return float("nan")
     variance = sum(_variance(difference) for difference in differences)
     gap = float(differences[0].mean())
     if variance == 0:

@@ -38,7 +38,7 @@ def read_cases(path: str | Path) -> list[dict]:
             for name in _COLUMNS[3:]:
                 row[name] = float(row[name])
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is no table written by evaluate.py ({error}).") from None
+        raise InputError(f"{path} is no table written by evaluate.py segment ({error}).") from None
     if not rows:
         raise InputError(f"{path} has no row.")
     return rows
