@@ -58,8 +58,8 @@ def pip_install(
         arguments[1:1] = ["--progress-bar", "raw"]
     report = _Report(progress)
     if pip.run(arguments, report.hear):
-        if report.disk_full or nearly_full(scratch):  # then pip may not be able to say anything
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+        if report.disk_full:
+            raise _no_space(folder)
         raise DeviceError(
             f"pip could not install {', '.join(packages)}: {report.error()} Check the connection "
             "to the internet, and the proxy if there is one."
@@ -87,7 +87,7 @@ class _Pip:
         return tuple(map(int, found.groups())) if found else (0,)
 
     def run(self, arguments: Sequence[str], hear: Callable[[str], None]) -> int:
-        """The exit code; ``hear`` gets every line that pip prints."""
+        """The exit code; ``hear`` gets every line that pip prints. OSError for a full disk."""
         with open(self._output, "wb") as output:
             try:
                 process = processes.start(
@@ -108,6 +108,8 @@ class _Pip:
             processes.kill(process, pid)
             process.stdin.close()
             process.wait()
+        if process.returncode and nearly_full(self._output.parent):  # pip cannot say so there
+            raise _no_space(self._output)
         return process.returncode
 
     def _lines_until_end(self, process: subprocess.Popen) -> Iterator[str]:
@@ -122,6 +124,10 @@ class _Pip:
                     raise Cancelled("The installation was stopped; nothing was changed.")
                 if not ended:
                     time.sleep(_INTERVAL)
+
+
+def _no_space(path: Path) -> OSError:
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 class _Report:

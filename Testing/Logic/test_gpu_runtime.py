@@ -240,7 +240,7 @@ def test_full_disk_is_noticed_before_anything_is_downloaded(root, monkeypatch):
     assert not root.exists()
 
 
-@pytest.mark.parametrize("size", ["1m", "8k"])  # of 8 kB not even pip's reason can be written
+@pytest.mark.parametrize("size", ["1m", "4k"])  # of 4 kB not even pip's reason can be written
 def test_a_disk_that_fills_up_meanwhile_is_named(mounted, wheels, pip, size):
     content = {f"onnxruntime/{n}.py": "x" * 4096 for n in range(500)}
     write_wheel(wheels, "onnxruntime-gpu", "1.31.1", content)
