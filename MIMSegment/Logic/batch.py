@@ -81,11 +81,11 @@ def run_batch(
     ``folder`` gets CASE + ``ending``, volumes.csv (mL; what the checks found, with the gravest
     severity in a column of its own; which image was taken for which input; what it ran on) and
     failures.csv, each complete after every case, so that a batch that was stopped goes on where it
-    was. Each case runs in a process of its own: whatever ends that is a failure of the case. A case
-    that failed is tried again. ``report`` hears which case it is and what the run tells the user;
-    ``series`` chooses the images of every case, as for
-    `inputs.read_images`. Raises OutputError when the folder holds results of another model or of
-    other options, another batch is writing to it, or it cannot be written.
+    was. The network of each case runs in a process of its own: whatever ends that is a failure of
+    the case. A case that failed is tried again. ``report`` hears which case it is and what the run
+    tells the user; ``series`` chooses the images of every case, as for `inputs.read_images`. Raises
+    OutputError when the folder holds results of another model or of other options, another batch is
+    writing to it, or it cannot be written.
     """
     with _alone_in(folder), JobQueue() as queue:
         _check_same_origin(folder, package, options)
