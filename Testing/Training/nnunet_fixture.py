@@ -81,13 +81,19 @@ def dataset(channels=("T2",), labels=None, **more) -> dict:
     }
 
 
-def network(dims: int = 3, channels: int = 1, outputs: int = 3, name: str = "PlainConvUNet"):
+def network(
+    dims: int = 3,
+    channels: int = 1,
+    outputs: int = 3,
+    name: str = "PlainConvUNet",
+    seed: int | None = None,
+):
     """The network of `architecture` with random weights of a size that matters."""
     options = architecture(dims, name)["arch_kwargs"]
     kind = {"PlainConvUNet": PlainConvUNet, "ResidualEncoderUNet": ResidualEncoderUNet}[name]
     net = kind(channels, outputs, options["features_per_stage"], options["strides"],
                options["kernel_sizes"], (2, 2, 1), (1, 2))  # fmt: skip
-    generator = torch.Generator().manual_seed(outputs)
+    generator = torch.Generator().manual_seed(outputs if seed is None else seed)
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.normal_(0, 0.3, generator=generator)
