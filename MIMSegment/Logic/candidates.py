@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ _SHOWN = 8
 class Candidate:
     """An image that may be an input: a file, or a DICOM series (then ``series`` is set).
 
+    ``channel`` (from 1) says that only this one of the file's is meant, None that it is the whole.
     ``name`` is for display. ``header`` holds DICOM attributes by keyword, as far as known.
     """
 
@@ -29,12 +30,13 @@ class Candidate:
     path: Path
     header: Mapping = field(default_factory=dict)
     series: Series | None = None
+    channel: int | None = None
 
     @property
     def id(self) -> str:
         """A name that is the same the next time: the path, for a series with its UID and part."""
         if self.series is None:
-            return str(self.path.absolute())
+            return str(self.path.absolute()) + (f"#{self.channel}" if self.channel else "")
         return f"{self.path.absolute()}#{self.series.uid}#{self.series.part}"
 
     @property
@@ -64,7 +66,7 @@ class Candidate:
     def key(self) -> tuple[Path, int]:
         """What two candidates share only if they are the same image."""
         if self.series is None:
-            return self.path.absolute(), 0
+            return self.path.absolute(), self.channel or 0
         first = self.series.frames[0]
         return first.file.absolute(), first.index
 
@@ -76,19 +78,28 @@ class Candidate:
             return read_series(self.series)
         from MIMSegment.Logic.volume import read_volume
 
-        return read_volume(self.path)
+        volume = read_volume(self.path)
+        if self.channel is None:
+            return volume
+        count = len(volume.array)
+        if self.channel > count:
+            raise InputError(f"{self.path} has {count} channel(s); choose one of #1 to #{count}.")
+        one = volume.array[self.channel - 1 : self.channel]
+        return replace(volume, array=one, source=f"{volume.source}#{self.channel}")
 
 
 def find_candidates(paths: Sequence[str | Path]) -> list[Candidate]:
     """The images at these paths: files, DICOM series, and both of these inside folders.
 
-    Raises InputError with the reason for a path without any.
+    ``image.nii.gz#2`` is the second channel of that file. Raises InputError with the reason for a
+    path without any.
     """
     found = []
     for path in map(Path, paths):
-        if not path.exists():
+        channel = _channel_at(path)
+        if channel is None and not path.exists():
             raise InputError(f"{path} does not exist.")
-        here = _files_at(path) + _series_at(path)
+        here = [channel] if channel else _files_at(path) + _series_at(path)
         if not here:
             from MIMSegment.Logic.dicom import why_no_volume
 
@@ -137,6 +148,13 @@ def _whole_names(candidate: Candidate) -> tuple[str, ...]:
     if candidate.series is not None:
         names = (candidate.name, candidate.series.description, candidate.series.uid)
     return tuple(name.lower() for name in names)
+
+
+def _channel_at(path: Path) -> Candidate | None:
+    file, _, number = str(path).rpartition("#")
+    if path.exists() or not re.fullmatch(r"[1-9]\d*", number) or not Path(file).is_file():
+        return None
+    return Candidate(path.name, Path(file), channel=int(number))
 
 
 def _files_at(path: Path) -> list[Candidate]:

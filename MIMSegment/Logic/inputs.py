@@ -47,7 +47,8 @@ def read_inputs(
 def read_images(
     arguments: Sequence[str], spec: ModelSpec, series: Sequence[str] = ()
 ) -> tuple[list[Volume], list[str]]:
-    """Read ``arguments`` (paths or NAME=path), each image on its own grid with its own header.
+    """Read ``arguments`` (paths or NAME=path; path#2 is the second channel of a file), each image
+    on its own grid with its own header.
 
     ``series`` names images among those at the paths, as `select_candidate` takes them: for a model
     of several inputs as NAME=..., for one of a single input as it is. A single image file without
@@ -58,11 +59,12 @@ def read_images(
     names = [item.name for item in spec.inputs]
     if len(paths) == 1 and not named and not series and _is_image_file(paths[0]):
         volume = read_volume(paths[0])
-        if volume.array.shape[0] == len(names):
+        if len(volume.array) == len(names):
             return [volume], [f"{', '.join(names)}: {paths[0]}"]
+        several = f"; name the channel of each as in {names[0]}={paths[0]}#1"
         raise InputError(
-            f"{paths[0]} has {volume.array.shape[0]} channel(s), the model needs {len(names)}: "
-            f"{', '.join(names)}."
+            f"{paths[0]} has {len(volume.array)} channel(s), the model needs {len(names)}: "
+            f"{', '.join(names)}{several if len(volume.array) > 1 else ''}."
         )
     if len(paths) + len(named) > len(names):
         raise InputError(

@@ -7,8 +7,9 @@ from dicom_writer import noise, write_series
 from MIMSegment.Logic.candidates import find_candidates, select_candidate
 from MIMSegment.Logic.cli import main
 from MIMSegment.Logic.errors import InputError
+from MIMSegment.Logic.image_file import write_channels
 from MIMSegment.Logic.inputs import read_images
-from MIMSegment.Logic.volume import read_volume
+from MIMSegment.Logic.volume import Geometry, Volume, read_volume
 from tiny_package import threshold_spec
 
 NUMBERS = {2: "Thorax 1.0", 3: "Thorax 5.0", 12: "Abdomen 5.0"}
@@ -86,6 +87,42 @@ def test_a_model_of_several_inputs_is_told_which_input_a_series_is_for(tmp_path)
     assert all("chosen by the user" in sentence for sentence in explanation)
     with pytest.raises(InputError, match="say which one as in --series T2w=NUMBER"):
         read_images([str(tmp_path / "study")], spec, ["3"])
+
+
+def four_channels(path):
+    array = noise((4, 5, 6, 7))
+    write_channels(Volume(array, Geometry.from_parts((5, 6, 7), (3, 1, 1))), path)
+    return array
+
+
+def test_channels_of_a_file_are_given_to_inputs_by_number(tmp_path):
+    spec = threshold_spec(inputs=2)
+    path = tmp_path / "all.nii.gz"
+    array = four_channels(path)
+    images, explanation = read_images([f"ADC={path}#2", f"T2w={path}#4"], spec)
+    assert np.array_equal(images[0].array, array[[3]])
+    assert np.array_equal(images[1].array, array[[1]])
+    assert explanation[1] == "ADC: all.nii.gz#2 (chosen by the user)"
+    (image,), _ = read_images([f"{path}#3"], threshold_spec())
+    assert np.array_equal(image.array, array[[2]])
+
+
+def test_a_channel_that_is_not_there_and_a_wrong_number_of_channels_are_told(tmp_path):
+    spec = threshold_spec(inputs=2)
+    path = tmp_path / "all.nii.gz"
+    four_channels(path)
+    with pytest.raises(InputError, match=r"all.nii.gz has 4 channel\(s\); choose one of #1 to #4"):
+        read_images([f"ADC={path}#5", f"T2w={path}#1"], spec)
+    with pytest.raises(InputError, match=r"name the channel of each as in T2w=.*all.nii.gz#1"):
+        read_images([str(path)], spec)
+    with pytest.raises(InputError, match="does not exist"):
+        read_images([f"ADC={path}#0", f"T2w={path}#1"], spec)
+
+
+def test_a_file_whose_name_ends_like_a_channel_is_that_file(tmp_path):
+    write_series(tmp_path, noise(), names=["IM", "IM#1", "IM#2", "IM#3", "IM#4"])
+    (found,) = find_candidates([tmp_path / "IM#2"])
+    assert np.array_equal(found.read().array[0], noise())
 
 
 def test_b_values_under_one_series_number_are_chosen_by_their_part(tmp_path):
