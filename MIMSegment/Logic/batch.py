@@ -19,7 +19,7 @@ from MIMSegment.Logic.files import (
     write_json,
 )
 from MIMSegment.Logic.finding import Finding, Severity
-from MIMSegment.Logic.inference import InferenceOptions
+from MIMSegment.Logic.inference import InferenceOptions, check_options
 from MIMSegment.Logic.inputs import read_study
 from MIMSegment.Logic.jobs import Job, JobQueue, JobState
 from MIMSegment.Logic.labels import wanted_labels
@@ -85,8 +85,9 @@ def run_batch(
     the case. A case that failed is tried again. ``report`` hears which case it is and what the run
     tells the user; ``series`` chooses the images of every case, as for `inputs.read_images`. Raises
     OutputError when the folder holds results of another model or of other options, another batch is
-    writing to it, or it cannot be written.
+    writing to it, or it cannot be written; as `inference.check_options` before the first case.
     """
+    check_options(options, package)
     with _alone_in(folder), JobQueue() as queue:
         _check_same_origin(folder, package, options)
         run = _Run(queue, package, options, series, lambda text: report(f"    {text}"))

@@ -66,9 +66,8 @@ def run_package(
     sessions, for `terminate`. Raises PackageError, DeviceError, OutOfMemory, Cancelled.
     """
     options, warn = options or InferenceOptions(), warn or report
-    check_precision(options.precision)
+    check_options(options, package)
     spec = package.spec if options.mirror else replace(package.spec, mirror_axes=())
-    _check_wanted(options, package)
     with ThreadPoolExecutor(1) as other:
         # Beside the loading of the networks: each waits for the disk and imports libraries.
         prepared = other.submit(open_prepared, volume, spec.preprocessing)
@@ -187,7 +186,10 @@ def _size_factors(shape: Sequence[int | str | None]) -> list[int] | None:
     return [int(m[0]) if (m := re.match(r"\d+", str(size))) else 1 for size in shape]
 
 
-def _check_wanted(options: InferenceOptions, package: ModelPackage) -> None:
+def check_options(options: InferenceOptions, package: ModelPackage) -> None:
+    """Raise DeviceError for an unknown precision, PackageError when a structure is asked for that
+    the package does not have."""
+    check_precision(options.precision)
     known = {label.value for label in package.labels}
     unknown = sorted(set(options.wanted or ()) - known)
     if unknown:

@@ -117,8 +117,11 @@ def test_a_batch_does_not_go_on_with_other_options(batch, options, said, capsys)
 def test_options_that_gave_no_result_can_be_corrected(shifted, image, tmp_path, batch):
     out = tmp_path / "out"
     command = ["batch", str(image.parent), "-m", str(shifted.path), "-o", str(out)]
-    assert main([*command, "--structures", "99"]) == 0
+    whole = image.read_bytes()
+    image.write_bytes(whole[:50])
+    assert main([*command, "--structures", "5"]) == 0
     assert not (out / "volumes.csv").exists()
+    image.write_bytes(whole)
     assert batch("--structures", "3")[1]["case"] == "a"
 
 
@@ -142,3 +145,19 @@ def test_a_mistyped_device_is_refused_by_name(command, shifted, image, tmp_path,
               "--device", "cdua"])  # fmt: skip
     assert refused.value.code == 2
     assert re.search(r"invalid choice: 'cdua' .*openvino", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    "option, reason",
+    [
+        (("--structures", "99"), "no structure with label 99"),
+        (("--precision", "double"), "'double' is no precision"),
+    ],
+)
+def test_a_batch_with_impossible_options_does_not_begin(
+    shifted, image, tmp_path, capsys, option, reason
+):
+    out = tmp_path / "out"
+    assert main(["batch", str(image.parent), "-m", str(shifted.path), "-o", str(out), *option]) == 2
+    assert reason in capsys.readouterr().err
+    assert not out.exists()
