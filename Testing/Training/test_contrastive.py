@@ -7,6 +7,7 @@ import torch
 from torch import multiprocessing, nn
 from torch.nn import functional
 
+from cache_fixture import write_cache
 from mim.augment import SpatialSettings
 from mim.contrastive import (
     Backbone,
@@ -17,11 +18,12 @@ from mim.contrastive import (
     nt_xent,
     spread,
 )
-from mim.data import Crops
+from mim.contrastive_methods import Contrasting
+from mim.data import Crops, UnlabeledVolumes, read_cache
 from mim.device import Generators
 from mim.intensity import IntensitySettings
 from mim.masked_contrastive import CombinedSettings, MaskedContrastiveModel
-from mim.masking import draw_mask
+from mim.masking import MaskSettings, draw_mask
 from mim.networks import NetworkConfig, build_network
 from mim.recipe import RecipeError
 from mim.run_log import TrainingError
@@ -108,6 +110,26 @@ def test_guard_does_not_count_validation():
     for _ in range(60):
         guard.watch(unit(1, 32).expand(16, -1))
     assert guard.check() == 1
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_validation_stops_a_run_that_has_collapsed(tmp_path, masked):
+    if masked:
+        inner = SparseMaskedUNet(build_network(CONFIG), CONFIG, SparseSettings())
+        model = MaskedContrastiveModel(inner, 8, CombinedSettings())
+    else:
+        model = ContrastiveModel(build_network(CONFIG), 8, ContrastiveSettings())
+    method = Contrasting(
+        model, CONFIG.to_dict(), ContrastiveSettings(), SpatialSettings(), (1, 1, 1),
+        (4, 4, 4), MaskSettings() if masked else None,
+    )  # fmt: skip
+    cache = read_cache(write_cache(tmp_path / "cache"))
+    watch = method.watch(UnlabeledVolumes(cache, cache.train), (8, 8, 8), 2, torch.device("cpu"))
+    with torch.no_grad():
+        assert watch.loss(model) > 0
+        model.guard.spread.zero_()
+        with pytest.raises(TrainingError, match="collapsed"):
+            watch.loss(model)
 
 
 def batch(count=8):
