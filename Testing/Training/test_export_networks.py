@@ -27,6 +27,7 @@ SWIN = {"width": 12, "depths": (1, 1, 1, 1), "window": (4, 4, 4)}
 # Architecture, settings, crop (z, y, x), channels, outputs; the smallest that the network takes.
 NETWORKS_HERE = {
     "resenc_unet": (RESENC, (8, 12, 8), 2, 3),
+    "resenc_unet-regions": (RESENC, (8, 12, 8), 1, 2),
     "unetr": ({"width": 24, "heads": 2, "features": 4}, (16, 32, 16), 1, 3),
     "swin_unetr": (SWIN, (64, 32, 32), 1, 3),
     "resenc_classifier": (RESENC, (8, 12, 8), 1, 2),
@@ -34,12 +35,21 @@ NETWORKS_HERE = {
     "vit_classifier": ({**VIT, "patch": (4, 4, 4)}, (8, 12, 8), 1, 2),
     "vit_classifier-pictures": (VIT, (1, 16, 16), 1, 4),
 }
+SEVERAL = {"resenc_unet-regions", "vit_classifier-pictures"}  # each channel decides for itself
 
 
-def plan(patch, channels, outputs, kind, several):
+def plan(case, kind):
+    _, patch, channels, outputs = NETWORKS_HERE[case]
     dims = 2 if patch[0] == 1 else 3
     stage = (2,) * dims
     names = [f"thing {n}" for n in range(outputs)]
+    # Regions lie in each other and have no channel for what is outside of them.
+    regions = [
+        {"name": name, "labels": list(range(n + 1, outputs + 1)), "value": n + 1}
+        for n, name in enumerate(names)
+    ]
+    labels = [{"value": region["value"], "name": region["name"]} for region in regions]
+    regions_only = case.endswith("-regions")
     return {
         "name": "a data set",
         "inputs": [{"name": f"T{c}", "modality": "MR"} for c in range(channels)],
@@ -50,10 +60,10 @@ def plan(patch, channels, outputs, kind, several):
         "dims": dims,
         "strides": [(1,) * dims, stage, stage],
         "kernel_sizes": [(3,) * dims] * 3,
-        "labels": [{"value": v, "name": n} for v, n in enumerate(names) if v]
-        if kind == "segmentation" else [],
+        "labels": [] if kind == "classification" else labels if regions_only else labels[:-1],
+        "regions": regions if regions_only else [],
         "classes": names if kind == "classification" else [],
-        "multi_label": several,
+        "multi_label": kind == "classification" and case in SEVERAL,
     }  # fmt: skip
 
 
@@ -62,7 +72,7 @@ def write_checkpoint(path, case):
     name = case.split("-")[0]
     settings, patch, channels, outputs = NETWORKS_HERE[case]
     kind = "segmentation" if name in Segmentation.networks else "classification"
-    planned = plan(patch, channels, outputs, kind, several=case == "vit_classifier-pictures")
+    planned = plan(case, kind)
     torch.manual_seed(0)
     chosen = architectures.ARCHITECTURES[name].settings(**settings)
     size = patch[3 - planned["dims"] :]
@@ -71,7 +81,13 @@ def write_checkpoint(path, case):
         "kind": kind, "network": config, "plan": planned, "fingerprint": {}, "step": 1,
         "recipe": {"cache": str(path.with_name("no cache"))}, "recipe_hash": "0",
     }  # fmt: skip
-    content = {"metadata": metadata, "model": architectures.build(config).state_dict()}
+    config |= {"deep_supervision": True} if case.endswith("-regions") else {}
+    network = architectures.build(config)
+    if name.startswith("resenc"):  # whose residual branches begin as 0
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter += 0.1 * torch.randn_like(parameter)
+    content = {"metadata": metadata, "model": network.state_dict()}
     save_checkpoint(path, content)
     return content
 
@@ -97,7 +113,7 @@ def test_every_network_of_fine_tuning_is_here():
 
 def test_both_files_compute_what_the_network_computes(exported):
     case, content, package, printed = exported
-    network, several = trained_network(content), case == "vit_classifier-pictures"
+    network, several = trained_network(content), case in SEVERAL
     _, patch, channels, _ = NETWORKS_HERE[case]
     tiles = noise_tiles((channels, *(patch[1:] if patch[0] == 1 else patch)))
     for file in ("model.onnx", "model.ts"):
@@ -115,6 +131,7 @@ def test_packages_of_segmenters_are_for_the_module_and_those_of_classifiers_are_
     if content["metadata"]["kind"] == "segmentation":
         package = load_package(path)
         assert package.spec.patch == NETWORKS_HERE[case][1]
+        assert package.spec.head == ("regions" if case in SEVERAL else "softmax")
         assert "models/model.ts" in package.checksums
         with pytest.raises(PackageError, match="no classifier"):
             load_classifier(path)

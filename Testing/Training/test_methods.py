@@ -97,6 +97,34 @@ def stop_after_three_steps(monkeypatch, *arguments):
         assert pretrain.main([*arguments]) == 130
 
 
+@pytest.mark.parametrize("name", ["mae", "s3d"])
+def test_a_compiled_method_learns_the_same(cache, recipe_file, name):
+    arguments = overrides(cache, "unused", name, "precision=fp32")
+    recipe = load_recipe(pretrain.PretrainRecipe, recipe_file, arguments)
+    opened = read_cache(cache)
+    method = build_method(recipe, opened, (16, 16, 16))
+    crops = draw_crops(
+        UnlabeledVolumes(opened, opened.train), (16, 16, 16), 2, torch.Generator().manual_seed(0)
+    )
+
+    def step():
+        method.model.zero_grad()
+        loss = method.loss(crops, Generators.seeded(0))
+        loss.backward()
+        return loss.item(), [
+            p.grad.clone() for p in method.model.parameters() if p.grad is not None
+        ]
+
+    loss, gradients = step()
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    method.model.compile(backend="aot_eager", dynamic=False)
+    compiled_loss, compiled_gradients = step()
+    assert torch._dynamo.utils.counters["frames"]["ok"] > 0
+    assert compiled_loss == pytest.approx(loss, rel=1e-5)
+    torch.testing.assert_close(compiled_gradients, gradients, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_loss_falls_on_one_batch(cache, recipe_file, method):
     recipe = load_recipe(

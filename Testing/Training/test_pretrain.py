@@ -1,6 +1,7 @@
 """The command that pre-trains, from the outside: what it writes, refuses and survives."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,17 @@ def test_checkpoint_says_all_that_later_steps_need(finished, cache):
     report = load_pretrained(network, finished / "last.pt")
     heads = [name for name in report.missing if not name.startswith("decoder.seg_layers.")]
     assert not heads
+
+
+def test_speed_and_size_are_told(cache, tmp_path, capsys):
+    larger = ("network.features=16,32,64", "loop.steps=3")
+    assert pretrain.main(arguments(cache, tmp_path, *larger)) == 0
+    said = capsys.readouterr()
+    weights = load_checkpoint(tmp_path / "last.pt")["model"].values()
+    millions = sum({w.data_ptr(): w.numel() for w in weights}.values()) / 1e6  # some have two names
+    assert millions > 0.1 and f" {millions:.1f} M parameters." in said.out
+    shown = r"loss=\d+\.\d{4}, samples/s=\d+\.\d, of peak=\d+%, data=\d+%"
+    assert "3/3" in said.err and re.search(shown, said.err)
 
 
 def test_saved_recipe_repeats_the_run(finished, tmp_path):
