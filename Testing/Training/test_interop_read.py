@@ -1,20 +1,24 @@
 """Weights of other programs arrive completely, and what does not fit is named."""
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from finetune import FinetuneRecipe
 from mim import architectures
 from mim.checkpoint import CheckpointError
 from mim.networks import NetworkConfig, build_network
+from mim.recipe import load_recipe
 from mim.swin import SwinUNETRSettings
 from mim.transfer import load_pretrained
 from mim.weight_files import read_weights
 from mim.weight_shapes import inflate, resize_positions
 
+RECIPES = Path(__file__).resolve().parents[2] / "training" / "recipes"
 CONFIG = NetworkConfig(
     1, 1, (4, 8, 8), ((1, 1, 1), (2, 2, 2), (2, 2, 2)), ((3, 3, 3),) * 3, (1, 2, 1)
 )
@@ -240,6 +244,15 @@ def test_imagenet_resnet_fills_a_residual_encoder(tmp_path, dims):
     skip = target.encoder.stages[1].blocks[0].skip[1]
     assert torch.equal(skip.norm.weight, state["layer2.0.downsample.1.weight"])
     assert "7×7 to " in report.adapted["encoder.stem.convs.0.conv.weight"]
+
+
+def test_the_imagenet_recipe_has_the_shape_of_torchvisions_resnet18(tmp_path):
+    torch.save(resnet18_state(64), tmp_path / "resnet18.pth")
+    recipe = load_recipe(FinetuneRecipe, RECIPES / "finetune_lesions_imagenet.toml")
+    target = architectures.build(architectures.configure(recipe.network, {"strides": []}, (), 1, 2))
+    report = load_pretrained(target, tmp_path / "resnet18.pth", recipe.parts)
+    fresh = [n for n in report.missing if n.startswith("encoder.") and not n.endswith("conv.bias")]
+    assert fresh == [] and report.shares["encoder"] > 0.99
 
 
 def test_inflated_kernel_answers_a_stack_of_equal_slices_as_the_image():
