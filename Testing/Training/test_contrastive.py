@@ -17,6 +17,7 @@ from mim.contrastive import (
     embedding,
     nt_xent,
     spread,
+    standardized,
 )
 from mim.contrastive_methods import Contrasting
 from mim.data import Crops, UnlabeledVolumes, read_cache
@@ -63,13 +64,18 @@ def test_loss_is_least_where_views_agree_and_crops_differ():
     assert nt_xent(views, views, 0.1) < 0.01 < nt_xent(same, same, 0.1)
 
 
+def contrast(first, second):
+    features = standardized(torch.cat((first, second)))
+    return nt_xent(*functional.normalize(features, dim=1).chunk(2), 0.5)
+
+
 def _worker(rank, folder, results):
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
     )
     first = unit(6, 8)[rank * 3 : rank * 3 + 3].requires_grad_()
     second = unit(6, 8, seed=1)[rank * 3 : rank * 3 + 3].requires_grad_()
-    loss = nt_xent(first, second, 0.5)
+    loss = contrast(first, second)
     loss.backward()
     # Plain lists: a tensor's memory goes with the process that sent it.
     results.put((rank, loss.item(), first.grad.tolist(), second.grad.tolist()))
@@ -82,7 +88,7 @@ def test_two_processes_equal_one_with_all_crops(tmp_path):
     multiprocessing.spawn(_worker, (str(tmp_path), results), nprocs=2)
     parts = sorted(results.get() for _ in range(2))
     first, second = unit(6, 8).requires_grad_(), unit(6, 8, seed=1).requires_grad_()
-    loss = nt_xent(first, second, 0.5)
+    loss = contrast(first, second)
     loss.backward()
     assert loss.item() == pytest.approx((parts[0][1] + parts[1][1]) / 2, abs=1e-6)
     for index, whole in ((2, first.grad), (3, second.grad)):
@@ -103,6 +109,21 @@ def test_guard_speaks_when_embeddings_have_collapsed():
         guard.watch(unit(1, 32).expand(16, -1))
     with pytest.raises(TrainingError, match=r"collapsed.*0\.00.*loop\.batch"):
         guard.check()
+
+
+def test_features_that_hardly_differ_are_told_apart_once_they_are_standardized():
+    torch.manual_seed(0)
+    features = 1 + 0.01 * torch.randn(16, 8)
+    alike, apart = (
+        ContrastiveModel(nn.Identity(), 8, ContrastiveSettings(standardize=choice))
+        for choice in (False, True)
+    )
+    apart.head.load_state_dict(alike.head.state_dict())
+    assert spread(flat(alike.compare(features))) < 0.1 < 0.5 < spread(flat(apart.compare(features)))
+
+
+def flat(contrast):
+    return contrast.embeddings.flatten(0, 1)
 
 
 def test_guard_does_not_count_validation():

@@ -24,6 +24,7 @@ from mim.vit import VisionTransformer
 
 # Embeddings of independent random directions have a spread of about 1, collapsed ones of 0.
 COLLAPSED = 0.05
+_LEAST_VARIANCE = 1e-5  # as of torch's batch norm
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,9 @@ class ContrastiveSettings:
     temperature: float = setting(0.5, "of NT-Xent; lower values look harder at similar crops")
     projection: int = setting(128, "width of the embeddings that are compared")
     hidden: int = setting(512, "width of the projection head's inner layer")
+    standardize: bool = setting(
+        False, "features over the batch before the head; for networks with instance normalization"
+    )
     views: ViewSettings = section(ViewSettings)
     intensity: IntensitySettings = section(IntensitySettings)
     name: Literal["simclr"] = setting("simclr", "contrast of two views (SimCLR), encoder only")
@@ -65,6 +69,8 @@ class ContrastiveModel(nn.Module):
 
     def compare(self, features: Tensor) -> Contrast:
         """``features`` (2b, width): those of the first views, then those of the second."""
+        if self.settings.standardize:
+            features = standardized(features)
         embeddings = self.head(features)
         with torch.autocast(features.device.type, enabled=False):
             first, second = functional.normalize(embeddings.float(), dim=1).chunk(2)
@@ -93,7 +99,7 @@ class Backbone(nn.Module):
 
 
 class ProjectionHead(nn.Sequential):
-    """Linear, layer norm, GELU, linear. No batch norm: it would let samples see one another."""
+    """Linear, layer norm, GELU, linear."""
 
     def __init__(self, width: int, settings: ContrastiveSettings):
         super().__init__(
@@ -154,6 +160,18 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     itself = torch.cat((place, total + place))
     similarity = similarity.scatter(1, itself[:, None], -torch.inf)
     return functional.cross_entropy(similarity, torch.cat((total + place, place)))
+
+
+def standardized(features: Tensor) -> Tensor:
+    """Each feature of (n, width) with mean 0 and deviation 1 over the samples of all processes.
+
+    What the batch norm of the paper's head does. The pooled features of a network with instance
+    normalization hardly differ between images: without it embeddings begin, and can stay, alike.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        features = features.float()
+        variance, mean = torch.var_mean(gather(features), 0, correction=0)
+        return (features - mean) / (variance + _LEAST_VARIANCE).sqrt()
 
 
 def gather(x: Tensor) -> Tensor:
