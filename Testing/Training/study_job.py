@@ -16,6 +16,17 @@ def note(run):
     (run.folder / "done").write_text(f"{begin} {time.monotonic()} {os.getpid()}")
 
 
+def meet(run):
+    """As `note`; "pretrain" and "scratch" each wait until the other has begun."""
+    other = {"pretrain": "scratch", "scratch": "pretrain"}.get(run.folder.name)
+    (run.folder / "begun").touch()
+    deadline = time.monotonic() + 60
+    while other and not (run.folder.parent / other / "begun").exists():
+        assert time.monotonic() < deadline, f"{other} has not begun beside {run.folder.name}"
+        time.sleep(0.01)
+    note(run)
+
+
 def wait_long(run):
     """Say in which process, and stay there."""
     (run.folder / "process").write_text(str(os.getpid()))

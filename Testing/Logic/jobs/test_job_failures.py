@@ -80,7 +80,7 @@ def test_a_native_crash_is_a_failed_job_with_a_trace(interpreter, folder, volume
 @pytest.mark.parametrize(
     ("failure", "kind", "message"),
     [
-        ("raise MemoryError", "MemoryError", "out of memory"),
+        ("raise MemoryError", "OutOfMemory", "memory for the image"),
         ("raise ValueError(f'bad {v.source} {v.array[0, 0, 0]}')", "ValueError", "(ValueError)"),
         ("raise InputError('image.nrrd\\n  is bad')", "InputError", "image.nrrd is bad"),
         ("sys.exit(7)", "DeviceError", "exit code 7"),
