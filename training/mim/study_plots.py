@@ -34,7 +34,7 @@ def plot_scores(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     axes.set_xticks(range(len(labels)), labels, rotation=0 if len(labels) < 7 else 60)
     axes.set_ylabel(f"{rows[0]['metric']} of held-back images")
     axes.grid(axis="y", alpha=0.3)
-    axes.legend(fontsize="small")
+    _legend(figure, axes)
     _save(figure, path)
 
 
@@ -65,9 +65,17 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> bool:
     for axes in grid.flat[len(labels) :]:
         axes.set_visible(False)
     grid[0, 0].set_ylabel(f"{rows[0]['metric']} (mean, range of seeds)")
-    grid[0, 0].legend(fontsize="small")
+    _legend(figure, grid[0, 0])
     _save(figure, path)
     return True
+
+
+def _legend(figure, axes) -> None:
+    """The arms above the picture, where they cover none of it."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside upper center", ncols=min(5, len(labels)), fontsize="small"
+    )
 
 
 def _cell_name(row: Mapping[str, Any]) -> str:
