@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from MIMSegment.Logic.crew import available_cores
-from MIMSegment.Logic.device_report import DEVICES
+from MIMSegment.Logic.device_report import DEVICES, TITLES
 from MIMSegment.Logic.errors import DeviceError, MissingDevice, PackageError
 from MIMSegment.Logic.openvino_session import OpenVinoSession
 from MIMSegment.Logic.session import (
@@ -245,8 +245,8 @@ def _onnxruntime(device: str):
     provider = _PROVIDERS[device][0]
     if provider not in library.get_available_providers():
         raise MissingDevice(
-            f"The installed ONNX Runtime {library.__version__} has no {provider}; "
-            f"{_INSTALL[device]}."
+            f"The runtime for {TITLES[device]} is not installed: ONNX Runtime "
+            f"{library.__version__} has no {provider}; {_INSTALL[device]}."
         )
     if device != "cuda" or not hasattr(library, "preload_dlls"):
         return library, ""
