@@ -58,8 +58,11 @@ class SlabAccumulator:
 
 
 def _add_channel(ring: np.ndarray, channel: np.ndarray, shares: np.ndarray, z: int) -> None:
-    depth = len(ring)
-    split = depth - z % depth  # planes before the ring wraps around
-    weighted = channel * shares
-    ring[z % depth :] += weighted[:split]
-    ring[: depth - split] += weighted[split:]
+    # A plane at a time stays in the processor's cache.
+    weighted, total = np.empty((2, *channel.shape[1:]), np.float32)
+    for index, (plane, share) in enumerate(zip(channel, shares, strict=True), z):
+        sums = ring[index % len(ring)]
+        np.multiply(plane, share, out=weighted)
+        total[...] = sums
+        total += weighted
+        sums[...] = total

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module, util
 from pathlib import Path
 
@@ -221,12 +222,15 @@ def _segment(arguments: argparse.Namespace) -> None:
     from MIMSegment.Logic.inference import run_package
     from MIMSegment.Logic.inputs import read_study
     from MIMSegment.Logic.labels import wanted_labels
-    from MIMSegment.Logic.package import load_package
+    from MIMSegment.Logic.package import read_package, verify_networks
     from MIMSegment.Logic.segmentation_file import check_output_path, write_segmentation
 
     output, options = check_output_path(arguments.output), _options(arguments)
-    package = load_package(models_command.find_package(arguments.model))
-    study = read_study(arguments.inputs, package, arguments.series)
+    package = read_package(models_command.find_package(arguments.model))
+    with ThreadPoolExecutor(1) as other:
+        whole = other.submit(verify_networks, package)
+        study = read_study(arguments.inputs, package, arguments.series)
+        whole.result()
     for line in study.explanation:
         print(line)
     for warning in study.volume.warnings:

@@ -66,6 +66,14 @@ def load_package(path: str | Path) -> ModelPackage:
     Raises PackageError naming the file and the reason: a folder that is no package, missing or
     unreadable metadata, a file that is missing or whose SHA-256 differs, labels that do not fit.
     """
+    package = read_package(path)
+    verify_networks(package)
+    return package
+
+
+def read_package(path: str | Path) -> ModelPackage:
+    """As `load_package`, but `verify_networks` is left to the caller, who has something to do
+    meanwhile: networks are large."""
     path = Path(path)
     if not path.is_dir():
         what = "is not a folder" if path.exists() else "does not exist"
@@ -82,8 +90,7 @@ def load_package(path: str | Path) -> ModelPackage:
     if not isinstance(checksums, dict):
         raise PackageError(f"{path / METADATA}: 'checksums' is not a table; get the package again.")
     expectations = Expectations.from_dict(ours.get("plausibility", {}), str(path / METADATA))
-    for name in (*spec.models, *_further_models(expectations), LABELS):
-        verify_checksum(path / name, checksums.get(name))
+    verify_checksum(path / LABELS, checksums.get(LABELS))
     labels = labels_from_csv(_read_text(path / LABELS), str(path / LABELS))
     _check_labels(spec, labels, path)
     identifier, version = ours.get("id"), metadata.get("version")
@@ -103,6 +110,12 @@ def load_package(path: str | Path) -> ModelPackage:
         metadata,
         expectations,
     )
+
+
+def verify_networks(package: ModelPackage) -> None:
+    """Raise PackageError unless the network files are there, with their checksums."""
+    for name in (*package.spec.models, *_further_models(package.expectations)):
+        verify_checksum(package.path / name, package.checksums.get(name))
 
 
 def write_package(
