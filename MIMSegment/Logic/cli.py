@@ -16,7 +16,7 @@ from pathlib import Path
 from MIMSegment.Logic import devices, gpu_runtime, info_command, models_command
 from MIMSegment.Logic.about import NOTICE
 from MIMSegment.Logic.crew import multiply_in_one_thread
-from MIMSegment.Logic.device_report import DEVICES
+from MIMSegment.Logic.device_report import AUTOMATIC, DEVICES
 from MIMSegment.Logic.errors import DeviceError, MIMSegmentError
 from MIMSegment.Logic.progress_line import ProgressLine
 
@@ -130,7 +130,10 @@ def _add_series(parser: argparse.ArgumentParser) -> None:
 
 def _add_inference_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--device", default="auto", choices=("auto", *DEVICES), help="default: the fastest"
+        "--device",
+        default="auto",
+        choices=("auto", *DEVICES),
+        help=f"default: the first that works of {', '.join(AUTOMATIC)}",
     )
     parser.add_argument("--precision", help="float32, bfloat16 or float16 (default: the fastest)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all)")

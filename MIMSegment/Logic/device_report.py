@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -20,6 +20,16 @@ TITLES = {
 """Every device that a network can be run on, and its name for people."""
 
 DEVICES = tuple(TITLES)
+
+AUTOMATIC = ("cuda", "directml", "openvino", "cpu")
+"""The automatic choice of every run: the first of these that works. It is a fixed order because to
+measure all devices takes seconds at every start, and a small network says little about a large one.
+CoreML is not among them, as it has no 3D convolution."""
+
+_FIRST_THAT_WORKS = (
+    f"The automatic choice is the first that works of {', '.join(map(TITLES.get, AUTOMATIC))}."
+)
+_NOTICEABLE = 1.1  # a ratio of two measured times; less is chance
 
 
 @dataclass(frozen=True)
@@ -60,32 +70,48 @@ class Choice:
     runtime: str | None = None
 
 
-def rank(reports: Sequence[DeviceReport], precision: str | None = None) -> list[DeviceReport]:
-    """The devices that work, in ``precision`` if given, the fastest first."""
-    usable = [r for r in reports if r.works and precision in (None, *r.precisions)]
-    return sorted(usable, key=lambda report: report.seconds)
+def fallback_order(device: str) -> tuple[str, ...]:
+    """The devices to try for ``device``: itself, then what is usually slower but has more memory.
+
+    ``auto`` is all of `AUTOMATIC`.
+    """
+    if device == "auto":
+        return AUTOMATIC
+    later = AUTOMATIC[AUTOMATIC.index(device) + 1 :] if device in AUTOMATIC else ("cpu",)
+    return (device, *later)
+
+
+def precision_on(device: str, requested: str, precision: str | None) -> str | None:
+    """What ``precision``, asked for with the device ``requested``, means on ``device``: float32 is
+    kept on a fallback, other precisions belong to the device that they were asked for with."""
+    return precision if requested in ("auto", device) or precision == "float32" else None
 
 
 def choose(
     reports: Sequence[DeviceReport], requested: str = "auto", precision: str | None = None
 ) -> Choice:
-    """The requested device if it works, else the fastest that does, with the reason.
+    """The device that a run takes: the first of `fallback_order` that works, with the reason.
 
-    Raises DeviceError when ``requested`` is unknown and when nothing works (in ``precision``).
+    Raises DeviceError when ``requested`` is unknown and when none of them works (in ``precision``).
     """
     if requested not in ("auto", *DEVICES):
         raise DeviceError(f"{requested!r} is no device; choose one of: auto, {', '.join(DEVICES)}.")
-    usable = rank(reports, precision)
-    if not usable:
-        raise DeviceError(_why_none(reports, precision))
-    asked = next((r for r in reports if r.device == requested), None)
-    if asked in usable:
-        return _choice(asked, precision, f"{asked.title} was asked for.")
-    best = usable[0]
+    by_device = {report.device: report for report in reports}
+    tried = [by_device[device] for device in fallback_order(requested) if device in by_device]
+    asked = {r.device: precision_on(r.device, requested, precision) for r in tried}
+    taken = next((r for r in tried if _can(r, asked[r.device])), None)
+    if taken is None:
+        raise DeviceError(_why_none(tried, asked))
+    used = asked[taken.device] or taken.precision
     if requested == "auto":
-        return _choice(best, precision, _why_best(usable, reports))
-    why = f"{TITLES[requested]} was asked for but {_why_not(asked, precision)} "
-    return _choice(best, precision, f"{why}{best.title} is used instead.", requested)
+        others = [r for r in reports if r is not taken and _can(r, precision)]
+        return Choice(taken.device, used, _why_first(taken, others, reports), None, taken.runtime)
+    if requested == taken.device:
+        why = f"{taken.title} was asked for."
+        return Choice(taken.device, used, why, None, taken.runtime)
+    why_not = _why_not(by_device.get(requested), precision)
+    why = f"{TITLES[requested]} was asked for but {why_not} {taken.title} is used instead."
+    return Choice(taken.device, used, why, requested, taken.runtime)
 
 
 def print_report(reports: Sequence[DeviceReport], file: TextIO | None = None) -> None:
@@ -121,20 +147,26 @@ def _print_wrapped(text: str, file: TextIO) -> None:
     print(textwrap.fill(text, 96, subsequent_indent="  ", break_long_words=False), file=file)
 
 
-def _choice(
-    report: DeviceReport, precision: str | None, reason: str, fallback_from: str | None = None
-) -> Choice:
-    used = precision or report.precision
-    return Choice(report.device, used, reason, fallback_from, report.runtime)
+def _can(report: DeviceReport, precision: str | None) -> bool:
+    return report.works and precision in (None, *report.precisions)
 
 
-def _why_best(usable: Sequence[DeviceReport], reports: Sequence[DeviceReport]) -> str:
-    best, *others = usable
-    if not others:
+def _why_first(
+    taken: DeviceReport, others: Sequence[DeviceReport], reports: Sequence[DeviceReport]
+) -> str:
+    fastest = min(others, key=lambda report: report.seconds, default=None)
+    if fastest is None:
         why = "It is the only device that works."
+    elif taken.seconds / fastest.seconds >= _NOTICEABLE:
+        why = (
+            f"{_FIRST_THAT_WORKS} {fastest.title} was {taken.seconds / fastest.seconds:.1f} times "
+            f"as fast with the small test network: `--device {fastest.device}` takes it."
+        )
     else:
-        ratio = others[0].seconds / best.seconds
-        why = f"It is the fastest that works, {ratio:.1f} times as fast as {others[0].title}."
+        why = _FIRST_THAT_WORKS
+        if fastest.seconds / taken.seconds >= _NOTICEABLE:
+            ratio = fastest.seconds / taken.seconds
+            why += f" It was {ratio:.1f} times as fast as {fastest.title}."
     for report in reports:
         if not report.works and report.hardware:
             why += f" The {report.hardware} is not used: {report.reason}"
@@ -149,7 +181,6 @@ def _why_not(report: DeviceReport | None, precision: str | None) -> str:
     return f"does not work: {report.reason}"
 
 
-def _why_none(reports: Sequence[DeviceReport], precision: str | None) -> str:
-    found = " ".join(f"{r.title}: {_why_not(r, precision)}" for r in reports)
-    what = f"calculates in {precision}" if precision else "can run a network"
-    return f"No device of this computer {what}. {found}"
+def _why_none(tried: Sequence[DeviceReport], asked: Mapping[str, str | None]) -> str:
+    found = " ".join(f"{r.title} {_why_not(r, asked[r.device])}" for r in tried)
+    return f"No device can be used. {found}"

@@ -22,10 +22,9 @@ from MIMSegment.Logic.device_report import (
     choose,
     print_choice,
     print_report,
-    rank,
 )
 
-__all__ = ["Choice", "DeviceReport", "choose", "print_choice", "print_report", "probe", "rank"]
+__all__ = ["Choice", "DeviceReport", "choose", "print_choice", "print_report", "probe"]
 
 # What a child runs; MIMSegment.py must not be executed there, as it needs Slicer.
 _CHILD = """
@@ -73,7 +72,7 @@ def add_arguments(commands) -> None:
         "devices",
         help="show which processors and GPUs work, and how fast",
         description="Try every device with a small network; say what works, how fast, why the "
-        "rest does not, and which device is taken.",
+        "rest does not, and which device a run takes.",
     )
     parser.add_argument("--device", default="auto", choices=("auto", *DEVICES), help="as asked for")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds for each device")

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from MIMSegment.Logic.batching import BatchSize
+from MIMSegment.Logic.device_report import fallback_order, precision_on
 from MIMSegment.Logic.engine import Progress, Segmentation, segment
 from MIMSegment.Logic.errors import DeviceError, MissingDevice, OutOfMemory, PackageError
 from MIMSegment.Logic.familiarity import FamiliarityCheck
@@ -130,13 +131,12 @@ def _checked(result, package, options, familiarity, report: Report) -> Segmentat
 
 def _sessions(package: ModelPackage, options: InferenceOptions, warn: Report):
     """Yield the opened networks of the package on one device after the other."""
-    from MIMSegment.Logic.runtime import fallback_order, open_session
+    from MIMSegment.Logic.runtime import open_session
 
     spec, failures = package.spec, []
     tile = (1, len(spec.inputs), *spec.patch[3 - spec.dims :])
     for device in (devices := fallback_order(options.device)):
-        chosen = options.device in ("auto", device) or options.precision == "float32"
-        precision = options.precision if chosen else None
+        precision = precision_on(device, options.device, options.precision)
         try:
             sessions = [
                 open_session(path, device, precision, options.threads, options.trusted, tile)

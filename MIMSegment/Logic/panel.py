@@ -107,7 +107,7 @@ class Panel:
 def device_choices(_: Translate = str) -> tuple[tuple[str, str], ...]:
     """The devices that can be asked for, as (name, text)."""
     return (
-        ("auto", _("Automatic: the fastest that works")),
+        ("auto", _("Automatic: a GPU if one works, else the processor")),
         ("cpu", _("Processor")),
         ("openvino", _("Processor, by OpenVINO")),
         ("cuda", _("NVIDIA GPU")),

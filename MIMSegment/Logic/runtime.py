@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from MIMSegment.Logic.crew import available_cores
-from MIMSegment.Logic.device_report import DEVICES, TITLES
+from MIMSegment.Logic.device_report import AUTOMATIC, DEVICES, TITLES
 from MIMSegment.Logic.errors import DeviceError, MissingDevice, PackageError
 from MIMSegment.Logic.openvino_session import OpenVinoSession
 from MIMSegment.Logic.session import (
@@ -24,7 +24,6 @@ from MIMSegment.Logic.session import (
     return_freed_memory,
 )
 
-_AUTOMATIC = ("cuda", "directml", "openvino", "cpu")  # CoreML has no 3D convolution
 _PROVIDERS = {
     # An exhaustive search for each new window shape would outlast many a volume.
     "cuda": ("CUDAExecutionProvider", {"cudnn_conv_algo_search": "HEURISTIC"}),
@@ -51,7 +50,7 @@ def open_session(
 ) -> Session:
     """Load the network ``path`` (ONNX, or TorchScript if ``trusted``) on ``device``.
 
-    ``auto`` takes the first device of an NVIDIA GPU, DirectML, OpenVINO and the CPU that works.
+    ``auto`` takes the first of `device_report.AUTOMATIC` that works.
     ``precision`` None is the fastest that the processor has instructions for. ``threads`` is for
     the CPU. ``tile_shape``, of most calls to come, saves memory. Raises DeviceError, PackageError.
     """
@@ -63,20 +62,12 @@ def open_session(
     if device != "auto":
         return _open_onnx(path, device, precision, threads, tile_shape)
     failures = []
-    for candidate in _AUTOMATIC:
+    for candidate in AUTOMATIC:
         try:
             return _open_onnx(path, candidate, precision, threads, tile_shape)
         except (DeviceError, PackageError) as error:
             failures.append(error)
     raise failures[-1]
-
-
-def fallback_order(device: str) -> tuple[str, ...]:
-    """The devices to try for ``device``: itself and what is slower but has more memory."""
-    if device == "auto":
-        return _AUTOMATIC
-    later = _AUTOMATIC[_AUTOMATIC.index(device) + 1 :] if device in _AUTOMATIC else ("cpu",)
-    return (device, *later)
 
 
 def _open_onnx(path: Path, device: str, precision, threads, tile_shape) -> Session:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from MIMSegment.Logic import devices, gpu_runtime
+from MIMSegment.Logic import devices, gpu_runtime, runtime
 from MIMSegment.Logic.device_probe import PROBE_MODEL
 from MIMSegment.Logic.device_report import (
     DEVICES,
@@ -19,7 +19,6 @@ from MIMSegment.Logic.device_report import (
     choose,
     print_choice,
     print_report,
-    rank,
 )
 from MIMSegment.Logic.errors import DeviceError
 from MIMSegment.Logic.gpu_runtime import Gpu
@@ -212,13 +211,44 @@ def test_private_runtime_is_what_its_device_is_tried_with(tmp_path, gpu):
     assert cpu.runtime is None and cpu.works
 
 
-def test_fastest_device_that_works_is_chosen_and_the_reason_given():
+def test_the_first_device_that_works_is_chosen_and_the_reason_given():
     choice = choose([NO_CUDA, CPU, OPENVINO])
     assert (choice.device, choice.precision, choice.fallback_from) == (
         "openvino", "bfloat16", None,
     )  # fmt: skip
-    assert "4.0 times as fast as CPU (ONNX Runtime)" in choice.reason
-    assert "NVIDIA" not in choice.reason
+    assert choice.reason == (
+        "The automatic choice is the first that works of NVIDIA GPU (CUDA), GPU (DirectML), "
+        "CPU (OpenVINO), CPU (ONNX Runtime). It was 4.0 times as fast as CPU (ONNX Runtime)."
+    )
+
+
+def test_a_faster_device_than_the_automatic_choice_is_named_with_the_way_to_it():
+    choice = choose([works("cuda", 0.3), CPU, OPENVINO])
+    assert choice.device == "cuda"
+    assert choice.reason.endswith(
+        "CPU (OpenVINO) was 3.0 times as fast with the small test network: "
+        "`--device openvino` takes it."
+    )
+    assert "--device" not in choose([works("cuda", 0.105), OPENVINO]).reason  # as good as equal
+
+
+@pytest.mark.parametrize("broken", [(), ("cuda",), ("cuda", "directml", "openvino")])
+def test_devices_and_a_run_take_the_same_device(broken, monkeypatch, tmp_path):
+    """Whatever is measured, and whichever devices work."""
+    speeds = dict(zip(DEVICES, (0.5, 0.4, 0.1, 0.3, 0.2), strict=True))
+
+    def open_onnx(path, device, *options):
+        if device in broken:
+            raise DeviceError(f"{device} is broken.")
+        return device
+
+    monkeypatch.setattr(runtime, "_open_onnx", open_onnx)
+    (tmp_path / "model.onnx").touch()
+    reports = [
+        DeviceReport(d, False, "It is broken.") if d in broken else works(d, speeds[d])
+        for d in DEVICES
+    ]
+    assert choose(reports).device == runtime.open_session(tmp_path / "model.onnx")
 
 
 def test_reason_says_why_a_gpu_that_is_there_is_not_used():
@@ -247,11 +277,21 @@ def test_fallback_is_said(reports):
 
 def test_precision_decides_which_devices_can_be_chosen():
     assert choose([OPENVINO, CPU], precision="float32").precision == "float32"
-    fallback = choose([OPENVINO, CPU], "cpu", "bfloat16")
-    assert (fallback.device, fallback.precision) == ("openvino", "bfloat16")
-    assert "does not calculate in bfloat16" in fallback.reason
-    with pytest.raises(DeviceError, match="calculates in float16"):
+    assert choose([works("cuda", 0.1), OPENVINO], precision="bfloat16").device == "openvino"
+    with pytest.raises(DeviceError, match="does not calculate in float16"):
         choose([OPENVINO, CPU], precision="float16")
+
+
+def test_a_fallback_keeps_float32_only():
+    fallback = choose([BROKEN_CUDA, OPENVINO], "cuda", "float32")
+    assert (fallback.device, fallback.precision) == ("openvino", "float32")
+    fallback = choose([BROKEN_CUDA, OPENVINO], "cuda", "float16")
+    assert (fallback.device, fallback.precision) == ("openvino", "bfloat16")
+
+
+def test_a_processor_that_was_asked_for_has_no_fallback():
+    with pytest.raises(DeviceError, match=r"CPU \(ONNX Runtime\) does not calculate in bfloat16"):
+        choose([OPENVINO, CPU], "cpu", "bfloat16")
 
 
 def test_nothing_that_works_is_an_error_with_all_reasons():
@@ -263,11 +303,6 @@ def test_nothing_that_works_is_an_error_with_all_reasons():
 def test_unknown_device_is_refused():
     with pytest.raises(DeviceError, match="'gpu' is no device; choose one of: auto, cuda"):
         choose([CPU], "gpu")
-
-
-def test_devices_are_ranked_for_falling_back():
-    assert rank([BROKEN_CUDA, CPU, OPENVINO]) == [OPENVINO, CPU]
-    assert rank([CPU, OPENVINO], "bfloat16") == [OPENVINO]
 
 
 def test_table_shows_what_works_how_fast_and_why_not():

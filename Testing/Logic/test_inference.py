@@ -67,7 +67,7 @@ def devices(monkeypatch, attempts):
         return Small(real(path, "cpu", None, 1), device, found[device])
 
     monkeypatch.setattr(runtime, "open_session", open_session)
-    monkeypatch.setattr(runtime, "fallback_order", lambda device: tuple(found))
+    monkeypatch.setattr(inference, "fallback_order", lambda device: tuple(found))
     return found
 
 
