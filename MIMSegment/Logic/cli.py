@@ -20,11 +20,13 @@ from MIMSegment.Logic.device_report import AUTOMATIC, DEVICES
 from MIMSegment.Logic.errors import DeviceError, MIMSegmentError
 from MIMSegment.Logic.progress_line import ProgressLine
 
+_SOME_FAILED = 1  # of the cases; 2 is for a command that could not go on
 _WEB = "mimsegment_web.command"  # by name: nothing in Logic depends on a front-end
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns 0, or 2 after printing one line about what went wrong.
+    """Run one command; returns 0, 1 when some cases of a batch failed, or 2 after printing one line
+    about what went wrong.
 
     Requests to end (of a scheduler, of a closed terminal) clean up like Ctrl-C.
     """
@@ -36,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
                 signal.signal(number, _stop)
     multiply_in_one_thread()
     try:
-        arguments.run(arguments)
+        return arguments.run(arguments) or 0
     except MIMSegmentError as error:
         print(f"mimsegment: error: {error}", file=sys.stderr)
         return 2
@@ -54,7 +56,6 @@ def main(argv: list[str] | None = None) -> int:
         with contextlib.suppress(OSError):  # of a terminal that is closed
             print("mimsegment: stopped.", file=sys.stderr)
         return 128 + getattr(error, "number", signal.SIGINT)
-    return 0
 
 
 class _Terminated(BaseException):
@@ -170,7 +171,8 @@ def _add_batch(commands) -> None:
         "batch",
         help="segment a cohort",
         description="Segment every case of a folder (files or sub-folders) or of a CSV table with "
-        "the columns case and image, or case and the model's inputs. Run again to go on.",
+        "the columns case and image, or case and the model's inputs. Run again to go on. "
+        "Ends with status 1 when cases failed.",
         epilog=NOTICE,
     )
     batch.add_argument("cases", metavar="FOLDER_OR_CSV", help="the cohort")
@@ -261,7 +263,7 @@ def _print_findings(findings) -> None:
         print(f"{finding.severity}: {finding}", file=sys.stderr)
 
 
-def _batch(arguments: argparse.Namespace) -> None:
+def _batch(arguments: argparse.Namespace) -> int:
     from MIMSegment.Logic.batch import FAILURES, VOLUMES, find_cases, run_batch
     from MIMSegment.Logic.package import load_package
     from MIMSegment.Logic.segmentation_file import check_ending
@@ -280,6 +282,7 @@ def _batch(arguments: argparse.Namespace) -> None:
     )
     print(f"{done} done, {failed} failed, {skipped} were finished before. {NOTICE}")
     print(f"Wrote {folder / VOLUMES}" + (f" and {folder / FAILURES}" if failed else ""))
+    return _SOME_FAILED if failed else 0
 
 
 def _scene(arguments: argparse.Namespace) -> None:

@@ -59,10 +59,22 @@ def damage_told(path: Path) -> Iterator[None]:
     """Turn what reading a damaged file raises into an InputError that names it."""
     try:
         yield
-    except (OSError, EOFError, zlib.error) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"{path} is {_damage(error)}; copy or download it again.") from None
+    except OSError as error:
         raise InputError(
-            f"{path} is damaged or cut short ({error}); copy or download it again."
+            f"{path} cannot be read ({error.strerror or error}); check its disk and whether you "
+            "may read it, or copy it again."
         ) from None
+
+
+def _damage(error: Exception) -> str:
+    """In words: the libraries' own are about numbers and bytes."""
+    if isinstance(error, EOFError):
+        return "damaged or cut short (its compressed data have no end)"
+    if any(word in str(error) for word in ("check", "Incorrect length")):  # CRC, Adler, length
+        return "damaged (its checksum does not fit)"
+    return "damaged (its compressed data cannot be read)"
 
 
 def cut_short(path: Path, found: int, stated: int) -> InputError:
@@ -104,6 +116,6 @@ def _inflated_length(stream: BinaryIO) -> int:
     while not inflater.eof:
         chunk = stream.read(_ZLIB_CHUNK)
         if not chunk:
-            raise EOFError("the compressed data have no end")
+            raise EOFError
         length += len(inflater.decompress(chunk))
     return length

@@ -37,13 +37,21 @@ def rows(path):
 def test_every_case_gets_a_result_and_every_failure_its_reason(package, cohort, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["batch", str(cohort), "-m", str(package.path), "-o", str(out),
-                 "--device", "cpu"]) == 0  # fmt: skip
+                 "--device", "cpu"]) == 1  # fmt: skip
     assert "3 done, 1 failed, 0 were finished before" in capsys.readouterr().out
     volumes = {row["case"]: float(row["Bright thing (mL)"]) for row in rows(out / "volumes.csv")}
     assert volumes == {f"patient {i}": pytest.approx(3 * 6 * (3 + i) * 2 / 1000) for i in range(3)}
     (failure,) = rows(out / "failures.csv")
     assert failure["case"] == "broken" and "broken.nrrd" in failure["reason"]
     assert read_volume(out / "patient 1.seg.nrrd").geometry.shape == (10, 18, 18)
+
+
+def test_a_batch_says_by_its_status_whether_every_case_is_there(package, cohort, tmp_path):
+    command = ["batch", str(cohort), "-m", str(package.path), "-o", str(tmp_path / "out"),
+               "--device", "cpu"]  # fmt: skip
+    assert [main(command), main(command)] == [1, 1]  # again: the failed one has failed again
+    (cohort / "broken.nrrd").unlink()
+    assert main(command) == 0
 
 
 def test_a_stopped_batch_goes_on_and_never_repeats_what_is_finished(

@@ -119,7 +119,7 @@ def test_options_that_gave_no_result_can_be_corrected(shifted, image, tmp_path, 
     command = ["batch", str(image.parent), "-m", str(shifted.path), "-o", str(out)]
     whole = image.read_bytes()
     image.write_bytes(whole[:50])
-    assert main([*command, "--structures", "5"]) == 0
+    assert main([*command, "--structures", "5"]) == 1
     assert not (out / "volumes.csv").exists()
     image.write_bytes(whole)
     assert batch("--structures", "3")[1]["case"] == "a"

@@ -1,15 +1,19 @@
 """NRRD and MetaImage files whose voxels are damaged, cut short, or in files of their own."""
 
+import errno
 import gzip
+import os
 import re
 
 import numpy as np
 import pytest
 
 from MIMSegment.Logic.errors import InputError
+from MIMSegment.Logic.payload import damage_told
 from MIMSegment.Logic.volume import Geometry, Volume, itk, read_volume, to_itk
 
 SHAPE = (20, 30, 40)
+GRID = Geometry.from_parts(SHAPE, (1, 1, 1))
 VALUES = np.random.default_rng(0).integers(0, 200, SHAPE).astype("<i2")
 SLICE = VALUES[0].nbytes
 NRRD = "NRRD0004\ntype: {type}\ndimension: 3\nspace: LPS\nsizes: 40 30 20\n"
@@ -63,6 +67,30 @@ def test_a_flipped_byte_in_compressed_voxels_is_noticed(tmp_path, name):
         data_file.write_bytes(damaged)
         with pytest.raises(InputError, match=rf"{data_file.name} is damaged.*download it again"):
             read_volume(path)
+
+
+@pytest.mark.parametrize("name", ["a.nrrd", "a.mha", "a.nii.gz"])
+def test_damage_is_told_in_words_for_people(tmp_path, name):
+    path = tmp_path / name
+    itk().WriteImage(to_itk(Volume(VALUES[None], GRID)), str(path), useCompression=True)
+    sound = path.read_bytes()
+    size = {"a.mha": 4}.get(name, 8)  # of the checksum, and in gzip the length behind it
+    for place, reason in ((-size, "its checksum does not fit"),
+                          (len(sound) // 2, "its ")):  # fmt: skip
+        damaged = bytearray(sound)
+        damaged[place] ^= 0x55
+        path.write_bytes(damaged)
+        with pytest.raises(InputError) as error:
+            read_volume(path)
+        assert str(error.value).startswith(f"{path} is damaged ({reason}")
+        assert str(error.value).endswith("); copy or download it again.")
+        assert not re.search(r"0x|-?\d|CRC|Error", str(error.value).removeprefix(str(path)))
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged():
+    told = pytest.raises(InputError, match=r"^a\.nrrd cannot be read \(Permission denied\); check")
+    with told, damage_told("a.nrrd"):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 @pytest.mark.parametrize("compressed", [True, False])
