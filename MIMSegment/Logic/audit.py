@@ -19,6 +19,7 @@ from typing import Any
 
 from MIMSegment.Logic.about import NAME, VERSION
 from MIMSegment.Logic.errors import OutputError
+from MIMSegment.Logic.image_record import ImageRecord
 from MIMSegment.Logic.package import ModelPackage
 
 LOG_SUFFIX = ".audit.jsonl"
@@ -39,6 +40,7 @@ class Provenance:
     """What a result was made with: package, SHA-256 of its weights, software, input series.
 
     ``series_uids`` are the SeriesInstanceUIDs of the inputs, in their order, "" where unknown.
+    ``images`` say which images these were; they are for the report and not in the audit log.
     """
 
     package: str
@@ -46,12 +48,19 @@ class Provenance:
     weights: Mapping[str, str] = field(default_factory=dict)
     series_uids: Sequence[str] = ()
     software: str = f"{NAME} {VERSION}"
+    images: Sequence[ImageRecord] = ()
 
     @staticmethod
-    def of(package: ModelPackage, series_uids: Sequence[str] = ()) -> Provenance:
+    def of(
+        package: ModelPackage,
+        series_uids: Sequence[str] = (),
+        images: Sequence[ImageRecord] = (),
+    ) -> Provenance:
         """The provenance of a result of ``package``."""
         weights = {name: package.checksums[name] for name in package.spec.models}
-        return Provenance(package.id, package.version, weights, tuple(series_uids))
+        return Provenance(
+            package.id, package.version, weights, tuple(series_uids), images=tuple(images)
+        )
 
     @property
     def algorithm(self) -> str:

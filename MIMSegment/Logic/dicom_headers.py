@@ -1,7 +1,8 @@
 """What a DICOM file says about its frames, read without the pixels and without the patient.
 
 Only the attributes named here are parsed. The patient's name and ID are among them only to be
-taken out of free text, where people type them; neither is kept. Attribute and macro names are
+taken out of free text, where people type them; neither is kept, but for the ID of a patient whose
+identity was removed. Attribute and macro names are
 those of DICOM PS3.3 and PS3.6.
 """
 
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from MIMSegment.Logic.dicom_privacy import without_identity
+from MIMSegment.Logic.dicom_privacy import pseudonym, without_identity
 
 _CLASS = "1.2.840.10008.5.1.4.1.1."
 _IMAGE_CLASSES = {
@@ -46,7 +47,7 @@ _HEADER_TAGS = (
     "StudyInstanceUID", "FrameOfReferenceUID", "ImageType", "EchoTime", "RepetitionTime",
     "InversionTime", "FlipAngle", "MagneticFieldStrength", "ContrastBolusAgent", "SequenceName",
     "ScanningSequence", "BodyPartExamined", "SliceThickness", "KVP", "ConvolutionKernel",
-    "Manufacturer", "ManufacturerModelName",
+    "Manufacturer", "ManufacturerModelName", "StudyDate",
 )  # fmt: skip
 _FRAME_TAGS = (
     "SOPClassUID", "SOPInstanceUID", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel",
@@ -58,6 +59,7 @@ _FRAME_TAGS = (
     "DimensionIndexSequence", _GE, _PHILIPS, _SIEMENS,
 )  # fmt: skip
 _IDENTITY_TAGS = ("PatientName", "PatientID")
+_REMOVED = "PatientIdentityRemoved"
 _FRAME_TYPES = (
     "MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFrameTypeSequence",
     "XRay3DFrameTypeSequence",
@@ -141,7 +143,7 @@ def read_frames(path: Path) -> list[Frame] | NotAnImage | None:
         return None
     import pydicom
 
-    tags = [*_HEADER_TAGS, *_FRAME_TAGS, *_IDENTITY_TAGS, "DirectoryRecordSequence"]
+    tags = [*_HEADER_TAGS, *_FRAME_TAGS, *_IDENTITY_TAGS, _REMOVED, "DirectoryRecordSequence"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom quotes odd values in its warnings
         try:
@@ -190,8 +192,9 @@ def _why_no_image(dataset) -> str:
 def _frames(dataset, path: Path) -> list[Frame]:
     header = {tag: _plain(dataset[tag].value) for tag in _HEADER_TAGS if dataset.get(tag)}
     header = {tag: value for tag, value in header.items() if value != "None"}
-    identity = (str(dataset.get(tag) or "") for tag in _IDENTITY_TAGS)
-    header = without_identity(header, *identity)
+    name, patient_id = (str(dataset.get(tag) or "") for tag in _IDENTITY_TAGS)
+    header = without_identity(header, name, patient_id)
+    header |= pseudonym(dataset.get(_REMOVED), patient_id)
     shared = _first(dataset.get("SharedFunctionalGroupsSequence"))
     per_frame = dataset.get("PerFrameFunctionalGroupsSequence")
     if per_frame is None:

@@ -12,6 +12,8 @@ _CODED = frozenset(
     ("Modality", "ImageType", "ScanningSequence", "SeriesInstanceUID", "StudyInstanceUID",
      "FrameOfReferenceUID")
 )  # fmt: skip
+PSEUDONYM = "Pseudonym"
+"""The ID of a patient whose identity was removed: only the de-identified files know it."""
 _LEAST = 2  # letters of a part of a name that is taken out; one letter is no more than an initial
 
 
@@ -36,6 +38,13 @@ def without_identity(header: Mapping, name: str, patient_id: str) -> dict:
     }
     spoken = {keyword: sequence for keyword, sequence in spoken.items() if sequence}
     return {**cleaned, SPOKEN: spoken} if spoken else cleaned
+
+
+def pseudonym(removed: object, patient_id: str) -> dict:
+    """The patient's ID as `PSEUDONYM`, where DICOM's PatientIdentityRemoved says YES (PS3.3
+    C.7.1.1); empty otherwise, as the ID is then the hospital's own."""
+    known = str(removed or "").strip().upper() == "YES" and patient_id
+    return {PSEUDONYM: patient_id} if known else {}
 
 
 def _words(name: str, patient_id: str) -> list[str]:

@@ -22,10 +22,13 @@ _NAMES = ("prostate", "peripheral zone", "transition zone")
 
 @dataclass(frozen=True)
 class LesionRow:
-    """One lesion: its label's name, volume, the zone or organ that most of its surface borders on,
-    its three axes in mm (longest first, along its principal directions), and an LPS point in it."""
+    """One lesion: its name, volume, the zone or organ that most of its surface borders on, its
+    three axes in mm (longest first, along its principal directions), and an LPS point in it.
 
-    number: int
+    The name is the one that it has in the review and in the exported segmentation; of a structure
+    in several parts, with the number of the part.
+    """
+
     name: str
     volume_ml: float
     zone: str
@@ -73,8 +76,7 @@ def lesion_rows(case: ReviewedCase) -> tuple[LesionRow, ...]:
     for value, mask, start in structure_masks(labels):
         if value in by_value and is_lesion(by_value[value]):
             found += _pieces(labels, geometry, by_value[value], mask, start, names)
-    found.sort(key=lambda row: -row[1])
-    return tuple(LesionRow(n, *row) for n, row in enumerate(found, 1))
+    return tuple(sorted(found, key=lambda row: -row.volume_ml))
 
 
 def _psa(given: object) -> float | None:
@@ -99,16 +101,17 @@ def _gland(case: ReviewedCase) -> list[int]:
 
 def _pieces(labels, geometry: Geometry, label: Label, mask, start, names):
     numbers, sizes = split_pieces(mask)
-    for number in np.flatnonzero(sizes >= _LEAST_VOXELS):
-        if number:
-            piece = numbers == number
-            yield (
-                label.name,
-                float(sizes[number] * geometry.voxel_volume_ml),
-                _zone(labels, piece, start, names),
-                _axes(piece, geometry),
-                middle_of(piece, start, geometry),
-            )
+    large = [number for number in np.argsort(-sizes, kind="stable") if number]
+    large = [number for number in large if sizes[number] >= _LEAST_VOXELS]
+    for part, number in enumerate(large, 1):
+        piece = numbers == number
+        yield LesionRow(
+            label.name if len(large) == 1 else f"{label.name}, part {part} of {len(large)}",
+            float(sizes[number] * geometry.voxel_volume_ml),
+            _zone(labels, piece, start, names),
+            _axes(piece, geometry),
+            middle_of(piece, start, geometry),
+        )
 
 
 def _zone(labels: np.ndarray, piece: np.ndarray, start, names: dict[int, str]) -> str:

@@ -14,11 +14,19 @@ from html import escape
 from pathlib import Path
 
 from MIMSegment.Logic.about import NOTICE
+from MIMSegment.Logic.anatomy import is_lesion
 from MIMSegment.Logic.comparison import volume_rows
 from MIMSegment.Logic.files import write_csv, write_text
+from MIMSegment.Logic.image_record import distinct
 from MIMSegment.Logic.key_pictures import key_pictures
 from MIMSegment.Logic.lesions import lesion_rows
-from MIMSegment.Logic.report_tables import Table, gland_table, lesion_table, volume_table
+from MIMSegment.Logic.report_tables import (
+    Table,
+    gland_table,
+    image_table,
+    lesion_table,
+    volume_table,
+)
 from MIMSegment.Logic.reviewed_case import CaseInput, ReviewedCase
 
 _STYLE = Path(__file__).parents[1] / "Resources" / "report.css"
@@ -45,12 +53,14 @@ def report_html(case: ReviewedCase) -> str:
     parts = [
         f"<h1>{escape(case.title)}</h1>",
         f'<p class="notice">{escape(_warning(case))}</p>',
+        _images(case),
         _pictures(case),
         _section("Volumes", volume_table(case), _swatches(case)),
         _left_out(case),
         _section("Prostate", gland_table(case)),
         _section("Lesions", lesions[: 1 + _MOST_LESIONS]),
         _more(len(lesions) - 1 - _MOST_LESIONS, "smaller lesions are left out"),
+        _missing_lesions(case) if lesions else "",
         _findings(case),
         _provenance(case),
     ]
@@ -68,6 +78,14 @@ def report_html(case: ReviewedCase) -> str:
 def _warning(case: ReviewedCase) -> str:
     phantom = " Made by a model that was trained on digital phantoms." if case.phantom else ""
     return f"{NOTICE}{phantom}"
+
+
+def _images(case: ReviewedCase) -> str:
+    """Which study this is about."""
+    images = case.provenance.images
+    names = escape(", ".join(distinct(images, "pseudonym")))
+    said = f"<p>Patient, de-identified before: {names}.</p>" if names else ""
+    return _section("Images", image_table(images)) + said
 
 
 def _pictures(case: ReviewedCase) -> str:
@@ -117,6 +135,14 @@ def _left_out(case: ReviewedCase) -> str:
     return f"<p>Rejected and left out: {escape(', '.join(names))}.</p>" if names else ""
 
 
+def _missing_lesions(case: ReviewedCase) -> str:
+    """Why a number is missing among the lesions."""
+    names = ", ".join(label.name for label in case.rejected if is_lesion(label))
+    if not names:
+        return ""
+    return f"<p>Lesions keep their names of the review; rejected there: {escape(names)}.</p>"
+
+
 def _more(count: int, what: str) -> str:
     return f"<p>{count} {what}.</p>" if count > 0 else ""
 
@@ -139,6 +165,7 @@ def _provenance(case: ReviewedCase) -> str:
     today = datetime.date.today().isoformat()
     lines = [f"Model {made.package} {made.version}, by {made.software}. Written on {today}."]
     lines += [f"SHA-256 of the weights {weights} …"] if weights else []
+    lines += [f"Study {uid}" for uid in distinct(made.images, "study_uid")]
     uids = [*made.series_uids, *[""] * len(case.inputs)]
     lines += [_input(image, uid) for image, uid in zip(case.inputs, uids, strict=False)]
     text = "<br>".join(escape(line) for line in lines)

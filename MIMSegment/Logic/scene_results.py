@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from MIMSegment.Logic.audit import Provenance
 from MIMSegment.Logic.doubt import DoubtfulPlace
 from MIMSegment.Logic.finding import Finding, Severity
+from MIMSegment.Logic.image_record import ImageRecord
 from MIMSegment.Logic.scene_inputs import FindFile, VolumeSource
 from MIMSegment.Logic.scene_review import NodeSegments
 from MIMSegment.Logic.scene_segments import ATTRIBUTE_PREFIX, provenance, set_provenance
@@ -34,6 +35,7 @@ def keep_result(node, result: Result, volumes: Sequence[tuple[str, object]]) -> 
         "Weights": dict(made.weights),
         "Series": list(made.series_uids),
         "Software": made.software,
+        "Images": [asdict(image) for image in made.images],
         "Phantom": result.phantom,
         "Inputs": [name for name, _ in volumes],
         "Review": review,
@@ -88,6 +90,7 @@ def kept_result(node, find_file: FindFile) -> OpenResult:
         json.loads(kept["Weights"]),
         tuple(json.loads(kept["Series"])),
         kept["Software"],
+        tuple(ImageRecord(**image) for image in json.loads(kept.get("Images", "[]"))),
     )
     volumes = ((n, node.GetNodeReference(_INPUT_ROLE + n)) for n in json.loads(kept["Inputs"]))
     return OpenResult(

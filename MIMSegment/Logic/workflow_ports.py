@@ -11,6 +11,7 @@ from MIMSegment.Logic.audit import Provenance
 from MIMSegment.Logic.doubt import DoubtfulPlace
 from MIMSegment.Logic.engine import Segmentation
 from MIMSegment.Logic.finding import Finding
+from MIMSegment.Logic.image_record import ImageRecord
 from MIMSegment.Logic.image_source import ImageSource
 from MIMSegment.Logic.labels import Label
 from MIMSegment.Logic.package import ModelPackage
@@ -45,13 +46,14 @@ class Result:
     ) -> Result:
         """What ``package`` made of the images ``sources``, in the order of its inputs."""
         names = [spec.name for spec in package.spec.inputs]
+        inputs = list(zip(names, sources, strict=True))
         uids = [str(source.header.get("SeriesInstanceUID", "")) for source in sources]
         return Result(
             segmentation,
             labels,
             package.title,
-            Provenance.of(package, uids),
-            list(zip(names, sources, strict=True)),
+            Provenance.of(package, uids, [ImageRecord.of(*pair) for pair in inputs]),
+            inputs,
             findings,
             package.phantom,
         )

@@ -39,6 +39,7 @@ def contents(workflow, node) -> dict:
         "places": [[*np.round(p.position, 6), p.segment_id, p.reason] for p in state.places],
         "findings": [str(finding) for finding in workflow.state.findings],
         "series": [[n, s.header["SeriesInstanceUID"]] for n, s in workflow.result.inputs],
+        "images": [asdict(image) for image in workflow.result.provenance.images],
         "tags": {
             i.name: [tag(segmentation.GetSegment(i.id), key) for key in TAGS] for i in state.items
         },

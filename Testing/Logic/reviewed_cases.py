@@ -41,13 +41,13 @@ def prostate_case(labels=None, verdicts=None, inputs=1, geometry=GEOMETRY, table
         Volume(rng.normal(100 * n, 20, (1, *geometry.shape)).astype(np.float32), geometry, name)
         for n, name in enumerate(names, 2)
     ]
-    chosen = {label.value: Verdict.ACCEPTED for label in ZONES} | (verdicts or {})
+    chosen = {label.value: Verdict.ACCEPTED for label in table} | (verdicts or {})
     volume = geometry.voxel_volume_ml
     items = tuple(
         ReviewItem(f"Segment_{s.value}", s.value, s.name, s.color,
                    float((labels == s.value).sum() * volume), 0.9, chosen[s.value], "", (),
                    edited=s.value == 2)
-        for s in ZONES
+        for s in table
     )  # fmt: skip
     findings = (Finding("volume-outside-range", Severity.WARNING, "A <b>bold</b> finding.", 1),)
     return ReviewedCase(

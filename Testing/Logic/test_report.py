@@ -11,6 +11,7 @@ from PIL import Image
 
 from MIMSegment.Logic.comparison import Prior, volume_rows
 from MIMSegment.Logic.errors import InputError, OutputError
+from MIMSegment.Logic.image_record import ImageRecord
 from MIMSegment.Logic.key_pictures import key_pictures
 from MIMSegment.Logic.lesions import lesion_rows, prostate_volume
 from MIMSegment.Logic.report import report_html, write_report, write_table
@@ -122,10 +123,24 @@ def test_impossible_psa_is_refused(psa):
 
 def test_lesions_one_by_one_with_zone_and_axes():
     first, second = lesion_rows(prostate_case())
-    assert (first.number, first.zone, second.zone) == (1, "peripheral zone", "transition zone")
+    assert (first.zone, second.zone) == ("peripheral zone", "transition zone")
+    assert [row.name for row in (first, second)] == ["lesion, part 1 of 2", "lesion, part 2 of 2"]
     assert first.axes_mm == pytest.approx((12, 6, 4)) and second.axes_mm == pytest.approx((6, 4, 3))
     x, y, z = first.position
     assert 20 <= x < 32 and 36 <= y < 40 and 24 <= z < 30
+
+
+def test_a_lesion_keeps_its_name_of_the_review_when_another_is_rejected():
+    labels = prostate_labels()
+    labels[10:12, 20:23, 20:24] = 4
+    own = (replace(ZONES[2], value=v, name=f"lesion {v - 2}", model_value=3) for v in (3, 4))
+    table = (*ZONES[:2], *own)
+    labels[labels == 3] = 1  # as without_rejected leaves no voxel of lesion 1
+    case = prostate_case(labels, {3: Verdict.REJECTED, 4: Verdict.ACCEPTED}, table=table)
+    (row,) = lesion_rows(case)
+    assert row.name == "lesion 2"
+    text = Page(report_html(case)).text
+    assert "rejected there: lesion 1." in text and "No." not in text
 
 
 def test_axes_of_an_oblique_lesion_are_its_own():
@@ -170,6 +185,24 @@ def test_names_comments_and_titles_are_escaped_everywhere():
     page = Page(report_html(case))
     assert page.text.count(evil) > 5
     assert not any("onerror" in attributes for _, attributes in page.tags)
+
+
+def test_page_says_which_images_it_is_about():
+    images = (
+        ImageRecord("T2w", "t2_tse_tra", "4", "2011-02-18", "1.2.826.1", "ProstateX-0218"),
+        ImageRecord("ADC", "ep2d_diff_ADC", "7", "2011-02-18", "1.2.826.1", "ProstateX-0218"),
+    )
+    case = prostate_case(inputs=2)
+    page = Page(report_html(replace(case, provenance=replace(case.provenance, images=images))))
+    for text in ("t2_tse_tra", "ep2d_diff_ADC", "2011-02-18", "Study 1.2.826.1"):
+        assert text in page.text, text
+    assert page.text.count("ProstateX-0218") == page.text.count("1.2.826.1") == 1
+
+
+def test_page_says_that_a_study_has_no_date():
+    made = replace(prostate_case().provenance, images=(ImageRecord("CT", "case_07.nii.gz"),))
+    text = Page(report_html(replace(prostate_case(), provenance=made))).text
+    assert "case_07.nii.gz" in text and "unknown" in text and "de-identified" not in text
 
 
 def test_rejected_structures_are_named_and_not_measured():
@@ -231,7 +264,7 @@ def test_names_that_end_in_a_number_stand_on_the_left():
     case = prostate_case()
     table = tuple(replace(label, name=f"{label.name} 1") for label in case.table)
     page = report_html(replace(case, table=table))
-    assert "<td>lesion 1</td>" in page and '<td class="number">12 × 6 × 4</td>' in page
+    assert "<td>lesion 1, part 1 of 2</td>" in page and '<td class="number">12 × 6 × 4</td>' in page
 
 
 def test_result_without_its_image_has_no_pictures_and_still_a_page():

@@ -1,0 +1,65 @@
+"""Which image an input was, so that a page on paper finds its study again, without the patient."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from MIMSegment.Logic.dicom_privacy import PSEUDONYM
+from MIMSegment.Logic.image_source import ImageSource
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One input of a result: the series' description, for other images the name of the file or
+    node; the series' number, the study's date (YYYY-MM-DD) and StudyInstanceUID, and the
+    pseudonym of a patient whose identity was removed from the images. "" where unknown.
+
+    Neither the patient's name nor ID is in it: a description comes without them, and of images
+    that are not de-identified there is no pseudonym.
+    """
+
+    input: str
+    image: str
+    number: str = ""
+    date: str = ""
+    study_uid: str = ""
+    pseudonym: str = ""
+
+    @staticmethod
+    def of(input: str, source: ImageSource) -> ImageRecord:
+        """What is known about ``source``, the image of the model's input ``input``."""
+        header = source.header
+        return ImageRecord(
+            input,
+            _description(header) or source.name,
+            _text(header, "SeriesNumber"),
+            _date(_text(header, "StudyDate")),
+            _text(header, "StudyInstanceUID"),
+            _text(header, PSEUDONYM),
+        )
+
+
+def distinct(records: Sequence[ImageRecord], what: str) -> list[str]:
+    """The values of the field ``what`` that are known, each once."""
+    return [v for v in dict.fromkeys(getattr(record, what) for record in records) if v]
+
+
+def _description(header: Mapping) -> str:
+    text = _text(header, "SeriesDescription") or _text(header, "ProtocolName")
+    b_value = header.get("DiffusionBValue")
+    return f"{text}, b = {b_value:g}" if text and b_value is not None else text
+
+
+def _text(header: Mapping, keyword: str) -> str:
+    value = header.get(keyword, "")
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _date(text: str) -> str:
+    """DICOM's YYYYMMDD in the form that reads the same everywhere; "" for what is no date."""
+    try:
+        return datetime.datetime.strptime(text, "%Y%m%d").date().isoformat()
+    except ValueError:
+        return ""
