@@ -25,6 +25,7 @@ from mim.data import Cache, Crops, UnlabeledVolumes, draw_crops, read_cache
 from mim.device import Generators, Precision, resolve_device, seed_everything, uses_bf16
 from mim.loop import LoopSettings, TrainState, train
 from mim.masking import MaskSettings
+from mim.mean_loss import MeanLoss
 from mim.methods import build_method, method_choice
 from mim.optim import OptimizerSettings
 from mim.parallel import local_device, process_group, rank, shard
@@ -102,7 +103,7 @@ def _pretrain(recipe: PretrainRecipe, device: torch.device, resume: bool) -> Non
         crops = draw_crops(volumes, patch, recipe.loop.micro_batch, generators.host).to(device)
         return augment_spatial(crops, recipe.spatial, spacing, generators)
 
-    def compute_loss(crops: Crops) -> torch.Tensor:
+    def compute_loss(crops: Crops) -> MeanLoss:
         return method.loss(crops, generators)
 
     def validate() -> dict[str, float]:

@@ -14,6 +14,7 @@ from mim.loop import LoopSettings, TrainState, train
 from mim.mae import MAESettings, MaskedAutoencoderViT
 from mim.masked_unet import MaskedAutoencoderUNet, MethodSettings
 from mim.masking import draw_mask
+from mim.mean_loss import MeanLoss
 from mim.networks import NetworkConfig, build_network
 from mim.optim import OptimizerSettings
 from mim.parallel import process_group, rank, shard, world_size
@@ -55,20 +56,29 @@ def run_job(name, run, transfer=None, stop=None, resume=None, **settings):
     if resume:
         state.restore(resume)
 
+    parts = []
+
     def draw():
         if state.step == stop:
             raise KeyboardInterrupt
-        images = torch.randn(loop.batch // loop.accumulate, 1, *SIZE, generator=generators.host)
+        if not parts:
+            parts.extend(draw_batch())
+        return parts.pop()
+
+    def draw_batch():
+        images = torch.randn(loop.batch, 1, *SIZE, generator=generators.host)
         mask = draw_mask(images, BLOCK, 0.5, generators.host)
         valid = torch.ones_like(mask)
-        for i in range(len(valid)):  # no two processes have as much padding
+        for i in range(len(valid)):  # no two processes or parts of a batch have as much padding
             valid[i, ..., 2 + 2 * i :] = False
-        own = slice(rank(), None, world_size())
-        names = ("case",) * len(images[own])
-        return SimpleNamespace(images=images[own], mask=mask[own], valid=valid[own], cases=names)
+        for part in range(rank(), world_size() * loop.accumulate, world_size()):
+            own = slice(part, None, world_size() * loop.accumulate)
+            names = ("case",) * loop.micro_batch
+            yield SimpleNamespace(images=images[own], mask=mask[own], valid=valid[own], cases=names)
 
     def loss(batch):
-        return model(batch.images, batch.mask, batch.valid).loss
+        found = model(batch.images, batch.mask, batch.valid)
+        return MeanLoss(found.loss, found.voxels)
 
     train(state, draw, loss, loop, OPTIMIZERS[name], Path(run), transfer=transfer)
     return state

@@ -1,9 +1,12 @@
 """Two classifiers compared on the tables that evaluate.py writes of them."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 import evaluate
+from mim import class_comparison
 from mim.auc import auc, delong_p_value
 from mim.class_comparison import auc_difference
 from mim.class_results import summarize_classes
@@ -84,6 +87,31 @@ def test_the_interval_is_that_of_the_areas_of_drawn_subjects():
     found = auc_difference(a, b, POSITIVE, [f"s{i // 2:02}" for i in range(40)])
     assert (found.low, found.high) == pytest.approx(np.quantile(gaps, [0.025, 0.975]), abs=0.02)
     assert found.mean == pytest.approx(auc(b, POSITIVE) - auc(a, POSITIVE))
+
+
+def test_the_area_of_drawn_cases_is_the_share_of_pairs_won_ties_half():
+    rng = np.random.default_rng(5)
+    values, positive = rng.integers(6, size=60) / 5, rng.random(60) < 0.4  # nearly all are ties
+    order = class_comparison.DrawnAreas(values, positive)
+    won = (np.sign(values[positive][:, None] - values[~positive]) + 1) / 2
+    for _ in range(5):
+        times = rng.integers(4, size=60)
+        pairs = times[positive][:, None] * times[~positive]
+        assert order.area(times) == pytest.approx((won * pairs).sum() / pairs.sum(), rel=1e-12)
+    assert order.area(np.ones(60, int)) == pytest.approx(auc(values, positive), rel=1e-12)
+    assert np.isnan(order.area(np.where(positive, 1, 0)))
+
+
+def test_twenty_thousand_cases_are_compared_without_a_table_of_pairs(monkeypatch):
+    rng, positive = np.random.default_rng(6), np.arange(20_000) % 2 == 1
+    a, b = rng.normal(size=(2, 20_000)) + positive * [[0.5], [0.6]]
+    monkeypatch.setattr(class_comparison, "RESAMPLES", 20)
+    tracemalloc.start()
+    found = auc_difference(a, b, positive, np.arange(20_000))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.low < found.mean < found.high
+    assert peak < 20e6  # the table of 10 000 by 10 000 pairs is 800 MB
 
 
 def test_images_of_a_subject_are_drawn_together():

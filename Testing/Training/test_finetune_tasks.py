@@ -61,7 +61,7 @@ def test_the_loss_of_classes_is_the_weighted_mean_of_their_log_probabilities(wei
     expected = -(each * log[torch.arange(4), targets]).sum() / each.sum()
     scale = None if weights is None else torch.tensor(weights)
     found = classification_loss(lambda images: logits, scale)(classified(targets))
-    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert found.mean.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("weights", [None, [3.0, 0.5]])
@@ -73,7 +73,7 @@ def test_the_loss_of_several_findings_is_binary_for_each_and_weighs_those_that_a
     expected = -(positive * targets * p.log() + (1 - targets) * (1 - p).log()).mean()
     scale = None if weights is None else torch.tensor(weights)
     found = classification_loss(lambda images: logits, scale)(classified(targets))
-    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert found.mean.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def classified(targets):

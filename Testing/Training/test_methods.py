@@ -109,7 +109,7 @@ def test_a_compiled_method_learns_the_same(cache, recipe_file, name):
 
     def step():
         method.model.zero_grad()
-        loss = method.loss(crops, Generators.seeded(0))
+        loss = method.loss(crops, Generators.seeded(0)).mean
         loss.backward()
         return loss.item(), [
             p.grad.clone() for p in method.model.parameters() if p.grad is not None
@@ -142,7 +142,7 @@ def test_loss_falls_on_one_batch(cache, recipe_file, method):
     optimizer = torch.optim.AdamW(method.model.parameters(), 5e-3)
     curve = []
     for _ in range(40):
-        loss = method.loss(crops, Generators.seeded(0))
+        loss = method.loss(crops, Generators.seeded(0)).mean
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

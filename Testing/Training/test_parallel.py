@@ -1,4 +1,4 @@
-"""Two processes that train together do what one does with twice the batch, however it is padded."""
+"""Two processes that train together do what one does with their batches, however it is padded."""
 
 import json
 import os
@@ -57,9 +57,9 @@ def assert_same(one: Path, other: Path):
         assert torch.allclose(tensor, second[name], atol=1e-6), name
 
 
-def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
+def test_two_processes_and_accumulated_parts_equal_one_with_the_whole_batch(tmp_path):
     # The residual encoder has an output layer that no loss sees; the schedule freezes and frees.
-    run_job("unet", tmp_path / "one", TransferSettings("sawtooth", 0.3, 0.3), accumulate=2)
+    run_job("unet", tmp_path / "one", TransferSettings("sawtooth", 0.3, 0.3))
     launch("unet", tmp_path / "two", "accumulate=2", "schedule=sawtooth")
     assert_same(tmp_path / "one", tmp_path / "two")
 
@@ -73,10 +73,10 @@ def test_two_processes_resume_where_they_stopped(tmp_path):
     assert_same(tmp_path / "one", tmp_path / "two")
 
 
-def test_a_sharded_masked_autoencoder_learns_the_same_and_resumes(tmp_path):
-    run_job("mae", tmp_path / "one")
-    assert launch("mae", tmp_path / "two", "shard=1", "stop=5") == [3, 3]
-    launch("mae", tmp_path / "two", "shard=1", "resume=1")
+def test_a_sharded_masked_autoencoder_with_accumulated_parts_learns_the_same_and_resumes(tmp_path):
+    run_job("mae", tmp_path / "one", accumulate=2)
+    assert launch("mae", tmp_path / "two", "shard=1", "accumulate=2", "stop=5") == [3, 3]
+    launch("mae", tmp_path / "two", "shard=1", "accumulate=2", "resume=1")
     assert_same(tmp_path / "one", tmp_path / "two")
 
 

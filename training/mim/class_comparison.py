@@ -13,6 +13,8 @@ from mim.auc import auc, delong_p_value
 from mim.comparison import Difference
 from MIMSegment.Logic.errors import InputError
 
+RESAMPLES = 2000
+
 
 def read_classes(path: str | Path) -> dict[str, dict] | None:
     """The rows by case of a table of `classifier_evaluation.write_classes`: case, subject, target
@@ -57,17 +59,38 @@ def auc_difference(
     Samples without both kinds of case do not count. NaN where there is no other, or one subject.
     """
     names, owner = np.unique(subjects, return_inverse=True)
-    draws = np.random.default_rng(0).integers(len(names), size=(2000, len(names)))
-    times = np.array([np.bincount(draw, minlength=len(names)) for draw in draws], float)[:, owner]
-    above, below = times[:, positive], times[:, ~positive]
-    gap = _wins(b, positive) - _wins(a, positive)
-    won, pairs = ((above @ gap) * below).sum(1), above.sum(1) * below.sum(1)
-    known = won[pairs > 0] / pairs[pairs > 0] if len(names) > 1 else won[:0]
+    random, orders = np.random.default_rng(0), (DrawnAreas(a, positive), DrawnAreas(b, positive))
+    drawn = []
+    for _ in range(RESAMPLES):
+        draw = random.integers(len(names), size=len(names))
+        times = np.bincount(draw, minlength=len(names))[owner]
+        first, second = (order.area(times) for order in orders)
+        drawn.append(second - first)
+    known = np.array(drawn)[np.isfinite(drawn)] if len(names) > 1 else np.empty(0)
     low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (np.nan, np.nan)
     mean = auc(b, positive) - auc(a, positive)
     return Difference(mean, float(low), float(high), len(a), len(names))
 
 
-def _wins(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
-    """(positives, negatives): 1 where the positive scores higher, a tie is half; AUC its mean."""
-    return (np.sign(scores[positive][:, None] - scores[~positive]) + 1) / 2
+class DrawnAreas:
+    """Areas of one model when its cases are drawn again and again.
+
+    The mid-ranks of Sun and Xu (IEEE Signal Processing Letters 21, 2014), for cases that occur
+    several times: they are sorted once, an area then takes one pass, and no table of all pairs.
+    """
+
+    def __init__(self, scores: np.ndarray, positive: np.ndarray):
+        self.order = np.argsort(scores, kind="stable")
+        ordered = scores[self.order]
+        self.positive = positive[self.order]
+        # Where each run of equal scores begins: a tie is half won.
+        self.starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+
+    def area(self, times: np.ndarray) -> float:
+        """The AUC when case i occurs ``times[i]`` times; NaN without both kinds of case."""
+        times = times[self.order]
+        above = np.add.reduceat(np.where(self.positive, times, 0), self.starts)
+        below = np.add.reduceat(np.where(self.positive, 0, times), self.starts)
+        pairs = int(above.sum()) * int(below.sum())
+        won = above @ (2 * below.cumsum() - below)  # twice those below, and half of twice the equal
+        return won / 2 / pairs if pairs else float("nan")

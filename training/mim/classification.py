@@ -14,6 +14,7 @@ from torch.nn import functional
 from mim.class_results import summarize_classes
 from mim.data import Cache, Crops, UnlabeledVolumes, center_crop, draw_crops
 from mim.learning_curve import held_back_cases
+from mim.mean_loss import MeanLoss
 from MIMSegment.Logic.errors import InputError
 
 ClassWeights = Literal["none", "balanced"]
@@ -51,7 +52,7 @@ class Classification:
     def draw(self, batch: int, generator: torch.Generator) -> ClassifiedCrops:
         return self.volumes.draw(self.cache.patch, batch, generator)
 
-    def loss(self, network: nn.Module) -> Callable[[ClassifiedCrops], Tensor]:
+    def loss(self, network: nn.Module) -> Callable[[ClassifiedCrops], MeanLoss]:
         balanced = self.weights == "balanced"
         weight = balanced_weights(self.volumes.targets, self.outputs) if balanced else None
         return classification_loss(network, weight)
@@ -128,21 +129,24 @@ class ClassifiedVolumes:
 
 def classification_loss(
     network: nn.Module, weight: Tensor | None = None
-) -> Callable[[ClassifiedCrops], Tensor]:
+) -> Callable[[ClassifiedCrops], MeanLoss]:
     """Cross-entropy; where several classes can be there at once a binary one for each of them.
 
     ``weight`` (classes,) scales each class, of several at once its positive samples.
     """
 
-    def compute_loss(crops: ClassifiedCrops) -> Tensor:
+    def compute_loss(crops: ClassifiedCrops) -> MeanLoss:
         logits = network(crops.images)
         with torch.autocast(logits.device.type, enabled=False):
             scale = None if weight is None else weight.to(logits.device, non_blocking=True)
             if crops.targets.ndim == 2:
-                return functional.binary_cross_entropy_with_logits(
-                    logits.float(), crops.targets, pos_weight=scale
+                return MeanLoss(
+                    functional.binary_cross_entropy_with_logits(
+                        logits.float(), crops.targets, pos_weight=scale
+                    )
                 )
-            return functional.cross_entropy(logits.float(), crops.targets, weight=scale)
+            loss = functional.cross_entropy(logits.float(), crops.targets, weight=scale)
+            return MeanLoss(loss, None if scale is None else scale[crops.targets].sum())
 
     return compute_loss
 

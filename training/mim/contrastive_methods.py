@@ -17,6 +17,7 @@ from mim.data import Cache, Crops, UnlabeledVolumes
 from mim.device import Generators
 from mim.masked_contrastive import CombinedSettings, MaskedContrastiveModel
 from mim.masking import MaskSettings, draw_mask
+from mim.mean_loss import MeanLoss
 from mim.networks import NetworkConfig
 from mim.recipe import RecipeError
 from mim.reconstruction import draw_rows, fixed_crops
@@ -43,8 +44,9 @@ class Contrasting:
         masked = f"masked blocks of {self.block} voxels and " if self.mask else ""
         return f"{masked}two views of each crop"
 
-    def loss(self, crops: Crops, generators: Generators) -> Tensor:
-        return self.model(*self.inputs(crops, generators)[0]).loss
+    def loss(self, crops: Crops, generators: Generators) -> MeanLoss:
+        found = self.model(*self.inputs(crops, generators)[0])
+        return MeanLoss(found.loss, getattr(found, "voxels", None))
 
     def watch(
         self, volumes: UnlabeledVolumes, patch: Sequence[int], count: int, device: torch.device

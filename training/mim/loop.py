@@ -19,6 +19,7 @@ from tqdm import tqdm
 from mim.averaging import WeightAverage
 from mim.checkpoint import save_checkpoint
 from mim.device import Generators, global_rng_state, set_global_rng_state
+from mim.mean_loss import MeanLoss
 from mim.optim import OptimizerSettings, build_optimizer
 from mim.parallel import gather, load_whole_state, rank, whole_state, world_size
 from mim.recipe import RecipeError, setting
@@ -150,7 +151,7 @@ class TrainState:
 def train(
     state: TrainState,
     draw: Callable[[], Batch],
-    compute_loss: Callable[[Batch], Tensor],
+    compute_loss: Callable[[Batch], Tensor | MeanLoss],
     loop: LoopSettings,
     optimizer: OptimizerSettings,
     run: Path,

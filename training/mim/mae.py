@@ -21,6 +21,7 @@ from mim.data import Cache
 from mim.masked_modelling import MaskedModelling, block_of_tokens
 from mim.masked_unet import Reconstruction
 from mim.masking import visible_blocks
+from mim.mean_loss import MeanLoss
 from mim.parallel import mean_count
 from mim.patches import normalize_patches, patchify, sincos_positions, take, token_mask, unpatchify
 from mim.recipe import RecipeError, setting
@@ -75,25 +76,26 @@ class MaskedAutoencoderViT(nn.Module):
         prediction = self.decoder(tokens, seen, hidden).float()
         truth = take(patches, hidden).float()
         scored = None if valid is None else take(patchify(valid, config.patch), hidden)
-        loss = self._error(prediction, truth, scored)
+        loss, voxels = self._error(prediction, truth, scored)
         shown = None if self.training else self._place(prediction, truth, hidden)
-        return Reconstruction(loss, shown, mask)
+        return Reconstruction(loss, shown, mask, voxels)
 
     def encode(self, patches: Tensor, seen: Tensor) -> Tensor:
         """The encoder's tokens (b, m, width) of the patches at the places ``seen`` (b, m)."""
         embedded = self.network.patch_embedding(take(patches, seen), seen)
         return self.network.encode(embedded)[0]
 
-    def _error(self, prediction: Tensor, truth: Tensor, scored: Tensor | None) -> Tensor:
+    def _error(self, prediction: Tensor, truth: Tensor, scored: Tensor | None) -> MeanLoss:
         if self.settings.target == "normalized":
             truth, _, _ = normalize_patches(truth)
         difference = prediction - truth
         error = difference.abs() if self.settings.loss == "l1" else difference.square()
-        if scored is None:
-            return error.mean()
         channels = self.network.config.in_channels
+        if scored is None:
+            return MeanLoss(error.mean(), error.new_full((), error.numel() / channels))
         error = error.unflatten(2, (channels, -1)) * scored[:, :, None]
-        return error.sum() / (mean_count(scored) * channels).clamp(min=1)
+        count = mean_count(scored)
+        return MeanLoss(error.sum() / (count * channels).clamp(min=1), count)
 
     def _place(self, prediction: Tensor, truth: Tensor, hidden: Tensor) -> Tensor:
         """The predicted patches as an image, in its own intensities."""

@@ -38,12 +38,14 @@ class CombinedSettings(ContrastiveSettings):
 
 
 class Combined(NamedTuple):
-    """``loss`` = ``masked`` + weight · ``contrast``, scalars; ``prediction`` (2b, c, [z,] y, x)."""
+    """``loss`` = ``masked`` + weight · ``contrast``, scalars; ``masked`` is the mean over as many
+    voxels as ``voxels`` says; ``prediction`` (2b, c, [z,] y, x)."""
 
     loss: Tensor
     masked: Tensor
     contrast: Tensor
     prediction: Tensor
+    voxels: Tensor
 
 
 class MaskedContrastiveModel(nn.Module):
@@ -68,6 +70,6 @@ class MaskedContrastiveModel(nn.Module):
         skips = self.model.encode(images, mask)
         prediction = self.model.decode(skips, mask).float()
         scored = ~mask if valid is None else ~mask & valid
-        masked = masked_error(prediction, images.float(), scored, self.model.settings.loss)
+        masked, voxels = masked_error(prediction, images.float(), scored, self.model.settings.loss)
         contrast = self.contrastive.compare(pool_mean(skips[-1])).loss
-        return Combined(masked + self.weight * contrast, masked, contrast, prediction)
+        return Combined(masked + self.weight * contrast, masked, contrast, prediction, voxels)

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mim.data import Crops, UnlabeledVolumes
 from mim.device import Generators
 from mim.masking import MaskSettings, draw_mask
+from mim.mean_loss import MeanLoss
 from mim.recipe import RecipeError
 from mim.reconstruction import FixedCrops
 
@@ -31,11 +32,12 @@ class MaskedModelling:
     def __str__(self) -> str:
         return f"masked blocks of {self.block} voxels"
 
-    def loss(self, crops: Crops, generators: Generators) -> Tensor:
+    def loss(self, crops: Crops, generators: Generators) -> MeanLoss:
         mask = draw_mask(
             crops.images, self.block, self.mask.ratio, generators.device, self.mask.strategy
         )
-        return self.model(crops.images, mask, crops.valid).loss
+        found = self.model(crops.images, mask, crops.valid)
+        return MeanLoss(found.loss, found.voxels)
 
     def watch(
         self, volumes: UnlabeledVolumes, patch: Sequence[int], count: int, device: torch.device

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mim.mean_loss import MeanLoss
 from mim.networks import ResidualEncoderUNet
 from mim.parallel import mean_count
 from mim.recipe import setting
@@ -29,11 +30,13 @@ class MethodSettings:
 
 
 class Reconstruction(NamedTuple):
-    """``loss`` is a scalar; ``prediction`` has the images' shape; ``mask`` True = visible."""
+    """``loss`` is the mean over as many voxels as ``voxels`` says, both scalars; ``prediction`` has
+    the images' shape; ``mask`` True = visible."""
 
     loss: Tensor
     prediction: Tensor
     mask: Tensor
+    voxels: Tensor
 
 
 class MaskedAutoencoderUNet(nn.Module):
@@ -57,8 +60,8 @@ class MaskedAutoencoderUNet(nn.Module):
         """
         prediction = self.restore(images, mask).float()
         scored = ~mask if valid is None else ~mask & valid
-        loss = masked_error(prediction, images.float(), scored, self.settings.loss)
-        return Reconstruction(loss, prediction, mask)
+        loss, voxels = masked_error(prediction, images.float(), scored, self.settings.loss)
+        return Reconstruction(loss, prediction, mask, voxels)
 
     def restore(self, images: Tensor, mask: Tensor) -> Tensor:
         """What the network makes of the visible part, of the images' shape."""
@@ -78,12 +81,13 @@ class MaskedAutoencoderUNet(nn.Module):
         return torch.where(mask, images, fill.to(images.dtype))
 
 
-def masked_error(prediction: Tensor, target: Tensor, scored: Tensor, kind: str) -> Tensor:
-    """Mean error over the scored voxels and all channels; 0 when nothing is scored.
+def masked_error(prediction: Tensor, target: Tensor, scored: Tensor, kind: str) -> MeanLoss:
+    """Mean error over the scored voxels and all channels, and how many they are; 0 for none.
 
     Of several processes the mean of what they return is that over all their voxels.
     """
     difference = prediction - target
     error = difference.abs() if kind == "l1" else difference.square()
     total = torch.where(scored, error, 0.0).sum()
-    return total / (mean_count(scored) * target.shape[1]).clamp(min=1)
+    count = mean_count(scored)
+    return MeanLoss(total / (count * target.shape[1]).clamp(min=1), count)

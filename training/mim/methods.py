@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mim import architectures
 from mim.contrastive import ContrastiveSettings
@@ -24,6 +24,7 @@ from mim.mae import MAESettings, build_mae
 from mim.masked_contrastive import CombinedSettings
 from mim.masked_modelling import MaskedModelling
 from mim.masked_unet import MaskedAutoencoderUNet, MethodSettings
+from mim.mean_loss import MeanLoss
 from mim.models_genesis import GenesisSettings, build_models_genesis
 from mim.networks import NetworkConfig
 from mim.recipe import RecipeError, choice
@@ -48,8 +49,8 @@ class Method(Protocol):
     model: nn.Module
     network: dict
 
-    def loss(self, crops: Crops, generators: Generators) -> Tensor:
-        """The loss to descend, a scalar; all chance comes from ``generators``."""
+    def loss(self, crops: Crops, generators: Generators) -> MeanLoss:
+        """The loss to descend; all chance comes from ``generators``."""
 
     def watch(
         self, volumes: UnlabeledVolumes, patch: Sequence[int], count: int, device: torch.device

@@ -23,6 +23,7 @@ from mim.data import PAD_VALUE, Cache, Crops, UnlabeledVolumes
 from mim.device import Generators
 from mim.distortions import intensity_curves, painted_over, shuffled_windows
 from mim.masked_unet import Reconstruction, masked_error
+from mim.mean_loss import MeanLoss
 from mim.recipe import setting
 from mim.reconstruction import draw_rows, fixed_crops
 
@@ -55,8 +56,8 @@ class RestoringModel(nn.Module):
     def forward(self, distorted: Tensor, images: Tensor, valid: Tensor) -> Reconstruction:
         """All (b, c, z, y, x), ``valid`` with one channel; the mask returned is ``valid``."""
         prediction = self.network(distorted).float()
-        loss = masked_error(prediction, images.float(), valid, self.settings.loss)
-        return Reconstruction(loss, prediction, valid)
+        loss, voxels = masked_error(prediction, images.float(), valid, self.settings.loss)
+        return Reconstruction(loss, prediction, valid, voxels)
 
 
 @dataclass
@@ -70,8 +71,10 @@ class ModelsGenesis:
     def __str__(self) -> str:
         return "distorted crops restored"
 
-    def loss(self, crops: Crops, generators: Generators) -> Tensor:
-        return self.model(distort(crops, self.settings, generators), crops.images, crops.valid).loss
+    def loss(self, crops: Crops, generators: Generators) -> MeanLoss:
+        distorted = distort(crops, self.settings, generators)
+        found = self.model(distorted, crops.images, crops.valid)
+        return MeanLoss(found.loss, found.voxels)
 
     def watch(
         self, volumes: UnlabeledVolumes, patch: Sequence[int], count: int, device: torch.device

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
+from mim.mean_loss import MeanLoss
 from mim.recipe import RecipeError
 
 # What FSDP2 gathers, computes and drops as one: the blocks of a transformer.
@@ -98,11 +99,11 @@ def mean_count(chosen: Tensor) -> Tensor:
 class LossModule(nn.Module):
     """``compute_loss`` as a module, so that one wrapper sees whatever it calls of ``model``."""
 
-    def __init__(self, model: nn.Module, compute_loss: Callable[[Any], Tensor]):
+    def __init__(self, model: nn.Module, compute_loss: Callable[[Any], Tensor | MeanLoss]):
         super().__init__()
         self.model, self.compute_loss = model, compute_loss
 
-    def forward(self, batch: Any) -> Tensor:
+    def forward(self, batch: Any) -> Tensor | MeanLoss:
         return self.compute_loss(batch)
 
 

@@ -57,8 +57,8 @@ class SimMIM(nn.Module):
         tokens, _ = self.network.encode(content + embedding.position_embeddings)
         prediction = unpatchify(self.predict(tokens).float(), config.grid, config.patch)
         scored = ~mask if valid is None else ~mask & valid
-        loss = masked_error(prediction, images.float(), scored, self.settings.loss)
-        return Reconstruction(loss, prediction, mask)
+        loss, voxels = masked_error(prediction, images.float(), scored, self.settings.loss)
+        return Reconstruction(loss, prediction, mask, voxels)
 
 
 def build_simmim(recipe: Any, cache: Cache, patch: Sequence[int]) -> MaskedModelling:

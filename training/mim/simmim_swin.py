@@ -43,8 +43,8 @@ class SimMIMSwin(nn.Module):
         """
         prediction = self.restore(self.encode(images, mask)).float()
         scored = ~mask if valid is None else ~mask & valid
-        loss = masked_error(prediction, images.float(), scored, self.loss)
-        return Reconstruction(loss, prediction, mask)
+        loss, voxels = masked_error(prediction, images.float(), scored, self.loss)
+        return Reconstruction(loss, prediction, mask, voxels)
 
     def encode(self, images: Tensor, mask: Tensor) -> Tensor:
         """The coarsest features of the visible part."""

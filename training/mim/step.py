@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from mim.mean_loss import MeanLoss
 from mim.optim import OptimizerSettings
 from mim.parallel import LossModule, data_parallel, whole
 from mim.run_log import StepRecord
@@ -24,13 +25,17 @@ class Batch(Protocol):
 
 
 class Stepper:
-    """Takes steps: draw, loss, gradient, clip, update; ``accumulate`` batches make one update."""
+    """Takes steps: draw, loss, gradient, clip, update; ``accumulate`` batches make one update.
+
+    Together they make the mean that one large batch would: weighted gradients are added, and at the
+    end, when the sum of the weights is known, divided by it. See `MeanLoss`; others weigh the same.
+    """
 
     def __init__(
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        compute_loss: Callable[[Any], Tensor],
+        compute_loss: Callable[[Any], Tensor | MeanLoss],
         settings: OptimizerSettings,
         transfer: TransferSettings,
         accumulate: int,
@@ -52,26 +57,39 @@ class Stepper:
         for group in self.optimizer.param_groups:
             group["lr"] = now.lr * group["scale"]
         self.optimizer.zero_grad(set_to_none=True)
-        losses, cases = [], []
+        parts, cases = [], []
         for micro in range(self.accumulate):
             before = time.perf_counter()
             batch = draw()
             data_seconds += time.perf_counter() - before
             cases += batch.cases
-            losses.append(self._backward(batch, last=micro == self.accumulate - 1))
+            parts.append(self._backward(batch, last=micro == self.accumulate - 1))
+        loss = self._mean(parts)
         norm = whole(nn.utils.clip_grad_norm_(self.parameters, self.settings.clip or math.inf))
         self.optimizer.step()
-        loss = torch.stack(losses).mean()
         return StepRecord(number, now.lr, loss, norm, tuple(cases), begin, data_seconds)
 
-    def _backward(self, batch: Batch, last: bool) -> Tensor:
-        """Add the gradient of the batch's loss; between processes only once for each update."""
+    def _backward(self, batch: Batch, last: bool) -> MeanLoss:
+        """Add the gradient of the batch's loss; between processes only once for each update.
+
+        Of several batches the weighted one: what it is to be divided by is not known yet.
+        """
         apart = hasattr(self.forward, "no_sync") and not last
         with self.forward.no_sync() if apart else contextlib.nullcontext():
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                loss = self.forward(batch)
-            (loss / self.accumulate).backward()
-        return loss.detach()
+                loss = MeanLoss.of(self.forward(batch))
+            (loss.mean if self.accumulate == 1 else loss.mean * loss.weight).backward()
+        return MeanLoss(loss.mean.detach(), loss.weight)
+
+    def _mean(self, parts: Sequence[MeanLoss]) -> Tensor:
+        """The loss of all batches of an update; makes the gradient that of it."""
+        if len(parts) == 1:
+            return parts[0].mean
+        means, weights = (torch.stack(values) for values in zip(*parts, strict=True))
+        each = 1 / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        torch._foreach_mul_(gradients, each)
+        return (means * weights).sum() * each
 
     def _set_encoder(self, learns: bool) -> None:
         if learns == self.encoder_learns:

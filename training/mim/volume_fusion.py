@@ -19,6 +19,7 @@ from torch.nn import functional
 from mim import architectures
 from mim.data import Cache, Crops, UnlabeledVolumes
 from mim.device import Generators
+from mim.mean_loss import MeanLoss
 from mim.recipe import RecipeError, setting
 from mim.reconstruction import draw_rows, fixed_crops
 
@@ -82,8 +83,8 @@ class VolumeFusion:
     def __str__(self) -> str:
         return f"pairs of crops mixed with {self.settings.levels} weights"
 
-    def loss(self, crops: Crops, generators: Generators) -> Tensor:
-        return self.model(*fuse(crops, self.settings, generators.host)).loss
+    def loss(self, crops: Crops, generators: Generators) -> MeanLoss:
+        return MeanLoss(self.model(*fuse(crops, self.settings, generators.host)).loss)
 
     def watch(
         self, volumes: UnlabeledVolumes, patch: Sequence[int], count: int, device: torch.device
