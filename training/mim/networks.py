@@ -130,11 +130,7 @@ class ResidualEncoderUNet(nn.Module):
         deep_supervision: bool = False,
     ):
         super().__init__()
-        if len({len(features), len(strides), len(kernel_sizes), len(blocks)}) != 1:
-            raise ValueError("features, strides, kernel_sizes and blocks must be equally long")
-        if math.prod(strides[0]) != 1 or len(features) < 2:
-            raise ValueError("the first stride must be 1 and there must be at least two stages")
-        self.divisor = tuple(math.prod(axis) for axis in zip(*strides, strict=True))
+        self.divisor = total_stride(features, strides, kernel_sizes, blocks)
         self.encoder = Encoder(in_channels, features, strides, kernel_sizes, blocks)
         self.decoder = UNetDecoder(
             self.encoder, out_channels, features, strides, kernel_sizes, decoder_convs
@@ -152,6 +148,21 @@ class ResidualEncoderUNet(nn.Module):
                 f"The patch {tuple(patch)} (z, y, x) must be a multiple of {self.divisor}, the "
                 f"network's total stride; change patch or network.strides."
             )
+
+
+def total_stride(
+    features: Sequence[int],
+    strides: Sequence[Shape],
+    kernel_sizes: Sequence[Shape],
+    repeats: Sequence[int],
+) -> Shape:
+    """What a U-Net of these stages divides each axis by. Raises ValueError when they do not fit
+    together; ``repeats`` are the blocks or convolutions of each stage."""
+    if len({len(features), len(strides), len(kernel_sizes), len(repeats)}) != 1:
+        raise ValueError("features, strides, kernel_sizes and blocks or convs must be equally long")
+    if math.prod(strides[0]) != 1 or len(features) < 2:
+        raise ValueError("the first stride must be 1 and there must be at least two stages")
+    return tuple(math.prod(axis) for axis in zip(*strides, strict=True))
 
 
 class _ConvNormAct(nn.Module):

@@ -6,12 +6,11 @@ dynamic-network-architectures, aliases included, so that a state dict goes both 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from mim.networks import ConvStack, Shape, UNetDecoder, initialize
+from mim.networks import ConvStack, Shape, UNetDecoder, initialize, total_stride
 
 
 class PlainConvUNet(nn.Module):
@@ -34,11 +33,7 @@ class PlainConvUNet(nn.Module):
         decoder_convs: Sequence[int],
     ):
         super().__init__()
-        if len({len(features), len(strides), len(kernel_sizes), len(convs)}) != 1:
-            raise ValueError("features, strides, kernel_sizes and convs must be equally long")
-        if math.prod(strides[0]) != 1 or len(features) < 2:
-            raise ValueError("the first stride must be 1 and there must be at least two stages")
-        self.divisor = tuple(math.prod(axis) for axis in zip(*strides, strict=True))
+        self.divisor = total_stride(features, strides, kernel_sizes, convs)
         self.encoder = _PlainEncoder(in_channels, features, strides, kernel_sizes, convs)
         self.decoder = UNetDecoder(
             self.encoder, out_channels, features, strides, kernel_sizes, decoder_convs
