@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from MIMSegment.Logic import errors
 from MIMSegment.Logic.errors import Cancelled, InputError, MIMSegmentError, OutputError
 from MIMSegment.Logic.file_lock import file_lock
 from MIMSegment.Logic.files import (
@@ -18,9 +19,9 @@ from MIMSegment.Logic.files import (
     write_csv,
     write_json,
 )
-from MIMSegment.Logic.finding import Finding, Severity
+from MIMSegment.Logic.finding import Severity
 from MIMSegment.Logic.inference import InferenceOptions, check_options
-from MIMSegment.Logic.inputs import read_study
+from MIMSegment.Logic.job_files import StudyFiles
 from MIMSegment.Logic.jobs import Job, JobQueue, JobState
 from MIMSegment.Logic.labels import wanted_labels
 from MIMSegment.Logic.package import ModelPackage
@@ -75,22 +76,25 @@ def run_batch(
     ending: str = ".seg.nrrd",
     report: Callable[[str], None] = lambda sentence: None,
     series: Sequence[str] = (),
+    progress: Callable[[int, int, Job], None] = lambda number, count, job: None,
 ) -> tuple[int, int, int]:
     """Segment every case that is not finished; returns how many are done, failed and were skipped.
 
     ``folder`` gets CASE + ``ending``, volumes.csv (mL; what the checks found, with the gravest
     severity in a column of its own; which image was taken for which input; what it ran on) and
     failures.csv, each complete after every case, so that a batch that was stopped goes on where it
-    was. The network of each case runs in a process of its own: whatever ends that is a failure of
-    the case. A case that failed is tried again. ``report`` hears which case it is and what the run
-    tells the user; ``series`` chooses the images of every case, as for `inputs.read_images`. Raises
-    OutputError when the folder holds results of another model or of other options, another batch is
-    writing to it, or it cannot be written; as `inference.check_options` before the first case.
+    was. Each case is read and segmented in a process of its own: whatever ends that is a failure
+    of the case. A case that failed is tried again. ``report`` hears which case it is and what the
+    run tells the user, ``progress`` several times a second the case's number (from 1), how many
+    there are, and its job; ``series`` chooses the images of every case, as for
+    `inputs.read_images`. Raises OutputError when the folder holds results of another model or of
+    other options, another batch is writing to it, or it cannot be written; as
+    `inference.check_options` before the first case.
     """
     check_options(options, package)
     with _alone_in(folder), JobQueue() as queue:
         _check_same_origin(folder, package, options)
-        run = _Run(queue, package, options, series, lambda text: report(f"    {text}"))
+        run = _Run(queue, package, options, series, lambda text: report(f"    {text}"), progress)
         volumes = {row["case"]: row for row in _read(folder / VOLUMES)}
         failures: dict[str, dict] = {}
         skipped = 0
@@ -101,7 +105,7 @@ def run_batch(
                 continue
             report(f"[{number}/{len(cases)}] {case.name}")
             try:
-                volumes[case.name] = run.segment(case, target)
+                volumes[case.name] = run.segment(case, target, (number, len(cases)))
                 _write(folder / VOLUMES, _columns(package), volumes.values())
             except OutputError:  # no other case could be written either
                 raise
@@ -109,6 +113,7 @@ def run_batch(
                 failures[case.name] = {"case": case.name, "reason": _reason(error)}
                 report(f"    failed: {failures[case.name]['reason']}")
             _write(folder / FAILURES, ["case", "reason"], failures.values())
+        _write(folder / FAILURES, ["case", "reason"], failures.values())  # also if none was left
     return len(cases) - len(failures) - skipped, len(failures), skipped
 
 
@@ -141,49 +146,45 @@ class _Run:
     options: InferenceOptions
     series: Sequence[str]
     report: Callable[[str], None]
+    progress: Callable[[int, int, Job], None]
 
-    def segment(self, case: BatchCase, target: Path) -> dict:
-        """Write the result to ``target``; returns the row of volumes.csv.
+    def segment(self, case: BatchCase, target: Path, place: tuple[int, int]) -> dict:
+        """Write the result to ``target``; returns the row of volumes.csv. ``place`` is the case's
+        number, and of how many.
 
         Raises OutputError when ``target`` cannot be written, other errors when the case fails.
         """
-        package = self.package
-        job, found, row = self._submit(case)
-        self._follow(job)
+        package, job = self.package, self._submit(case)
+        self._follow(job, place)
         if job.state is not JobState.DONE:
+            if not _foreseen(job.error_kind):
+                _logger.error("A case failed for an unforeseen reason:\n%s", job.log)
             raise MIMSegmentError(job.error or job.message)
-        result = job.result
+        result, study = job.result, job.study
         write_segmentation(result, package.labels, target, f"{package.id} {package.version}")
-        findings = gravest_first((*found, *result.findings))
+        findings = gravest_first((*study.findings, *result.findings))
         for finding in findings:
             if finding.severity is Severity.ALERT:
                 self.report(f"alert: {finding}")
         volumes, labels = result.volumes_ml(), wanted_labels(package.labels, self.options.wanted)
         return {
-            **row,
+            "case": case.name,
+            "warnings": " ".join(study.warnings),
+            "inputs": "; ".join(study.explanation),
             **{_column(label): f"{volumes.get(label.value, 0.0):.4f}" for label in labels},
             "gravest": str(findings[0].severity) if findings else "",
             "findings": " ".join(f"{finding.severity}: {finding}" for finding in findings),
             "device": job.device,
         }
 
-    def _submit(self, case: BatchCase) -> tuple[Job, tuple[Finding, ...], dict]:
-        """The job of the case, what was found about its inputs, and their part of the row.
-
-        The image is not kept: the worker has a copy.
-        """
-        study = read_study(case.inputs, self.package, self.series)
+    def _submit(self, case: BatchCase) -> Job:
+        files = StudyFiles(case.inputs, tuple(self.series))
         try:
-            job = self.queue.submit(study.volume, self.package.path, self.options)
-        except OutputError as error:  # in the temporary folder: a smaller case may have room
+            return self.queue.submit(files, self.package.path, self.options)
+        except OutputError as error:  # in the temporary folder, not where the results go
             raise MIMSegmentError(str(error)) from error
-        return job, study.findings, {
-            "case": case.name,
-            "warnings": " ".join(study.volume.warnings),
-            "inputs": "; ".join(study.explanation),
-        }  # fmt: skip
 
-    def _follow(self, job: Job) -> None:
+    def _follow(self, job: Job, place: tuple[int, int]) -> None:
         """Wait for its end; say what it runs on, and why when that is not what was asked for."""
         told, device, finished = 0, "", False
         while not finished:
@@ -194,6 +195,12 @@ class _Run:
             if job.device != device:
                 device = job.device
                 self.report(f"Runs on {device}.")
+            self.progress(*place, job)
+
+
+def _foreseen(kind: str | None) -> bool:
+    """Whether a job's ``error_kind`` is an error with a sentence for the user."""
+    return kind == "MemoryError" or hasattr(errors, kind or "")
 
 
 def _reason(error: Exception) -> str:

@@ -9,7 +9,6 @@ import signal
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module, util
 from pathlib import Path
 
@@ -225,17 +224,14 @@ def _no_web(arguments: argparse.Namespace) -> None:
 def _segment(arguments: argparse.Namespace) -> None:
     gpu_runtime.activate(*gpu_runtime.runtimes_for(arguments.device))
     from MIMSegment.Logic.inference import run_package
-    from MIMSegment.Logic.inputs import read_study
+    from MIMSegment.Logic.inputs import read_package_and_study
     from MIMSegment.Logic.labels import wanted_labels
-    from MIMSegment.Logic.package import read_package, verify_networks
     from MIMSegment.Logic.segmentation_file import check_output_path, write_segmentation
 
     output, options = check_output_path(arguments.output), _options(arguments)
-    package = read_package(models_command.find_package(arguments.model))
-    with ThreadPoolExecutor(1) as other:
-        whole = other.submit(verify_networks, package)
-        study = read_study(arguments.inputs, package, arguments.series)
-        whole.result()
+    package, study = read_package_and_study(
+        models_command.find_package(arguments.model), arguments.inputs, arguments.series
+    )
     for line in study.explanation:
         print(line)
     for warning in study.volume.warnings:
@@ -271,18 +267,44 @@ def _batch(arguments: argparse.Namespace) -> int:
     package = load_package(models_command.find_package(arguments.model))
     cases, folder = find_cases(arguments.cases, package.spec), Path(arguments.output)
     check_ending(f"case{arguments.ending}")
-    done, failed, skipped = run_batch(
-        cases,
-        package,
-        folder,
-        _options(arguments),
-        arguments.ending,
-        print,
-        arguments.series,
-    )
+    lines = _Lines()
+    try:
+        done, failed, skipped = run_batch(
+            cases,
+            package,
+            folder,
+            _options(arguments),
+            arguments.ending,
+            lines.say,
+            arguments.series,
+            lines.show,
+        )
+    finally:
+        lines.end()
     print(f"{done} done, {failed} failed, {skipped} were finished before. {NOTICE}")
     print(f"Wrote {folder / VOLUMES}" + (f" and {folder / FAILURES}" if failed else ""))
     return _SOME_FAILED if failed else 0
+
+
+class _Lines:
+    """What a batch tells: lines on stdout, and on a terminal the progress below them."""
+
+    def __init__(self):
+        self._progress = ProgressLine()
+
+    def say(self, sentence: str) -> None:
+        self._progress.clear()
+        print(sentence, flush=True)
+
+    def show(self, number: int, count: int, job) -> None:
+        if not sys.stderr.isatty():  # the lines of all windows of all cases would fill a log
+            return
+        share = job.done / job.total if job.total else 0.0
+        text = f"window {job.done}/{job.total}" if job.total else job.message
+        self._progress.show(share, f"case {number} of {count}: {text}")
+
+    def end(self) -> None:
+        self._progress.clear()
 
 
 def _scene(arguments: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from MIMSegment.Logic.candidates import Candidate, find_candidates, select_candi
 from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.finding import Finding
 from MIMSegment.Logic.matching import match_inputs
-from MIMSegment.Logic.package import ModelPackage
+from MIMSegment.Logic.package import ModelPackage, read_package, verify_networks
 from MIMSegment.Logic.plausibility import check_inputs
 from MIMSegment.Logic.spec import ModelSpec
 from MIMSegment.Logic.volume import IMAGE_SUFFIXES, Volume, read_volume
@@ -34,6 +35,19 @@ def read_study(
     images, explanation = read_images(arguments, package.spec, series)
     findings = check_inputs(images, package)
     return Study(_one(images), tuple(explanation), findings)
+
+
+def read_package_and_study(
+    path: str | Path, arguments: Sequence[str], series: Sequence[str] = ()
+) -> tuple[ModelPackage, Study]:
+    """`package.load_package` of ``path``, and `read_study` for it while the checksums of the
+    networks are calculated. Raises as both."""
+    package = read_package(path)
+    with ThreadPoolExecutor(1) as other:
+        whole = other.submit(verify_networks, package)
+        study = read_study(arguments, package, series)
+        whole.result()
+    return package, study
 
 
 def read_inputs(

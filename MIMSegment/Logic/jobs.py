@@ -24,7 +24,13 @@ from pathlib import Path
 from MIMSegment.Logic import gpu_runtime
 from MIMSegment.Logic.engine import Segmentation
 from MIMSegment.Logic.inference import InferenceOptions
-from MIMSegment.Logic.job_files import read_result, write_job
+from MIMSegment.Logic.job_files import (
+    StudyFacts,
+    StudyFiles,
+    read_result,
+    read_study_facts,
+    write_job,
+)
 from MIMSegment.Logic.job_folder import create_folder, remove_folder, remove_stale_folders
 from MIMSegment.Logic.volume import Geometry, Volume
 from MIMSegment.Logic.worker_process import WorkerProcess
@@ -52,7 +58,8 @@ class Job:
     ``notices`` why it is not what was asked for: devices and sizes that failed.
     A failed job has ``error``, a sentence for the user, and ``error_kind``, its class in `errors`
     (or another name for what nobody foresaw). ``log`` is the end of what the worker printed, with
-    the names of the user's files taken out. A done job has ``result`` on the grid of its input.
+    the names of the user's files taken out. A done job has ``result`` on the grid of its input, and
+    ``study`` what was found in files that the worker read.
     """
 
     id: int
@@ -67,6 +74,7 @@ class Job:
     log: str = ""
     notices: list[str] = field(default_factory=list)
     result: Segmentation | None = field(default=None, repr=False)
+    study: StudyFacts | None = field(default=None, repr=False)
 
     @property
     def finished(self) -> bool:
@@ -81,7 +89,8 @@ Listener = Callable[[Job], None]
 class _Task:
     job: Job
     folder: Path
-    geometry: Geometry
+    geometry: Geometry | None  # None until the worker has read the study
+    reads: str  # what the worker reads, for messages
     names: dict[str, str]  # what a log must not show, and what it shows instead
     env: Mapping[str, str]
     worker: WorkerProcess | None = None
@@ -153,11 +162,15 @@ class JobQueue:
         return [task.job for task in self._tasks]
 
     def submit(
-        self, volume: Volume, package_path: str | Path, options: InferenceOptions | None = None
+        self,
+        study: Volume | StudyFiles,
+        package_path: str | Path,
+        options: InferenceOptions | None = None,
     ) -> Job:
-        """Queue the segmentation of ``volume`` (c, z, y, x; channels in the model's order).
+        """Queue the segmentation of a volume (c, z, y, x; channels in the model's order), or of
+        files that the worker reads and checks first.
 
-        The voxels are copied to the disk now, so the caller may change or drop them. Raises
+        A volume's voxels are copied to the disk now, so the caller may change or drop them. Raises
         OutputError, and leaves nothing, when there is no room for them.
         """
         options = options or InferenceOptions()
@@ -165,13 +178,16 @@ class JobQueue:
         env = {**gpu_runtime.worker_environment(*runtimes), **self._env}
         folder = create_folder(self._folder)
         try:
-            write_job(folder, volume, Path(package_path), options)
+            write_job(folder, study, Path(package_path), options)
         except BaseException:
             remove_folder(folder)
             raise
-        names = {volume.source: "<input>", str(Path(package_path).absolute()): "<package>"}
+        files = study.paths if isinstance(study, StudyFiles) else (study.source,)
+        names = dict.fromkeys(files, "<input>")
+        names[str(Path(package_path).absolute())] = "<package>"
+        geometry = None if isinstance(study, StudyFiles) else study.geometry
         job = Job(next(self._ids))
-        self._tasks.append(_Task(job, folder, volume.geometry, names, env))
+        self._tasks.append(_Task(job, folder, geometry, ", ".join(files), names, env))
         return job
 
     def cancel(self, job: Job) -> bool:
@@ -263,9 +279,12 @@ class JobQueue:
             self._finish(task, JobState.CANCELLED, "Cancelled")
         elif not task.has_result:
             kind = job.error_kind or "DeviceError"
-            self._fail(task, kind, job.error or worker.failure(job.message, job.log))
+            self._fail(task, kind, job.error or worker.failure(job.message, job.log, task.reads))
         else:
             try:
+                if task.geometry is None:
+                    job.study = read_study_facts(task.folder)
+                    task.geometry = job.study.geometry
                 job.result = read_result(task.folder, task.geometry)
             except (OSError, ValueError, MemoryError) as error:
                 self._fail(task, "OutputError", f"The result could not be read ({error}).")

@@ -90,8 +90,9 @@ def is_running(process_id: int, started: str) -> bool:
     return start_time(process_id) == started
 
 
-def describe_end(code: int) -> tuple[str, str]:
-    """What the exit code of a failed process means, ``"was killed (SIGKILL)"``, and a way out."""
+def describe_end(code: int, after_crash: str = _LIBRARY) -> tuple[str, str]:
+    """What the exit code of a failed process means, ``"was killed (SIGKILL)"``, and a way out;
+    ``after_crash`` is the one when native code has failed."""
     what, name, way_out = "ended without a result", f"exit code {code}", "Run it again."
     if _WINDOWS and code & 0xFFFFFFFF in _NT_STATUS:
         name = f"0x{code & 0xFFFFFFFF:08X}"
@@ -99,7 +100,7 @@ def describe_end(code: int) -> tuple[str, str]:
     elif not _WINDOWS and (code < 0 or 128 < code < 160):  # a launcher reports 128 + signal
         name = _signal_name(-code if code < 0 else code - 128)
         what, way_out = _SIGNALS.get(name, ("was stopped by a signal", "Run it again."))
-    return f"{what} ({name})", way_out
+    return f"{what} ({name})", after_crash if way_out is _LIBRARY else way_out
 
 
 def _signal_name(number: int) -> str:

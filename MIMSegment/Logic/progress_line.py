@@ -25,6 +25,12 @@ class ProgressLine:
             self._told = int(share / _STEP)
             print(text, file=sys.stderr)
 
+    def clear(self) -> None:
+        """Take the line off the terminal, so that something else can be printed in its place."""
+        if self._drawn:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+            self._drawn = 0.0
+
     def end(self) -> None:
         """Leave the line as it is."""
         if self._drawn:

@@ -10,6 +10,8 @@ Its stdout carries one JSON object per line and nothing else:
     {"event": "result"}   {"event": "cancelled"}
     {"event": "error", "kind": "PackageError", "message": "..."}
 
+A study that the job names by its files is read here, at the stage `READING`.
+
 It stops within a window when the file ``cancel`` appears, or when its parent dies; in the latter
 case it removes the job's folder, as nobody else is left to do it.
 """
@@ -30,6 +32,7 @@ from pathlib import Path
 
 DONE, FAILED, STOPPED, MUTE = 0, 2, 3, 74
 """Exit codes; MUTE is sysexits' EX_IOERR: the events could not be written."""
+READING = "Reading the images"
 _INTERVAL = 0.02  # seconds between two looks at the cancel flag
 _PARENT_INTERVAL = 1.0
 _GRACE = 0.15  # seconds for the main thread to stop by itself
@@ -163,7 +166,7 @@ def _run_and_report(folder: Path, events: Events, watchdog: Watchdog) -> int:
         if watchdog.stopping():  # whatever broke, broke because of that
             return STOPPED
         traceback.print_exc()
-        message = f"The inference failed for an unforeseen reason ({type(error).__name__}); "
+        message = f"The run failed for an unforeseen reason ({type(error).__name__}); "
         message += "please send the report to the developers."
         events.send("error", kind=type(error).__name__, message=message)
     else:
@@ -177,16 +180,19 @@ def _run(folder: Path, events: Events, watchdog: Watchdog) -> None:
 
     multiply_in_one_thread()
     from MIMSegment.Logic.inference import run_package
-    from MIMSegment.Logic.job_files import read_job, write_result
+    from MIMSegment.Logic.job_files import StudyFiles, read_job, write_result
     from MIMSegment.Logic.package import load_package
 
     def show(done: int, total: int) -> None:
         with contextlib.suppress(OSError):  # a full disk matters only for the result
             events.send("window", done=done, of=total, time=time.monotonic())
 
-    volume, path, options = read_job(folder)
-    events.send("stage", message="Checking the model package")
-    package = load_package(path)
+    study, path, options = read_job(folder)
+    if isinstance(study, StudyFiles):
+        package, volume = _read_study(folder, study, path, events)
+    else:
+        events.send("stage", message="Checking the model package")
+        package, volume = load_package(path), study
     events.send("stage", message="Loading the model")
 
     def opened(sessions) -> None:
@@ -202,6 +208,20 @@ def _run(folder: Path, events: Events, watchdog: Watchdog) -> None:
     result = run_package(volume, package, options, report, show, watchdog.stopping, opened, warn)
     events.send("stage", message="Writing the result")
     write_result(folder, result)
+
+
+def _read_study(folder: Path, files, path: Path, events: Events):
+    """The package, and the study's volume; the facts about the study are left for the caller."""
+    import tempfile
+
+    from MIMSegment.Logic.inputs import read_package_and_study
+    from MIMSegment.Logic.job_files import write_study
+
+    tempfile.tempdir = str(folder)  # what a reader that crashes leaves behind goes with the job
+    events.send("stage", message=READING)
+    package, study = read_package_and_study(path, files.inputs, files.series)
+    write_study(folder, study)
+    return package, study.volume
 
 
 def _become_part_of_the_package() -> None:

@@ -11,11 +11,15 @@ from pathlib import Path
 
 from MIMSegment.Logic import processes
 from MIMSegment.Logic.job_folder import CANCEL, EVENTS, STDERR
-from MIMSegment.Logic.worker import MUTE
+from MIMSegment.Logic.worker import MUTE, READING
 
 _WORKER = Path(__file__).resolve().with_name("worker.py")
 _KILL_AFTER = 0.3  # seconds from the request to stop; the worker gives itself 0.15
 _LOG_SIZE = 16_000  # bytes
+_BAD_FILE = (
+    "A file of it is probably damaged: copy or download it again, or open it in another program "
+    "and save it anew."
+)
 
 
 class WorkerProcess:
@@ -84,14 +88,18 @@ class WorkerProcess:
                 text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", lambda _, p=placeholder: p, text)
         return text
 
-    def failure(self, step: str, log: str) -> str:
-        """A sentence on why it has ended at ``step`` without a word, and a way out."""
+    def failure(self, step: str, log: str, study: str = "") -> str:
+        """A sentence on why it has ended at ``step`` without a word, and a way out; ``study`` names
+        what it reads."""
         code = self._process.returncode
         if code == MUTE:
             return (
                 f"The disk of {self._folder.parent} is full; free some space there, or set TMPDIR "
                 "(TEMP on Windows) to another folder."
             )
+        if step == READING:
+            what, way_out = processes.describe_end(code, _BAD_FILE)
+            return f"The process that was reading {study} {what}. {way_out}"
         what, way_out = processes.describe_end(code)
         last = log.strip().splitlines()[-1:] if code > 0 else []
         reason = f": {last[0].strip().rstrip('.')}" if last else ""

@@ -1,4 +1,6 @@
 import csv
+import re
+import sys
 import tempfile
 
 import numpy as np
@@ -52,6 +54,24 @@ def test_a_batch_says_by_its_status_whether_every_case_is_there(package, cohort,
     assert [main(command), main(command)] == [1, 1]  # again: the failed one has failed again
     (cohort / "broken.nrrd").unlink()
     assert main(command) == 0
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_shows_how_far_a_case_is(
+    package, cohort, tmp_path, capsys, monkeypatch, terminal
+):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    assert main(["batch", str(cohort), "-m", str(package.path), "-o", str(tmp_path / "out"),
+                 "--device", "cpu"]) == 1  # fmt: skip
+    drawn = capsys.readouterr().err.split("\r\033[K")
+    if not terminal:
+        assert drawn == [""]
+        return
+    assert {text.partition(":")[0] for text in drawn if text} == {
+        f"case {number} of 4" for number in range(1, 5)
+    }
+    assert any(re.fullmatch(r"case 2 of 4: window (\d+)/\1", text) for text in drawn)
+    assert drawn[-1] == ""  # nothing of it stays
 
 
 def test_a_stopped_batch_goes_on_and_never_repeats_what_is_finished(

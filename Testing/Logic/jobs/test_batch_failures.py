@@ -2,6 +2,7 @@
 
 import csv
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,12 @@ ENDS = {  # name of the case: what its worker does, and what the user reads
     "c": ("raise MemoryError", "memory"),
     "d": ("raise OutOfMemory('There is no memory left.')", "There is no memory left."),
     "e": ("raise ValueError", "unforeseen reason (ValueError)"),
+}
+READING = {
+    "a": ("import os; os.kill(os.getpid(), 9)", "was killed (SIGKILL)"),
+    "b": ("import ctypes; ctypes.string_at(0)", "memory access violation (SIGSEGV)"),
+    "c": ("raise MemoryError", "out of memory"),
+    "d": ("raise KeyError('tag')", "unforeseen reason (KeyError)"),
 }
 
 
@@ -64,29 +71,51 @@ def test_whatever_ends_the_process_of_a_case_the_next_runs(run, interpreter):
         assert f"    failed: {failures[name]}" in said
 
 
-def test_whatever_keeps_a_case_from_being_read_or_copied_the_next_runs(run, monkeypatch):
-    raised = {"a": MemoryError(), "b": KeyError("tag"), "c": OutputError("No room for a copy.")}
-    read_study, write_job = batch.read_study, jobs.write_job
+@POSIX
+def test_whatever_ends_the_reading_of_a_case_the_next_runs(run, interpreter, tmp_path):
+    lines = ["from MIMSegment.Logic import inputs", "real = inputs.read_study",
+             "def fail(arguments, *rest):"]  # fmt: skip
+    lines += [
+        f"    if '/{n}.nrrd' in arguments[0]:\n        {how}" for n, (how, _) in READING.items()
+    ]
+    lines += ["    return real(arguments, *rest)", "inputs.read_study = fail"]
+    volumes, failures, said = run([*READING, "sound"], python=interpreter("\n".join(lines)))
+    assert set(volumes) == {"sound"} and set(failures) == set(READING)
+    for name, (_, reason) in READING.items():
+        assert reason in failures[name]
+        assert f"    failed: {failures[name]}" in said
+    assert failures["b"] == (
+        f"The process that was reading {tmp_path / 'b.nrrd'} crashed with a memory access "
+        "violation (SIGSEGV). A file of it is probably damaged: copy or download it again, or "
+        "open it in another program and save it anew."
+    )
 
-    def read(inputs, *rest):
-        fail("ab", inputs[0])
-        return read_study(inputs, *rest)
 
-    def write(folder, volume, *rest):
-        fail("c", volume.source)
-        write_job(folder, volume, *rest)
+def test_without_room_for_a_job_the_next_case_runs(run, monkeypatch):
+    write_job = jobs.write_job
 
-    def fail(names, path):
-        for name in names:
-            if path.endswith(f"/{name}.nrrd"):
-                raise raised[name]
+    def write(folder, study, *rest):
+        if study.paths[0].endswith("/a.nrrd"):
+            raise OutputError("No room for a job.")
+        write_job(folder, study, *rest)
 
-    monkeypatch.setattr(batch, "read_study", read)
     monkeypatch.setattr(jobs, "write_job", write)
-    volumes, failures, _ = run(["a", "b", "c", "z"])
-    assert set(volumes) == {"z"}
-    assert "out of memory" in failures["a"] and "KeyError: 'tag'" in failures["b"]
-    assert failures["c"] == "No room for a copy."
+    volumes, failures, _ = run(["a", "z"])
+    assert set(volumes) == {"z"} and failures == {"a": "No room for a job."}
+
+
+@POSIX
+def test_a_crashed_reader_leaves_nothing_in_the_temporary_folder(run, interpreter, tmp_path):
+    """GDCM, for one, gets its pixels through a file there."""
+    lines = ["import ctypes, tempfile", "from MIMSegment.Logic import inputs",
+             "real = inputs.read_study", "def fail(arguments, *rest):",
+             "    if '/a.nrrd' not in arguments[0]:", "        return real(arguments, *rest)",
+             f"    with open({str(tmp_path / 'where')!r}, 'w') as file:",
+             "        file.write(tempfile.mkstemp()[1])", "    ctypes.string_at(0)",
+             "inputs.read_study = fail"]  # fmt: skip
+    _, failures, _ = run(["a", "sound"], python=interpreter("\n".join(lines)))
+    assert "SIGSEGV" in failures["a"]
+    assert not Path((tmp_path / "where").read_text()).exists()
 
 
 @POSIX
