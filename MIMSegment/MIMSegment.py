@@ -61,7 +61,7 @@ class MIMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def __init__(self, parent=None):
         self.workflow = None
         self.problem = None  # what went wrong outside the workflow, until the next step
-        self.selected = ""  # the segment chosen in the review table
+        self.chosen = ()  # segments in the review table, the one that is looked at first
         self.entered = self.runtime_missing = False
         self.filters = {"text": "", "modality": "", "region": ""}
         VTKObservationMixin.__init__(self)
@@ -126,7 +126,7 @@ class MIMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.workflow.close()
         self.view.forget()
         self.workflow = self.problem = None
-        self.selected = ""
+        self.chosen = ()
 
     def enter(self):
         self.entered = True
@@ -242,26 +242,26 @@ class MIMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.workflow.run(anyway=bool(self.workflow.state.alerts))
 
     def on_select(self):
-        segment_id = self.view.row_id(self.items.current_row(self.ui.reviewTable))
-        if segment_id and segment_id != self.selected:
+        before, self.chosen = self.chosen, self.view.chosen_structures() or self.chosen
+        if self.chosen[:1] != before[:1]:
             from MIMSegment.Logic.scene_navigation import show_segment
 
-            self.selected = segment_id
-            show_segment(self.workflow.result.store.node, segment_id)
-            self.render()
+            show_segment(self.workflow.result.store.node, self.chosen[0])
+        self.render()
 
     def on_verdict(self, verdict):
-        getattr(self.workflow.review, verdict)(self.selected)
+        several = verdict in self.panel.SEVERAL
+        getattr(self.workflow.review, verdict)(*self.chosen[: None if several else 1])
 
     def on_comment(self):
-        if self.selected:
-            self.workflow.review.comment(self.selected, self.ui.commentEdit.property("text"))
+        if self.chosen:
+            self.workflow.review.comment(self.chosen[0], self.ui.commentEdit.property("text"))
 
     def on_place(self, place):
         if place is not None:
             from MIMSegment.Logic.scene_navigation import show_position
 
-            self.selected = place.segment_id or self.selected
+            self.chosen = (place.segment_id,) if place.segment_id else self.chosen
             show_position(slicer.mrmlScene, place.position)
             self.render()
 
@@ -293,7 +293,7 @@ class MIMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         sample = self.samples.get(state.package.entry.id) if state.package else None
         title = sample.title if sample else ""
         view = self.panel.panel_of(
-            state, workflow.settings, workflow.results, self.selected, title, _,
+            state, workflow.settings, workflow.results, self.chosen, title, _,
             self.runtime_missing,
         )  # fmt: skip
         self.view.show(view)

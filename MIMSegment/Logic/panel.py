@@ -52,6 +52,8 @@ SHORTCUTS = {
     "N": "nextPlaceButton",
     "P": "previousPlaceButton",
 }
+# What is done to all structures chosen in the list; the other steps are on one.
+SEVERAL = ("accept", "reject", "reopen")
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,10 @@ class Panel:
 
     ``labels``, ``buttons``, ``titles`` (of sections) and ``collapsed`` are by the name of the
     widget; a label without text is hidden. ``progress`` is 0..1, None while unknown or nothing
-    runs. ``structures`` are (label value, name, wanted), ``comment`` is of the ``selected``
-    structure, ``results`` are the other segmentations in the scene that can be reviewed, or
-    compared with, as (ID, name), ``result`` is the ID of the one in review.
+    runs. ``structures`` are (label value, name, wanted), ``chosen`` the segments chosen in the
+    review table, ``comment`` is of the first of them, ``results`` are the other segmentations in
+    the scene that can be reviewed, or compared with, as (ID, name), ``result`` is the ID of the one
+    in review.
     """
 
     labels: Mapping[str, str]
@@ -94,7 +97,7 @@ class Panel:
     inputs: tuple[Input, ...]
     progress: float | None
     rows: tuple[Row, ...]
-    selected: str
+    chosen: tuple[str, ...]
     comment: str
     editing: str | None
     device: str
@@ -120,16 +123,18 @@ def panel_of(
     state: WorkflowState,
     settings: WorkflowSettings,
     results: Sequence[tuple[str, str]] = (),
-    selected: str = "",
+    chosen: Sequence[str] = (),
     sample: str = "",
     _: Translate = str,
     runtime_missing: bool = False,
 ) -> Panel:
-    """All that is shown for ``state``; ``selected`` is the segment chosen in the review table,
-    ``sample`` the title of the sample study for the chosen model, "" if there is none, and
-    ``runtime_missing`` whether the first run will have to install the inference library."""
+    """All that is shown for ``state``; ``chosen`` are the segments chosen in the review table, the
+    one that is looked at first, ``sample`` is the title of the sample study for the chosen model,
+    "" if there is none, and ``runtime_missing`` whether the first run will have to install the
+    inference library."""
     review = state.review
-    item = _selected(review, selected)
+    items = _chosen(review, chosen)
+    item = items[0] if items else None
     wanted = settings.structures
     structures = state.package.structures.items() if state.package else ()
     findings = _shown_findings(state)
@@ -139,7 +144,7 @@ def panel_of(
         labels=_labels(state, item, findings, runtime_missing, _),
         buttons={
             **_buttons(state, sample, bool(others), _),
-            **_review_buttons(review, item, _),
+            **_review_buttons(review, items, _),
             **_options(review, bool(others), _),
             "findingsSection": Button(True, visible=bool(findings)),
         },
@@ -154,7 +159,7 @@ def panel_of(
         inputs=tuple(_input(row) for row in state.inputs),
         progress=state.progress.fraction if state.progress else None,
         rows=tuple(review_row(item, _) for item in review.items) if review else (),
-        selected=item.id if item else "",
+        chosen=tuple(item.id for item in items),
         comment=item.comment if item else "",
         editing=review.editing if review else None,
         device=settings.device,
@@ -287,9 +292,9 @@ def _anyway(state: WorkflowState) -> bool:
     return bool(state.alerts) and bool(may_anyway) and not may_run
 
 
-def _selected(review: ReviewState | None, segment_id: str) -> ReviewItem | None:
-    items = review.items if review else ()
-    return next((item for item in items if item.id == segment_id), None)
+def _chosen(review: ReviewState | None, segment_ids: Sequence[str]) -> list[ReviewItem]:
+    items = {item.id: item for item in review.items} if review else {}
+    return [items[segment_id] for segment_id in segment_ids if segment_id in items]
 
 
 def _buttons(state: WorkflowState, sample: str, again: bool, _: Translate) -> dict[str, Button]:
@@ -327,11 +332,11 @@ def _buttons(state: WorkflowState, sample: str, again: bool, _: Translate) -> di
 
 
 def _review_buttons(
-    review: ReviewState | None, item: ReviewItem | None, _: Translate
+    review: ReviewState | None, items: Sequence[ReviewItem], _: Translate
 ) -> dict[str, Button]:
     nothing = Action(False, _("Choose a structure in the list first."))
     names = ("accept", "edit", "reject", "reopen", "undo")
-    actions = {name: item.actions.get(name, nothing) if item else nothing for name in names}
+    actions = {name: _of_chosen(name, items) or nothing for name in names}
     keys = {button: _("Key {key}").format(key=key) for key, button in SHORTCUTS.items()}
     buttons = {
         f"{name}Button": _button(action, hint=keys[f"{name}Button"])
@@ -339,13 +344,19 @@ def _review_buttons(
     }
     steps = review.actions if review else {}
     none = Action(False, _("Segment something first."))
-    for name in ("next_place", "previous_place", "finish_edit"):
+    for name in ("next_place", "previous_place", "finish_edit", "accept_rest", "reject_rest"):
         first, second = name.split("_")
         button = f"{first}{second.capitalize()}Button"
         buttons[button] = _button(steps.get(name, none), hint=keys.get(button, ""))
-    comment = item.actions.get("comment", nothing) if item else nothing
-    buttons["commentEdit"] = _button(comment)
+    buttons["commentEdit"] = _button(_of_chosen("comment", items) or nothing)
     return buttons
+
+
+def _of_chosen(name: str, items: Sequence[ReviewItem]) -> Action | None:
+    """The action on the chosen structures: possible if it is on one of those that it is for."""
+    actions = [item.actions[name] for item in items if name in item.actions]
+    actions = actions if name in SEVERAL else actions[:1]
+    return next(filter(None, actions), actions[0] if actions else None)
 
 
 def _options(review: ReviewState | None, others: bool, _: Translate) -> dict[str, Button]:

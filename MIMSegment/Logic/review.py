@@ -21,6 +21,8 @@ from MIMSegment.Logic.review_items import (
     SegmentStore,
     Snapshot,
     Verdict,
+    rest_action,
+    said_of_several,
 )
 from MIMSegment.Logic.review_order import MOST_PLACES, most_suspicious_first, ranked_places
 
@@ -88,28 +90,40 @@ class Review:
             "next_place": step,
             "previous_place": step,
             "finish_edit": enabled_if(self._editing, "No structure is being edited."),
+            "accept_rest": rest_action(items),
+            "reject_rest": rest_action(items),
         }
         return ReviewState(items, places, self._place, self._editing, self._notice, actions)
 
-    def accept(self, segment_id: str) -> None:
-        """The structure is right: locked from now on."""
-        self._decide("accept", segment_id, verdict=Verdict.ACCEPTED, visible=True)
+    def accept(self, *segment_ids: str) -> None:
+        """The structures are right: locked from now on.
 
-    def reject(self, segment_id: str) -> None:
-        """The structure is wrong: hidden, never deleted."""
-        self._decide("reject", segment_id, verdict=Verdict.REJECTED, visible=False)
+        A verdict on several is one step, which `undo` on any of them takes back from all; those
+        that have this verdict already stay out of it.
+        """
+        self._decide("accept", segment_ids, verdict=Verdict.ACCEPTED, visible=True)
 
-    def reopen(self, segment_id: str) -> None:
-        """Take a verdict back: the structure is shown and can be edited again."""
-        edited = self._records[segment_id].edited
-        verdict = Verdict.EDITING if edited else Verdict.OPEN
-        self._decide("reopen", segment_id, verdict=verdict, visible=True)
+    def reject(self, *segment_ids: str) -> None:
+        """The structures are wrong: hidden, never deleted. Several are one step."""
+        self._decide("reject", segment_ids, verdict=Verdict.REJECTED, visible=False)
+
+    def accept_rest(self) -> None:
+        """Accept all that have no verdict yet, in one step."""
+        self.accept(*self._undecided())
+
+    def reject_rest(self) -> None:
+        """Reject all that have no verdict yet, in one step."""
+        self.reject(*self._undecided())
+
+    def reopen(self, *segment_ids: str) -> None:
+        """Take a verdict back: the structures are shown and can be edited again."""
+        self._decide("reopen", segment_ids, verdict=Verdict.OPEN, visible=True)
 
     def comment(self, segment_id: str, text: str) -> None:
         """Set the comment, which stays with the segment and is not copied to the audit log."""
         text = " ".join(text.split())
         if text != self._records[segment_id].comment:
-            self._decide("comment", segment_id, comment=text)
+            self._decide("comment", [segment_id], comment=text)
 
     def edit(self, segment_id: str) -> None:
         """Begin to correct a structure; the front-end opens its editor on ``state.editing``.
@@ -119,7 +133,7 @@ class Review:
         if self._editing == segment_id or not self._actions(self._records[segment_id])["edit"]:
             return
         self._settle()
-        self._push(segment_id, self._baseline)
+        self._push([segment_id], self._baseline)
         self._editing = segment_id
         self._write(segment_id, verdict=Verdict.EDITING, visible=True)
         self._tell()
@@ -133,7 +147,8 @@ class Review:
         """Take the last step on this structure back: verdict, comment, visibility, tags, voxels.
 
         An edit gives back as well what it took from other structures, unless those have been
-        edited or decided on since.
+        edited or decided on since. A verdict on several is taken back from all that have had no
+        step of their own since.
         """
         if self._editing not in (None, segment_id):
             self._settle()
@@ -143,10 +158,14 @@ class Review:
             return
         running = self._editing == segment_id
         self._editing = None if running else self._editing
-        step, before = self._history.pop(segment_id), self._volumes[segment_id]
-        changed = self._restore(segment_id, step, running) if step.snapshot is not None else 0
-        self._write_record(step.records[segment_id])
-        self._log("undo", segment_id, before, changed)
+        before, together = self._volumes[segment_id], self._history.together(segment_id)
+        step = self._history.pop(segment_id)
+        if step.snapshot is None:
+            self._take_verdicts_back(step, together)
+        else:
+            changed = self._restore(segment_id, step, running)
+            self._write_record(step.records[segment_id])
+            self._log("undo", segment_id, before, changed)
         self._tell()
 
     def next_place(self) -> ReviewPlace | None:
@@ -170,14 +189,31 @@ class Review:
         if self._look():
             self._tell()
 
-    def _decide(self, event: str, segment_id: str, **changes) -> None:
-        if not self._actions(self._records[segment_id])[event]:
+    def _decide(self, event: str, segment_ids: Sequence[str], **changes) -> None:
+        ids = [i for i in segment_ids if self._actions(self._records[i])[event]]
+        if not ids:
             return
         self._settle()
-        self._push(segment_id)
-        self._write(segment_id, **changes)
-        self._log(event, segment_id, self._volumes[segment_id], 0)
+        ids = [i for i in ids if i in self._records]
+        self._push(ids)
+        for segment_id in ids:
+            self._write(segment_id, **changes)
+            if event == "reopen" and self._records[segment_id].edited:
+                self._write(segment_id, verdict=Verdict.EDITING)
+            self._log(event, segment_id, self._volumes[segment_id], 0)
+        if len(ids) > 1:
+            self._notice = said_of_several(event, len(ids))
         self._tell()
+
+    def _undecided(self) -> list[str]:
+        return [i for i in self._order if not self._records[i].verdict.resolved]
+
+    def _take_verdicts_back(self, step: ReviewStep, segment_ids: Sequence[str]) -> None:
+        """Verdict, visibility and comment as before; voxels and whose they are have not changed."""
+        for segment_id in filter(segment_ids.__contains__, self._order):
+            edited = self._records[segment_id].edited
+            self._write_record(replace(step.records[segment_id], edited=edited))
+            self._log("undo", segment_id, self._volumes[segment_id], 0)
 
     def _settle(self) -> None:
         """Bring everything up to date and end the running edit, if any."""
@@ -275,9 +311,9 @@ class Review:
         self._baseline = self._store.snapshot()
         return changed.get(segment_id, 0)
 
-    def _push(self, segment_id: str, snapshot: Snapshot | None = None) -> None:
+    def _push(self, segment_ids: Sequence[str], snapshot: Snapshot | None = None) -> None:
         step = ReviewStep(dict(self._records), dict(self._volumes), snapshot)
-        self._history.push([segment_id], step)
+        self._history.push(segment_ids, step)
 
     def _write(self, segment_id: str, **changes) -> None:
         self._write_record(replace(self._records[segment_id], **changes))

@@ -23,7 +23,8 @@ class ReviewStep:
 
 
 class History:
-    """Steps by segment, newest last. An edit that changed several segments is one step of each."""
+    """Steps by segment, newest last. An edit that changed several segments, or a verdict on
+    several, is one step of each."""
 
     def __init__(self):
         self._steps: dict[str, list[ReviewStep]] = {}
@@ -42,11 +43,17 @@ class History:
         for segment_id in segment_ids:
             self._steps.setdefault(segment_id, []).append(step)
 
+    def together(self, segment_id: str) -> list[str]:
+        """The segments whose newest step is the newest one of this segment, itself included."""
+        step = self.last(segment_id)
+        return [i for i, steps in self._steps.items() if steps and steps[-1] is step]
+
     def pop(self, segment_id: str) -> ReviewStep:
-        """Take the newest step away, from all segments that share it."""
-        step = self._steps[segment_id].pop()
-        for steps in self._steps.values():
-            if step in steps:
+        """Take the newest step away: an edit from all segments that share it, verdicts from those
+        that have had no step since."""
+        step, newest = self.last(segment_id), self.together(segment_id)
+        for other, steps in self._steps.items():
+            if other in newest or (step.snapshot is not None and step in steps):
                 steps.remove(step)
         return step
 

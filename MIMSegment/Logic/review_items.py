@@ -100,7 +100,8 @@ class ReviewPlace:
 @dataclass(frozen=True)
 class ReviewState:
     """A review at one moment. ``place`` is the one last gone to; ``notice`` a sentence about what
-    was just done in the user's stead (an edit of a locked structure taken back)."""
+    was just done in the user's stead (an edit of a locked structure taken back). ``actions`` has
+    next_place, previous_place, finish_edit, accept_rest and reject_rest."""
 
     items: tuple[ReviewItem, ...]
     places: tuple[ReviewPlace, ...]
@@ -120,6 +121,26 @@ class ReviewState:
 
 Snapshot = Any
 """The voxels of all segments at one moment; only the store that made it can read it."""
+
+
+def rest_action(items: Sequence[ReviewItem]) -> Action:
+    """Whether a verdict can be given on all that have none, and on how many that would be."""
+    rest = [item for item in items if not item.verdict.resolved]
+    if not rest:
+        return Action(False, "Every structure has a verdict.")
+    places = sum(item.doubtful_places for item in rest)
+    doubt = f" with {_counted(places, 'doubtful place')} in them" if places else ""
+    return Action(True, f"{_counted(len(rest), 'structure')} without a verdict{doubt}.")
+
+
+def said_of_several(event: str, count: int) -> str:
+    """What was done to ``count`` structures by the step ``event`` of a review."""
+    done = {"accept": "were accepted", "reject": "were rejected", "reopen": "are open again"}[event]
+    return f"{count} structures {done}; Undo on one of them takes it back from all."
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 class SegmentStore(Protocol):

@@ -1,4 +1,4 @@
-"""Where the slice views look: at a doubtful place, or at the middle of a structure."""
+"""Where the views look: at a doubtful place, at the middle of a structure, and from which side."""
 
 from __future__ import annotations
 
@@ -12,6 +12,21 @@ def show_position(scene, position: Sequence[float]) -> None:
     left, posterior, superior = position
     mode = slicer.vtkMRMLSliceNode.CenteredJumpSlice
     slicer.vtkMRMLSliceNode.JumpAllSlices(scene, -left, -posterior, superior, mode)
+
+
+def show_sides(view_node) -> None:
+    """Show Slicer's cube with the letters R, L, A, P, S and I in a 3D view's corner.
+
+    Another marker that the user has chosen stays.
+    """
+    if view_node.GetOrientationMarkerType() == view_node.OrientationMarkerTypeNone:
+        view_node.SetOrientationMarkerType(view_node.OrientationMarkerTypeCube)
+
+
+def show_sides_everywhere(scene) -> None:
+    """`show_sides` in every 3D view of ``scene``."""
+    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLViewNode")):
+        show_sides(scene.GetNthNodeByClass(index, "vtkMRMLViewNode"))
 
 
 def show_segment(node, segment_id: str) -> None:

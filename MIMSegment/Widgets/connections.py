@@ -33,6 +33,8 @@ def _clicks(panel):
         "undoResultButton": lambda: panel.workflow.undo_result(),
         "previousPlaceButton": lambda: panel.on_place(panel.workflow.review.previous_place()),
         "nextPlaceButton": lambda: panel.on_place(panel.workflow.review.next_place()),
+        "acceptRestButton": lambda: panel.workflow.review.accept_rest(),
+        "rejectRestButton": lambda: panel.workflow.review.reject_rest(),
         "finishEditButton": lambda: panel.workflow.review.finish_edit(),
         "copyTableButton": panel.on_copy_table,
     }
@@ -56,8 +58,10 @@ def _on_key(table, key, button):
 
 def _build_surfaces(panel):
     if panel.workflow.result is not None:
+        from MIMSegment.Logic.scene_navigation import show_sides_everywhere
         from MIMSegment.Logic.scene_surfaces import ensure_surfaces
 
+        show_sides_everywhere(panel.workflow.result.store.node.GetScene())
         ensure_surfaces(panel.workflow.result.store.node)
 
 

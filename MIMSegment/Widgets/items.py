@@ -73,6 +73,23 @@ def current_row(widget):
     return -1 if item is None else widget.row(item)
 
 
+def chosen_rows(table):
+    """The numbers of the selected rows of a QTableWidget, the current one first."""
+    rows = range(table.property("rowCount"))
+    chosen = [row for row in rows if table.item(row, 0).isSelected()]
+    return sorted(chosen, key=lambda row: row != current_row(table))
+
+
+def choose_rows(table, rows):
+    """Select these rows of a QTableWidget, the first as the current one."""
+    if not rows or chosen_rows(table) == rows:
+        return
+    table.selectRow(rows[0])
+    for row in rows[1:]:
+        for column in range(table.property("columnCount")):
+            table.item(row, column).setSelected(True)
+
+
 def fill_checks(list_widget, lines):
     """Show (value, name, whether it is checked) in a QListWidget."""
 

@@ -1,7 +1,9 @@
 """Draws a `panel.Panel` in the widgets of MIMSegment.ui; knows no workflow and no scene."""
 
 from MIMSegment.Widgets.items import (
+    choose_rows,
     chosen_data,
+    chosen_rows,
     fill_box,
     fill_checks,
     fill_table,
@@ -52,9 +54,9 @@ class PanelView:
         values = [value for value, _name, _wanted in self.shown.structures]
         return () if len(rows) == len(values) else tuple(values[row] for row in rows)
 
-    def row_id(self, row):
-        """The segment in this row of the review table, "" for none."""
-        return self.shown.rows[row].id if 0 <= row < len(self.shown.rows) else ""
+    def chosen_structures(self):
+        """The segments chosen in the review table, the one that is looked at first."""
+        return tuple(self.shown.rows[row].id for row in chosen_rows(self.ui.reviewTable))
 
     def _parts(self):
         """How each part of the panel is drawn that is drawn only when it has changed."""
@@ -94,10 +96,8 @@ class PanelView:
         self._on_input(name, chosen_data(self.input_boxes[name][0]))
 
     def _show_selection(self, view, before):
-        ids = [row.id for row in view.rows]
-        if view.selected in ids:
-            row, table = ids.index(view.selected), self.ui.reviewTable
-            quietly(lambda: table.selectRow(row), table)
-        comment = (view.selected, view.comment)
-        if before is None or comment != (before.selected, before.comment):
+        ids, table = [row.id for row in view.rows], self.ui.reviewTable
+        quietly(lambda: choose_rows(table, [ids.index(i) for i in view.chosen]), table)
+        comment = (view.chosen[:1], view.comment)
+        if before is None or comment != (before.chosen[:1], before.comment):
             self.ui.commentEdit.setText(view.comment)

@@ -84,7 +84,7 @@ def test_segment_review_and_edit(panel):
     panel.ui.reviewTable.selectRow(1)
     panel.ui.editButton.click()
     assert "editing" in verdict(panel, 1)
-    assert panel.editor.widget.segment_id == panel.selected
+    assert panel.editor.widget.segment_id == panel.chosen[0]
     assert panel.editor.widget.segmentation_node is panel.workflow.result.store.node
     panel.ui.finishEditButton.click()
     assert "open" in verdict(panel, 1), "nothing was painted"

@@ -38,7 +38,7 @@ def panel(finished, monkeypatch, tmp_path):
 def test_the_next_doubtful_place_selects_its_structure(panel):
     panel.ui.nextPlaceButton.click()
     assert panel.ui.placeLabel.text().startswith("Place 1 of")
-    assert panel.selected == panel.workflow.review.state.place.segment_id
+    assert panel.chosen == (panel.workflow.review.state.place.segment_id,)
 
 
 def test_a_comment_is_kept_with_the_structure(panel):
@@ -144,3 +144,37 @@ def test_the_3d_button_finds_the_surfaces_made(panel):
     assert not segmentation.ContainsRepresentation("Closed surface"), "only when asked for"
     panel.ui.show3DButton.click()
     assert segmentation.ContainsRepresentation("Closed surface")
+
+
+def test_chosen_rows_are_decided_together_and_undone_in_one_step(panel):
+    table = panel.ui.reviewTable
+    table.selectRow(1)
+    for column in range(table.columnCount()):
+        table.item(3, column).setSelected(True)
+    assert len(panel.chosen) == 2
+    panel.ui.rejectButton.click()
+    marks = ["rejected" in verdict(panel, row) for row in range(4)]
+    assert marks == [False, True, False, True]
+    assert [table.item(row, 0).isSelected() for row in range(4)] == marks, "still chosen"
+    panel.ui.undoButton.click()
+    assert not any("rejected" in verdict(panel, row) for row in range(4))
+
+
+def test_all_the_rest_is_decided_with_one_button(panel):
+    panel.ui.reviewTable.selectRow(2)
+    panel.ui.rejectButton.click()
+    assert "3 structures" in panel.ui.acceptRestButton.toolTip()
+    panel.ui.acceptRestButton.click()
+    assert ["accepted" in verdict(panel, row) for row in range(4)] == [True, True, False, True]
+    assert not panel.ui.acceptRestButton.isEnabled()
+    panel.ui.reviewTable.selectRow(0)
+    panel.ui.undoButton.click()
+    assert ["open" in verdict(panel, row) for row in range(4)] == [True, True, False, True]
+
+
+def test_the_3d_view_shows_its_sides_and_leaves_the_users_marker(panel):
+    first, second = (slicer.mrmlScene.AddNewNodeByClass("vtkMRMLViewNode") for _ in range(2))
+    second.SetOrientationMarkerType(second.OrientationMarkerTypeHuman)
+    panel.ui.show3DButton.click()
+    assert first.GetOrientationMarkerType() == first.OrientationMarkerTypeCube
+    assert second.GetOrientationMarkerType() == second.OrientationMarkerTypeHuman

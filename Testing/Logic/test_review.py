@@ -208,3 +208,75 @@ def test_no_more_places_than_somebody_will_look_at(store):
     places = Review(store, {}, doubtful).open_places()
     assert len(places) == MOST_PLACES and places[0].position[0] == 49
     assert [place.rank for place in places] == list(range(1, MOST_PLACES + 1))
+
+
+def test_a_verdict_on_several_is_one_step(review, store, log):
+    review.comment(SPLEEN, "look again")
+    review.reject(LIVER, SPLEEN)
+    assert [i.verdict for i in review.state.items if i.id != TUMOR] == [Verdict.REJECTED] * 2
+    assert review.state.notice.startswith("2 structures")
+    review.undo(LIVER)
+    assert all(item.verdict is Verdict.OPEN and item.visible for item in review.state.items)
+    assert not review.state.notice
+    assert review.state[SPLEEN].comment == "look again", "the step before is not touched"
+    assert not review.state[LIVER].actions["undo"] and review.state[SPLEEN].actions["undo"]
+    events = [(event, values["structure"]) for event, values in log[1:]]
+    assert events == [(e, s) for e in ("reject", "undo") for s in ("Liver", "Spleen")]
+
+
+def test_all_the_rest_is_decided_at_once_and_what_was_decided_stays(review):
+    review.reject(LIVER)
+    assert review.state.actions["accept_rest"].reason == "2 structures without a verdict."
+    review.accept_rest()
+    verdicts = {item.id: item.verdict for item in review.state.items}
+    accepted = dict.fromkeys((SPLEEN, TUMOR), Verdict.ACCEPTED)
+    assert verdicts == {LIVER: Verdict.REJECTED, **accepted}
+    assert not review.state.actions["accept_rest"] and not review.state.actions["reject_rest"]
+    review.undo(TUMOR)
+    assert [i.id for i in review.state.items if i.verdict.resolved] == [LIVER]
+    review.reject_rest()
+    assert all(i.verdict is Verdict.REJECTED and not i.visible for i in review.state.items)
+
+
+def test_undo_of_a_verdict_on_several_leaves_later_steps_alone(review):
+    review.accept_rest()
+    review.reopen(SPLEEN)
+    review.undo(LIVER)
+    verdicts = [review.state[i].verdict for i in (LIVER, SPLEEN, TUMOR)]
+    assert verdicts == [Verdict.OPEN] * 3
+    review.undo(SPLEEN)
+    assert review.state[SPLEEN].verdict is Verdict.ACCEPTED, "only the reopening was taken back"
+    review.undo(SPLEEN)
+    assert review.state[SPLEEN].verdict is Verdict.OPEN
+
+
+def test_the_rest_ends_a_running_edit_and_keeps_it(review, store):
+    review.edit(LIVER)
+    store.paint(LIVER, BOX)
+    review.accept_rest()
+    assert (
+        review.state.editing is None and review.state[LIVER].locked and review.state[LIVER].edited
+    )
+    review.undo(SPLEEN)
+    assert review.state[LIVER].verdict is Verdict.EDITING and review.state[LIVER].edited
+
+
+def test_undo_of_a_verdict_keeps_whose_voxels_they_are(review, store):
+    review.reject(SPLEEN, TUMOR)
+    review.edit(LIVER)
+    store.paint(LIVER, (slice(1, 4), slice(3, 6), slice(0, 4)))
+    review.finish_edit()
+    review.undo(TUMOR)
+    assert review.state[SPLEEN].edited, "the other edit took voxels from it"
+
+
+def test_the_rest_has_the_rule_of_one_and_says_how_many_doubtful_places_lie_in_it(store):
+    review = Review(
+        store, {}, [DoubtfulPlace((1.0, 0, 0), 1, 0.2), DoubtfulPlace((2.0, 0, 0), 2, 1)]
+    )
+    assert "2 doubtful places" in review.state.actions["accept_rest"].reason
+    review.accept(SPLEEN)
+    reason = review.state.actions["accept_rest"].reason
+    assert reason == "2 structures without a verdict with 1 doubtful place in them."
+    review.accept_rest()
+    assert not review.open_places()

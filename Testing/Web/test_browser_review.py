@@ -24,6 +24,7 @@ def study(tmp_path_factory):
 def test_a_study_is_segmented_reviewed_corrected_and_exported(page, server, study, tmp_path):
     segment_study(page, study)
     look_at_doubtful_places(page)
+    decide_several_and_undo(page)
     decide(page)
     labels = paint(page)
     check_dicom_seg(page.export("dicom_seg", tmp_path), labels, study)
@@ -58,6 +59,22 @@ def look_at_doubtful_places(page):
         page.until_heard()
         shown.add(tuple(page.slices()))
     assert len(shown) > 1, "the views go there"
+
+
+def decide_several_and_undo(page):
+    """Chosen rows, then all the rest: each one step, taken back by one undo."""
+    page.select(ACCEPTED)
+    page.row(EDITED).locator(".line").click(modifiers=["Control"])
+    expect(page("marked")).to_have_text("2 chosen")
+    page("reject-marked").click()
+    expect(page("decided")).to_have_text("2 of 4 decided")
+    expect(page("marked")).to_be_hidden()
+    page("accept-rest").click()
+    expect(page("decided")).to_have_text("4 of 4 decided")
+    expect(page("accept-rest")).to_be_hidden()
+    for left, name in ((2, REJECTED), (0, EDITED)):
+        page.press(page.select(name), "undo")
+        expect(page("decided")).to_have_text(f"{left} of 4 decided")
 
 
 def decide(page):

@@ -72,6 +72,7 @@ class Actions:
             self._end_edit()
             self._view.clear()
             self._state.written, self._state.selected, self._state.again = [], "", False
+            self._state.marked = []
             self._state.upload, self._state.psa = NO_UPLOAD, ""
             self._study.open(paths, title)
 
@@ -126,11 +127,17 @@ class Actions:
         if items:
             self.select(items[0].id)
 
-    def accept(self, segment_id: str) -> None:
-        self._decide(self._workflow.review.accept, segment_id)
+    def accept(self, *segment_ids: str) -> None:
+        self._decide(self._workflow.review.accept, segment_ids)
 
-    def reject(self, segment_id: str) -> None:
-        self._decide(self._workflow.review.reject, segment_id)
+    def reject(self, *segment_ids: str) -> None:
+        self._decide(self._workflow.review.reject, segment_ids)
+
+    def accept_rest(self) -> None:
+        self._decide(self._workflow.review.accept_rest)
+
+    def reject_rest(self) -> None:
+        self._decide(self._workflow.review.reject_rest)
 
     def reopen(self, segment_id: str) -> None:
         self._workflow.review.reopen(segment_id)
@@ -274,13 +281,14 @@ class Actions:
         self._study.save_now()  # a new result ends the review of the last one
         self._workflow.run(anyway)
 
-    def _decide(self, decide, segment_id: str) -> None:
+    def _decide(self, decide, segment_ids: Sequence[str] = ()) -> None:
         """Give a verdict and go on to the next structure without one."""
         self._end_edit()
-        decide(segment_id)
+        decide(*segment_ids)
+        self._state.marked = []
         self._view.update_surfaces()
         items = self._workflow.review.state.items
-        at = next(n for n, item in enumerate(items) if item.id == segment_id)
+        at = max((n for n, item in enumerate(items) if item.id in segment_ids), default=-1)
         following = [*items[at + 1 :], *items[:at]]
         left = next((item.id for item in following if not item.verdict.resolved), "")
         if left:

@@ -81,6 +81,7 @@ def present_review(review: ReviewState | None) -> dict | None:
         "place": _place(review),
         "editing": review.editing or "",
         "notice": review.notice,
+        "rest": len(review.open_items),
         "psa": asks_for_psa(item.name for item in review.items),
         "can": _actions(review.actions),
     }

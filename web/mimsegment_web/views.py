@@ -20,6 +20,7 @@ from vtkmodules.vtkCommonMath import vtkMatrix4x4
 
 from MIMSegment.Logic.scene_core import LPS_TO_RAS
 from MIMSegment.Logic.scene_layers import CLOSED_SURFACE, segments_of
+from MIMSegment.Logic.scene_navigation import show_sides
 from mimsegment_web.drawing import Drawing, view_factory
 
 SLICES = ("Axial", "Sagittal", "Coronal")
@@ -56,6 +57,7 @@ class Views:
         for view in self.all.values():
             # Multisampling costs two thirds of the frames where the processor draws.
             view.render_window().SetMultiSamples(0)
+        show_sides(self.all[THREE_D].get_view_node())
         self._drawings = {name: Drawing(view, name == "Axial") for name, view in self.all.items()}
         self.show_3d(False)
         self.slices: dict[str, SliceView] = {name: self.all[name] for name in SLICES}

@@ -71,6 +71,7 @@ class WorkflowView:
                 "now": 1,
                 "again": False,
                 "selected": "",
+                "marked": [],
                 "brush": 8,
                 "sphere": False,
                 "can_undo_stroke": False,

@@ -150,6 +150,8 @@
       const next = rows[Math.min(rows.length - 1, Math.max(0, at + (event.key === "ArrowDown" ? 1 : -1)))];
       trigger("select", [next.id]);
       document.querySelector(`[data-test="row-${next.id}"]`)?.scrollIntoView({ block: "nearest" });
+    } else if (/^[ar]$/.test(event.key) && state().get("marked").length) {
+      decideMarked(LIST_KEYS[event.key]);
     } else if (LIST_KEYS[event.key] && id) {
       trigger(LIST_KEYS[event.key], [id]);
     } else if (event.key === "p" || event.key === "x") {
@@ -160,6 +162,33 @@
       return;
     }
     event.stopPropagation();
+  }
+
+  function mark(ids) {
+    state().set("marked", ids.length > 1 ? ids : []);
+  }
+
+  // With Ctrl one more structure, with Shift all up to it, are chosen beside the selected one.
+  function pickRow(event, id) {
+    const ids = state().get("review").rows.map((row) => row.id);
+    const selected = state().get("selected");
+    const marked = state().get("marked");
+    if (event.shiftKey && selected) {
+      const [first, last] = [ids.indexOf(selected), ids.indexOf(id)].sort((a, b) => a - b);
+      mark(ids.slice(first, last + 1));
+    } else if (event.ctrlKey || event.metaKey) {
+      const before = marked.length ? marked : [selected].filter(Boolean);
+      mark(before.includes(id) ? before.filter((other) => other !== id) : [...before, id]);
+    } else {
+      mark([]);
+      trigger("select", [id]);
+    }
+  }
+
+  function decideMarked(verdict) {
+    const marked = state().get("marked");
+    mark([]);
+    trigger(verdict, marked);
   }
 
   // A button that disappears when it was clicked would take the keyboard with it.
@@ -198,7 +227,7 @@
   }
 
   window.trame.utils.mim = {
-    pick, listKey, keepFocus, openExport, readAlert,
+    pick, pickRow, decideMarked, listKey, keepFocus, openExport, readAlert,
     stop: () => sending?.abort(),
     copy: (text) => navigator.clipboard.writeText(text),
   };
