@@ -34,7 +34,7 @@ class MIMSegment(ScriptedLoadableModule):
         self.parent.helpText = _(
             "Segments organs, brain tumors and prostate lesions on CT and MRI, and leads through "
             "the result structure by structure: accept, edit or reject, jump to the doubtful "
-            "places, export with provenance. <b>Research use only. Not a medical device.</b>"
+            "places, and export. <b>Research use only. Not a medical device.</b>"
             ' See the <a href="https://github.com/MIMSegment/SlicerMIMSegment">documentation</a>.'
         )
         self.parent.acknowledgementText = _(

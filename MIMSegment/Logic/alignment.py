@@ -82,7 +82,7 @@ def stack_inputs(volumes: Sequence[Volume]) -> Volume:
     for other in volumes[1:]:
         if not other.geometry.is_close(first.geometry):
             raise GeometryError(
-                f"{other.source} does not lie on the grid of {first.source}; align it first."
+                f"{other.source} does not lie voxel on voxel with {first.source}; align it first."
             )
     warnings = tuple(dict.fromkeys(w for volume in volumes for w in volume.warnings))
     return Volume(

@@ -38,7 +38,7 @@ class BatchSize:
                 raise
             self.size //= 2
             self._growing = False
-            self._report(f"Out of memory: now {self.size} window(s) at once.")
+            self._report(f"Little memory: now {self.size} part(s) at once.")
             return None
         self._learn((time.perf_counter() - began) / self.size)
         return result

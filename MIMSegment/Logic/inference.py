@@ -81,7 +81,8 @@ def run_package(
             closing = _Closing(sessions, progress)
             for smaller in _with_smaller_windows(spec, sessions[0]):
                 if smaller.patch != spec.patch:
-                    warn(f"Out of memory: now with windows of {smaller.patch} voxels.")
+                    size = " × ".join(map(str, smaller.patch))
+                    warn(f"Little memory: now in smaller parts, of {size} voxels.")
                 try:
                     result = segment(
                         volume,
@@ -102,7 +103,7 @@ def run_package(
                     failure = OutOfMemory(_NO_ROOM)
                 if closing.closed:
                     break  # it was the result that did not fit
-            warn(f"Out of memory on {sessions[0].device}.")
+            warn(f"Too little memory on {sessions[0].device}.")
         raise failure
 
 

@@ -250,7 +250,7 @@ class JobQueue:
             except OSError as error:
                 self._fail(
                     task, "DeviceError",
-                    f"The inference process could not be started with {self._python} "
+                    f"The segmentation could not be started with {self._python} "
                     f"({error.strerror or error}); check the installation.",
                 )  # fmt: skip
             else:

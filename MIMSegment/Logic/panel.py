@@ -112,10 +112,10 @@ def device_choices(_: Translate = str) -> tuple[tuple[str, str], ...]:
     return (
         ("auto", _("Automatic: a GPU if one works, else the processor")),
         ("cpu", _("Processor")),
-        ("openvino", _("Processor, by OpenVINO")),
-        ("cuda", _("NVIDIA GPU")),
-        ("directml", _("GPU on Windows, by DirectML")),
-        ("coreml", _("Apple, by CoreML")),
+        ("openvino", _("Processor, another way (OpenVINO)")),
+        ("cuda", _("NVIDIA graphics card")),
+        ("directml", _("Graphics card on Windows (DirectML)")),
+        ("coreml", _("Apple chip (CoreML)")),
     )
 
 
@@ -224,10 +224,10 @@ def export_hint(kind: Export, _: Translate = str) -> str:
         Export.DICOM_SEG: _("For the archive: with codes, algorithm and source images (.dcm)"),
         Export.REPORT: _("One page with pictures, volumes and verdicts (.html)"),
         Export.SEGMENTATION: _("With names, colors, codes and verdicts (.seg.nrrd)"),
-        Export.LABELS: _("With the label values of the model (.nii.gz)"),
+        Export.LABELS: _("One image, a number for each structure as the model has it (.nii.gz)"),
         Export.TABLE: _("A row for each structure (.csv)"),
         Export.SCENE: _("Everything, with the audit log beside it (.mrb)"),
-        Export.TRAINING: _("Add the reviewed case to a folder that finetune.py reads"),
+        Export.TRAINING: _("Add the reviewed case to a folder from which models are trained"),
     }[kind]
 
 
@@ -270,7 +270,10 @@ def _status(state: WorkflowState, runtime_missing: bool, _: Translate) -> str:
 def _prospect(state: WorkflowState, runtime_missing: bool, _: Translate) -> str:
     """What to expect of a run."""
     if runtime_missing:
-        return _("Before the first run you are asked to install ONNX Runtime (about 25 MB).")
+        return _(
+            "Before the first run you are asked to install ONNX Runtime, the program part that "
+            "calculates (about 25 MB)."
+        )
     device = state.device
     if device.seconds is None or state.review:
         return ""

@@ -33,7 +33,7 @@ def details_html(card: PackageCard | None, _: Translate = str) -> str:
     lines = [html.escape(entry.description)] if entry.description else []
     if entry.phantom and "phantom" not in entry.description:
         lines.append(f"<b>{html.escape(_('Trained on digital phantoms: never for patients.'))}</b>")
-    lines.append(_line(_("License of the weights:"), _license(card)))
+    lines.append(_line(_("License of the model:"), _license(card)))
     lines.append(_line(_("Trained on:"), html.escape(entry.training_data)))
     lines.append(_line(_("Structures:"), html.escape(", ".join(entry.structures))))
     times = [(entry.cpu_seconds, entry.cpu_hardware), (entry.gpu_seconds, entry.gpu_hardware)]

@@ -164,7 +164,7 @@ def _provenance(case: ReviewedCase) -> str:
     weights = ", ".join(checksum[:12] for checksum in made.weights.values())
     today = datetime.date.today().isoformat()
     lines = [f"Model {made.package} {made.version}, by {made.software}. Written on {today}."]
-    lines += [f"SHA-256 of the weights {weights} …"] if weights else []
+    lines += [f"Checksum of the model (SHA-256) {weights} …"] if weights else []
     lines += [f"Study {uid}" for uid in distinct(made.images, "study_uid")]
     uids = [*made.series_uids, *[""] * len(case.inputs)]
     lines += [_input(image, uid) for image, uid in zip(case.inputs, uids, strict=False)]

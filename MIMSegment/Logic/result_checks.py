@@ -53,7 +53,7 @@ def check_sides(
                     "sides-swapped",
                     Severity.ALERT,
                     f"{_capital(left.name)} lies {right_x - left_x:.0f} mm to the right of "
-                    f"{right.name}: the sides are swapped, by the model or in the image's header.",
+                    f"{right.name}: the sides are swapped, by the model or in the image file.",
                     left.value,
                     pair[0].pieces[0].position,
                 )

@@ -93,7 +93,7 @@ def reference_image(node):
         slicer.vtkSegmentation.EXTENT_REFERENCE_GEOMETRY, vtkStringArray()
     )
     if not text:
-        raise InputError(f"{node.GetName()} holds no segment with a grid of voxels.")
+        raise InputError(f"{node.GetName()} holds no segment that is made of voxels.")
     image = slicer.vtkOrientedImageData()
     slicer.vtkSegmentationConverter.DeserializeImageGeometry(text, image, False)
     return image

@@ -139,7 +139,7 @@ def _grid_of(node, geometry: Geometry):
     own = geometry_of(grid, grid.GetDimensions()[::-1], node)
     if not own.is_close(geometry):
         raise GeometryError(
-            f"The result does not lie on the grid of {node.GetName()}, which belongs to another "
+            f"The result does not fit the voxels of {node.GetName()}, which belongs to another "
             "image; choose a new segmentation for it."
         )
     return grid

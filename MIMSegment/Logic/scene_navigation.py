@@ -15,12 +15,13 @@ def show_position(scene, position: Sequence[float]) -> None:
 
 
 def show_sides(view_node) -> None:
-    """Show Slicer's cube with the letters R, L, A, P, S and I in a 3D view's corner.
+    """Show Slicer's arrows R, A and S in a 3D view's corner.
 
-    Another marker that the user has chosen stays.
+    They say more than its cube, of which the view from the front shows one side. Another marker
+    that the user has chosen stays.
     """
     if view_node.GetOrientationMarkerType() == view_node.OrientationMarkerTypeNone:
-        view_node.SetOrientationMarkerType(view_node.OrientationMarkerTypeCube)
+        view_node.SetOrientationMarkerType(view_node.OrientationMarkerTypeAxes)
 
 
 def show_sides_everywhere(scene) -> None:

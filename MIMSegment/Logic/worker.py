@@ -3,7 +3,7 @@
 Its stdout carries one JSON object per line and nothing else:
 
     {"event": "started", "pid": 4711}
-    {"event": "stage", "message": "Checking the model package"}
+    {"event": "stage", "message": "Checking the model"}
     {"event": "notice", "message": "Out of memory on cuda."}      to be shown with the result too
     {"event": "device", "description": "ONNX Runtime 1.31.1, CPU, 2 threads, float32"}
     {"event": "window", "done": 12, "of": 80, "time": 3.2}        seconds on the worker's clock
@@ -191,7 +191,7 @@ def _run(folder: Path, events: Events, watchdog: Watchdog) -> None:
     if isinstance(study, StudyFiles):
         package, volume = _read_study(folder, study, path, events)
     else:
-        events.send("stage", message="Checking the model package")
+        events.send("stage", message="Checking the model")
         package, volume = load_package(path), study
     events.send("stage", message="Loading the model")
 

@@ -103,4 +103,4 @@ class WorkerProcess:
         what, way_out = processes.describe_end(code)
         last = log.strip().splitlines()[-1:] if code > 0 else []
         reason = f": {last[0].strip().rstrip('.')}" if last else ""
-        return f"The inference process {what}{reason}; last step: {step}. {way_out}"
+        return f"The segmentation {what}{reason}; last step: {step}. {way_out}"

@@ -53,7 +53,7 @@ def _acknowledge(state: WorkflowState, idle: Action) -> Action:
 
 def _install(state: WorkflowState, idle: Action) -> Action:
     if state.package is None:
-        return Action(False, "Choose a package first.")
+        return Action(False, "Choose what to segment first.")
     if state.package.path is not None:
         return Action(False, f"{state.package.entry.title} is installed.")
     return _first(idle, _acknowledged(state))
@@ -61,7 +61,7 @@ def _install(state: WorkflowState, idle: Action) -> Action:
 
 def _remove(state: WorkflowState, idle: Action) -> Action:
     if state.package is None:
-        return Action(False, "Choose a package first.")
+        return Action(False, "Choose what to segment first.")
     stored = f"{state.package.entry.title} came with the program and cannot be removed."
     return _first(idle, enabled_if(state.package.stored, stored))
 

@@ -10,6 +10,12 @@ from MIMSegment.Logic.volume import Volume
 from MIMSegment.Logic.workflow_state import DeviceLine, PackageCard
 
 _PROCESSOR = ("auto", "cpu", "openvino")
+_PLACES = {
+    "CPU": "on the processor",
+    "cuda": "on the NVIDIA graphics card",
+    "directml": "on the graphics card",
+    "coreml": "on the Apple chip",
+}
 
 
 class Estimates:
@@ -36,15 +42,27 @@ class Estimates:
     ) -> DeviceLine:
         """What calculates (or did so last), and the seconds to expect where somebody measured."""
         if job is not None:
-            return DeviceLine(device, job.device)
+            return DeviceLine(device, plain_device(job.device))
         run = self._times.find(card.key, device) if card else None
         if run is not None:
             seconds = run.for_voxels(_voxels(volume)) if volume else run.seconds
-            return DeviceLine(device, run.device, seconds, "as the last run on this computer")
+            where = plain_device(run.device)
+            return DeviceLine(device, where, seconds, "as the last run on this computer")
         if card and card.entry.cpu_seconds and device in _PROCESSOR:
             basis = f"measured on {card.entry.cpu_hardware}"
             return DeviceLine(device, "", card.entry.cpu_seconds, basis)
         return DeviceLine(device)
+
+
+def plain_device(description: str) -> str:
+    """What a session says about its device, as a user would; the audit log has it in full.
+
+    Of "OpenVINO 2026.4.1, CPU, 2 threads, bfloat16" it is "on the processor"; what is not known
+    stays as it is.
+    """
+    _library, _comma, rest = description.partition(", ")
+    word = rest.split(",")[0].split(" ")[0]
+    return _PLACES.get(word, description)
 
 
 def _voxels(volume: Volume) -> int:

@@ -50,15 +50,15 @@ def ensure_runtime():
     except subprocess.CalledProcessError as error:
         raise DeviceError(
             _(
-                "The inference library ONNX Runtime could not be installed (pip ended with code "
-                "{code}); check the network connection, then press Segment again."
+                "ONNX Runtime, the program part that calculates, could not be installed (pip ended "
+                "with code {code}); check the network connection, then press Segment again."
             ).format(code=error.returncode)
         ) from error
     except RuntimeError as error:  # what pip_ensure raises when the user says no
         raise DeviceError(
             _(
-                "Nothing was segmented: it needs the inference library ONNX Runtime, which was "
-                "not installed. Press Segment to be asked again."
+                "Nothing was segmented: the program part that calculates, ONNX Runtime, was not "
+                "installed. Press Segment to be asked again."
             )
         ) from error
 
@@ -105,7 +105,8 @@ def _ask_and_install():
     if not runtime_is_missing():
         return
     question = _(
-        "The inference library ONNX Runtime (about 25 MB) will be installed into Slicer's Python."
+        "ONNX Runtime, the program part that calculates (about 25 MB), will be installed into "
+        "Slicer's Python."
     )
     if not slicer.util.confirmOkCancelDisplay(question):
         raise RuntimeError("declined")

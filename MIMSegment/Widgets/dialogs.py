@@ -9,8 +9,8 @@ from MIMSegment.Logic import panel
 
 def ask_package():
     """The zip file of a model package."""
-    caption = _("Model package (zip file)")
-    return _file(qt.QFileDialog.getOpenFileName, caption, _("Model package") + " (*.zip)")
+    caption = _("Model (zip file)")
+    return _file(qt.QFileDialog.getOpenFileName, caption, _("Model") + " (*.zip)")
 
 
 def ask_study():

@@ -176,5 +176,5 @@ def test_the_3d_view_shows_its_sides_and_leaves_the_users_marker(panel):
     first, second = (slicer.mrmlScene.AddNewNodeByClass("vtkMRMLViewNode") for _ in range(2))
     second.SetOrientationMarkerType(second.OrientationMarkerTypeHuman)
     panel.ui.show3DButton.click()
-    assert first.GetOrientationMarkerType() == first.OrientationMarkerTypeCube
+    assert first.GetOrientationMarkerType() == first.OrientationMarkerTypeAxes
     assert second.GetOrientationMarkerType() == second.OrientationMarkerTypeHuman

@@ -123,7 +123,7 @@ def test_stacking_keeps_order_and_warnings_and_refuses_other_grids():
     assert stacked.warnings == ("beware", "too")
     assert stacked.source == "a, b"
     other = Volume(second.array, Geometry.from_parts((3,) * 3, (1, 1, 2)), "c")
-    with pytest.raises(GeometryError, match="c does not lie on the grid of a"):
+    with pytest.raises(GeometryError, match="c does not lie voxel on voxel with a"):
         stack_inputs([first, other])
 
 

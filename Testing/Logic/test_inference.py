@@ -80,7 +80,7 @@ def test_windows_become_smaller_until_they_fit(devices, package, volume, expecte
     devices["cpu"] = 32 * 32 * 32
     told = []
     result = run_package(volume, package, InferenceOptions("cpu"), told.append)
-    assert "Out of memory: now with windows of (32, 32, 32) voxels." in told
+    assert "Little memory: now in smaller parts, of 32 × 32 × 32 voxels." in told
     assert np.array_equal(result.labels, expected)
 
 
@@ -91,8 +91,8 @@ def test_a_smaller_batch_comes_before_smaller_windows(
     devices["cuda"] = 3 * 32 * 32 * 64
     told = []
     result = run_package(volume, package, InferenceOptions("cuda"), told.append)
-    assert [line for line in told if line.startswith("Out of memory")] == [
-        "Out of memory: now 2 window(s) at once.",
+    assert [line for line in told if line.startswith("Little memory")] == [
+        "Little memory: now 2 part(s) at once.",
     ]
     assert np.array_equal(result.labels, expected)
 
@@ -102,8 +102,8 @@ def test_the_next_device_takes_over_when_nothing_fits(devices, package, volume, 
     told = []
     result = run_package(volume, package, InferenceOptions("cuda"), told.append)
     assert [line for line in told if "memory on" in line or line.startswith("Runs")] == [
-        "Runs on test device cuda.", "Out of memory on cuda.",
-        "Runs on test device openvino.", "Out of memory on openvino.",
+        "Runs on test device cuda.", "Too little memory on cuda.",
+        "Runs on test device openvino.", "Too little memory on openvino.",
         "Runs on test device cpu.",
     ]  # fmt: skip
     assert np.array_equal(result.labels, expected)
@@ -142,7 +142,7 @@ def test_no_memory_beside_the_network_is_met_with_smaller_windows(
     monkeypatch.setattr(engine, where, full_once(getattr(engine, where)))
     told = []
     result = run_package(volume, package, InferenceOptions("cpu"), told.append)
-    assert "Out of memory: now with windows of (32, 32, 32) voxels." in told
+    assert "Little memory: now in smaller parts, of 32 × 32 × 32 voxels." in told
     assert np.array_equal(result.labels, expected)
 
 

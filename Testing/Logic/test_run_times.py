@@ -8,7 +8,7 @@ from MIMSegment.Logic.jobs import Job, JobState
 from MIMSegment.Logic.run_times import RunTime, RunTimes
 from MIMSegment.Logic.volume import Geometry, Volume
 from MIMSegment.Logic.workflow_state import PackageCard
-from MIMSegment.Logic.workflow_times import Estimates
+from MIMSegment.Logic.workflow_times import Estimates, plain_device
 
 
 def volume(slices: int) -> Volume:
@@ -73,3 +73,19 @@ def test_before_the_first_run_the_catalog_says_how_long_it_takes(times):
     assert (line.seconds, line.basis) == (95.0, "measured on 8 cores")
     assert Estimates(times).line(known, "cuda", None, None).seconds is None
     assert Estimates(times).line(card(), "auto", None, None).seconds is None
+
+
+@pytest.mark.parametrize(
+    ("description", "said"),
+    [
+        ("OpenVINO 2026.4.1, CPU, 2 threads, bfloat16", "on the processor"),
+        ("ONNX Runtime 1.23.2, CPU, 8 threads, float32", "on the processor"),
+        ("ONNX Runtime 1.23.2, cuda (3 of 120 operations on the CPU), float16",
+         "on the NVIDIA graphics card"),
+        ("ONNX Runtime 1.23.2, directml, float32", "on the graphics card"),
+        ("", ""),
+        ("something new", "something new"),
+    ],
+)  # fmt: skip
+def test_a_device_is_named_without_its_libraries(description, said):
+    assert plain_device(description) == said

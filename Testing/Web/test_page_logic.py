@@ -13,6 +13,7 @@ from MIMSegment.Logic.samples import sample_study
 from MIMSegment.Logic.scene_labels import labels_from_segmentation
 from MIMSegment.Logic.workflow_state import Export
 from mimsegment_web.settings import Settings
+from mimsegment_web.views import THREE_D
 from page_case import SAMPLE, in_page, segment
 
 
@@ -176,5 +177,13 @@ def test_psa_becomes_a_density_in_the_report(tmp_path):
         assert state.wf["error"] is None and "PSA density" in report
         app.actions.open_paths([sample_study("phantom-brain").folder])
         assert state.psa == ""
+
+    in_page(Settings(output=tmp_path), act)
+
+
+def test_the_3d_view_shows_the_patients_sides(tmp_path):
+    async def act(app):
+        node = app.view.views.all[THREE_D].get_view_node()
+        assert node.GetOrientationMarkerType() == node.OrientationMarkerTypeAxes
 
     in_page(Settings(output=tmp_path), act)

@@ -19,7 +19,7 @@ EXPORTS = {
     Export.DICOM_SEG: ("DICOM SEG", "For the archive; names, codes, algorithm"),
     Export.TABLE: ("Table of volumes", "CSV"),
     Export.SEGMENTATION: ("Slicer segmentation", ".seg.nrrd with names, colors and verdicts"),
-    Export.LABELS: ("Label image", "NIfTI with the model's label values"),
+    Export.LABELS: ("Label image", "NIfTI: a number for each structure, as the model has it"),
     Export.SCENE: ("Slicer scene", "Images, structures and audit log (.mrb)"),
     Export.TRAINING: ("Training data", "A folder that the training programs read"),
 }

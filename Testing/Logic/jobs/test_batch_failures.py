@@ -128,6 +128,6 @@ def test_steps_down_for_want_of_memory_are_said_under_the_case(run, interpreter,
     volumes, _, said = run(["a"], package, python=interpreter("\n".join(lines)))
     assert said[0] == "[1/1] a"
     assert sorted(said[1:]) == [
-        "    Out of memory: now with windows of (8, 16, 16) voxels.",
+        "    Little memory: now in smaller parts, of 8 × 16 × 16 voxels.",
         f"    Runs on {volumes['a']['device']}.",
     ]
