@@ -96,7 +96,7 @@ def evaluate_package(
     dataset = find_dataset(data)
     structures = protocol.measured(dataset) if protocol else values
     measured = Measured()
-    for case in tqdm(_chosen(dataset.cases, protocol, cases), "evaluate"):
+    for case in tqdm(_chosen(dataset.cases, protocol, cases), "evaluate", unit="case"):
         volume, label = case.read(), read_volume(case.label)
         if not volume.geometry.is_close(label.geometry):
             raise GeometryError(f"{case.label} does not lie on the grid of {case.image}.")

@@ -149,7 +149,7 @@ def finetune(recipe: FinetuneRecipe, resume: bool = False) -> dict:
         validate=watch and (lambda: {WATCHED: watch(network)}),
         metadata=metadata,
     )
-    print(f"Trained to step {state.step}: {speed.summary()}.")
+    print(f"Trained to step {state.step}. Speed: {speed.summary()}.")
     with state.averaged():
         results = task.evaluate(network, bf16)
     results["training_subjects"] = len(subjects)

@@ -106,8 +106,11 @@ def _pretrain(recipe: PretrainRecipe, device: torch.device, resume: bool) -> Non
     def compute_loss(crops: Crops) -> MeanLoss:
         return method.loss(crops, generators)
 
+    validated: list[float] = []
+
     def validate() -> dict[str, float]:
-        return {"validation_loss": watch.loss(model)}
+        validated.append(watch.loss(model))
+        return {"validation_loss": validated[-1]}
 
     run = Path(recipe.run)
     metadata = run_metadata(recipe.method.name, recipe, cache, method.network)
@@ -135,10 +138,10 @@ def _pretrain(recipe: PretrainRecipe, device: torch.device, resume: bool) -> Non
     )
     with state.averaged():
         watch.save_picture(model.eval(), run / "reconstruction.png", spacing)
-    say(
-        f"Pre-trained to step {state.step} in {time.perf_counter() - begin:.0f} s: "
-        f"{speed.summary()}. In {run}:\n{_WRITTEN}"
-    )
+    say(f"Pre-trained to step {state.step} in {time.perf_counter() - begin:.0f} s.")
+    if validated:
+        say(f"Validation loss {validated[-1]:.4f}, the lowest was {state.best:.4f}.")
+    say(f"Speed: {speed.summary()}.\nIn {run}:\n{_WRITTEN}")
 
 
 def _patch(recipe: PretrainRecipe, cache: Cache) -> tuple[int, ...]:

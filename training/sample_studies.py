@@ -7,6 +7,7 @@ They are phantoms with numbers that no bundled package was trained on (those beg
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -69,5 +70,17 @@ def write_thumbnails(folder: Path = SAMPLE_FOLDER, icons: Path = ICONS) -> None:
         ImageOps.fit(picture, THUMBNAIL).save(icons / f"{study.id}.png", optimize=True)
 
 
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; 0."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=SAMPLE_FOLDER, help="default: the module's own"
+    )
+    write_samples(parser.parse_args(argv).folder)
+    return 0
+
+
 if __name__ == "__main__":
-    write_samples(*map(Path, sys.argv[1:2]))
+    sys.exit(main())

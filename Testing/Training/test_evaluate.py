@@ -59,7 +59,8 @@ def test_a_perfect_package_scores_one_everywhere(work, tmp_path, capsys):
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["mean"]["dice"] == {"mean": 1, "ci95": [1, 1]}
     assert summary["detection"]["average_precision"] == 1
-    assert BRIGHT.name in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert BRIGHT.name in said and said.startswith("3 cases")
 
 
 def test_a_protocol_chooses_cases_and_structures(work, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+import sample_studies
 from mim.phantom import TASKS, main, make_phantom, write_dataset, write_study
 from MIMSegment.Logic.errors import InputError, OutputError
 from MIMSegment.Logic.labels import labels_from_csv
@@ -307,3 +308,11 @@ def test_the_command_writes_studies(tmp_path):
         "T2.nrrd",
         "label.nrrd",
     ]
+
+
+def test_help_of_the_sample_studies_draws_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        sample_studies.main(["--help"])
+    assert ended.value.code == 0 and "usage" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())

@@ -75,7 +75,10 @@ def test_speed_and_size_are_told(cache, tmp_path, capsys):
     weights = load_checkpoint(tmp_path / "last.pt")["model"].values()
     millions = sum({w.data_ptr(): w.numel() for w in weights}.values()) / 1e6  # some have two names
     assert millions > 0.1 and f" {millions:.1f} M parameters." in said.out
-    shown = r"loss=\d+\.\d{4}, samples/s=\d+\.\d, of peak=\d+%, data=\d+%"
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    validated = f"{lines[-1]['validation_loss']:.4f}"
+    assert f"Validation loss {validated}, the lowest was {validated}." in said.out
+    shown = rf"loss \d+\.\d{{4}}, validation {validated}, \d+\.\d samples/s, (\d+% of peak, )?\d+%"
     assert "3/3" in said.err and re.search(shown, said.err)
 
 

@@ -26,6 +26,11 @@ def test_equal_boxes_agree_perfectly():
     assert metrics.volume == pytest.approx(10 * 10 * 20 * np.prod(SPACING) / 1000)
 
 
+def test_measuring_warns_of_nothing(recwarn):
+    measure(*boxes(shift=3))
+    assert not [str(warning.message) for warning in recwarn]
+
+
 def test_a_shift_by_three_millimeters():
     metrics = measure(*boxes(shift=3))["box"]
     assert metrics.dice == pytest.approx(0.7)

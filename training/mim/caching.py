@@ -79,7 +79,7 @@ def prepare_dataset(scans: str | Path, cache: str | Path, options: PrepareOption
         (cache / "labels").mkdir()
         store = partial(_store, cache=cache, plan=plan)
         stored = pool.map(store, usable, chunksize=1 + len(usable) // 1000)
-        entries = list(tqdm(stored, "store", len(usable)))
+        entries = list(tqdm(stored, "store", len(usable), unit="case"))
     write_json(cache / "fingerprint.json", fingerprint)
     write_json(cache / "plan.json", plan)
     write_json(cache / "split.json", split)

@@ -79,8 +79,9 @@ def _interval(values: Sequence[float], subjects: Sequence[str]) -> dict:
 def format_summary(summary: dict) -> str:
     """The summary as lines of text."""
     rows = [("mean", summary["mean"]), *summary["structures"].items()]
-    width = max(len(name) for name, _ in rows)
-    lines = [f"{'':{width}}  Dice (95 % interval)     NSD    HD95 mm  volume error mL"]
+    count = f"{summary['cases']} cases"
+    width = max(len(count), *(len(name) for name, _ in rows))
+    lines = [f"{count:{width}}  Dice (95 % interval)     NSD    HD95 mm  volume error mL"]
     for name, metrics in rows:
         dice, (low, high) = metrics["dice"]["mean"], metrics["dice"]["ci95"]
         lines.append(

@@ -92,7 +92,7 @@ def classify_cases(
 
     ``session`` is the network: float32 (b, c, [z,] y, x) to logits (b, classes).
     """
-    logits = [session(_input(spec, case)) for case in tqdm(cases, "classify")]
+    logits = [session(_input(spec, case)) for case in tqdm(cases, "classify", unit="case")]
     tensor = torch.from_numpy(np.concatenate(logits))
     return (tensor.sigmoid() if spec.multi_label else tensor.softmax(1)).numpy()
 

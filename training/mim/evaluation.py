@@ -70,7 +70,7 @@ def evaluate_cases(entries: Sequence[dict], plan: dict, predict: Predictor, desc
     structures = plan.get("regions") or plan["labels"]
     names = [structure["name"] for structure in structures]
     values = [structure.get("labels", structure.get("value")) for structure in structures]
-    for entry in tqdm(entries, desc):
+    for entry in tqdm(entries, desc, unit="case"):
         result = segment(read_source(entry["source"]), spec, predict)
         truth = read_volume(entry["source_label"]).array[0]
         scores = dice_per_class(result.labels, truth, values)

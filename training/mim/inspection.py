@@ -25,7 +25,8 @@ def inspect_cases(
     values = frozenset(dataset.labels)
     check = partial(_fingerprint_or_reason, values=values, channels=len(dataset.inputs))
     prints, excluded = {}, []
-    for case, result in zip(cases, tqdm(pool.map(check, cases), "check", len(cases)), strict=True):
+    checked = tqdm(pool.map(check, cases), "check", len(cases), unit="case")
+    for case, result in zip(cases, checked, strict=True):
         if isinstance(result, str):
             excluded.append({"id": case.id, "reason": result})
         else:

@@ -30,6 +30,7 @@ from mim.step import Batch, Stepper
 from mim.throughput import Meter, flop_counter, peak_flops
 
 MONITORED = "validation_loss"
+_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 
 
 @dataclass(frozen=True)
@@ -197,6 +198,8 @@ class _Run:
             bf16,
         )
         self.meter = Meter(peak_flops(self.stepper.device, bf16), state.flops)
+        # Shown beside the bar: of the last steps, and of the last validation.
+        self.loss, self.pace, self.found = 0.0, "", {}
 
     def train(self) -> Meter:
         state, steps = self.state, self.loop.steps
@@ -205,7 +208,7 @@ class _Run:
             self._save(self.run / LAST)  # a disk that cannot be written is better known now
         # In a file each refresh is a line of its own.
         interval = 0.2 if sys.stderr.isatty() else 10
-        progress = {"initial": state.step, "unit": "step", "mininterval": interval}
+        progress = {"initial": state.step, "mininterval": interval, "bar_format": _BAR}
         with tqdm(total=steps, disable=rank() > 0, **progress) as bar:
             while state.step < steps:
                 self._step()
@@ -235,27 +238,32 @@ class _Run:
         validates = self.validate is not None and (last or step % loop.validate_every == 0)
         saves = last or step % loop.save_every == 0
         if validates or saves or step % loop.log_every == 0:
-            self._flush(bar)
+            self._flush()
         if validates:
             self._validate()
+        bar.set_postfix_str(self._beside(), refresh=False)
         if saves:
             self._save(self.run / LAST)
 
-    def _flush(self, bar: tqdm) -> None:
+    def _flush(self) -> None:
         lines = self.log.flush(lambda: self._save(self.run / STOPPED))
         seconds = sum(line["seconds"] for line in lines)
         data_seconds = sum(line["data_seconds"] for line in lines)
         if lines[0]["step"] > 1:  # the first step also counts operations and warms up
             self.meter.add(len(lines), len(lines) * self.loop.batch, seconds, data_seconds)
-        bar.set_postfix(
-            {
-                "loss": f"{sum(line['loss'] for line in lines) / len(lines):.4f}",
-                "samples/s": f"{len(lines) * self.loop.batch / max(seconds, 1e-9):.1f}",
-                "of peak": f"{self.meter.utilization:.0%}",
-                "data": f"{data_seconds / max(seconds, 1e-9):.0%}",
-            },
-            refresh=False,
-        )
+        samples = len(lines) * self.loop.batch / max(seconds, 1e-9)
+        known = f"{self.meter.utilization:.0%} of peak, " if self.meter.seconds else ""
+        waiting = data_seconds / max(seconds, 1e-9)
+        self.loss = sum(line["loss"] for line in lines) / len(lines)
+        self.pace = f"{samples:.1f} samples/s, {known}{waiting:.0%} data wait"
+
+    def _beside(self) -> str:
+        """What the last steps and the last validation came to, as short as a line needs it."""
+        if not self.pace:
+            return ""
+        values = {"loss": self.loss, **self.found}
+        texts = [f"{name.removesuffix('_loss')} {value:.4f}" for name, value in values.items()]
+        return ", ".join([*texts, self.pace]).replace("_", " ")
 
     def _validate(self) -> None:
         state, device = self.state, self.stepper.device.type
@@ -267,6 +275,7 @@ class _Run:
         ):
             found = self.validate()
         state.model.train()
+        self.found = found
         self.log.write({"step": state.step, **found})
         if found.get(MONITORED, float("inf")) < state.best:
             state.best = found[MONITORED]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -73,12 +74,14 @@ def _surface_metrics(found, truth, spacing, tolerance: float) -> tuple[float, fl
 
     box = _bounding_box(found | truth)
     pair = [torch.from_numpy(np.pad(a[box], _MARGIN))[None, None].float() for a in (found, truth)]
-    nsd = compute_surface_dice(
-        *pair, [tolerance], include_background=True, spacing=list(spacing), use_subvoxels=True
-    )
-    hd95 = compute_hausdorff_distance(
-        *pair, include_background=True, percentile=95, spacing=list(spacing)
-    )
+    with warnings.catch_warnings():  # MONAI warns of how it calls itself
+        warnings.filterwarnings("ignore", ".*always_return_as_numpy", FutureWarning)
+        nsd = compute_surface_dice(
+            *pair, [tolerance], include_background=True, spacing=list(spacing), use_subvoxels=True
+        )
+        hd95 = compute_hausdorff_distance(
+            *pair, include_background=True, percentile=95, spacing=list(spacing)
+        )
     return float(nsd), float(hd95)
 
 
