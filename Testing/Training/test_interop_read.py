@@ -16,7 +16,7 @@ from mim.recipe import load_recipe
 from mim.swin import SwinUNETRSettings
 from mim.transfer import load_pretrained
 from mim.weight_files import read_weights
-from mim.weight_shapes import inflate, resize_positions
+from mim.weight_shapes import inflate
 
 RECIPES = Path(__file__).resolve().parents[2] / "training" / "recipes"
 CONFIG = NetworkConfig(
@@ -260,27 +260,6 @@ def test_inflated_kernel_answers_a_stack_of_equal_slices_as_the_image():
     flat = nn.functional.conv2d(image, kernel)
     deep = nn.functional.conv3d(image[:, :, None].repeat(1, 1, 5, 1, 1), inflate(kernel, 3))
     assert torch.allclose(deep, flat[:, :, None].expand_as(deep), atol=1e-5)
-
-
-def test_positions_keep_their_place_when_the_grid_changes():
-    z, y, x = torch.meshgrid(*(torch.arange(n) + 0.5 for n in (4, 4, 4)), indexing="ij")
-    positions = torch.stack((z, y, x), -1).reshape(1, -1, 3) / 4
-    finer = resize_positions(positions, (4, 4, 4), (2, 8, 4)).reshape(2, 8, 4, 3)
-    assert torch.allclose(finer[:, 0, 0, 0], torch.tensor([0.25, 0.75]))
-    assert torch.allclose(finer[0, 2:6, 0, 1], (torch.arange(2, 6) + 0.5) / 8)
-    assert torch.allclose(resize_positions(positions, (4, 4, 4), (4, 4, 4)), positions)
-
-
-def test_positions_of_another_crop_are_resized(tmp_path):
-    source, target = (
-        unetr(),
-        monai_net(
-            "UNETR", 1, 3, (64, 64, 64), feature_size=8, hidden_size=48, mlp_dim=96, num_heads=4
-        ),
-    )
-    torch.save(source.state_dict(), tmp_path / "unetr.pt")
-    report = load_pretrained(target, tmp_path / "unetr.pt")
-    assert list(report.adapted.values()) == ["positions of 2×2×2 tokens resized to 4×4×4"]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mim.checkpoint import CheckpointError
 from mim.weight_files import Weights, read_weights
 from mim.weight_names import translate
-from mim.weight_shapes import fit
+from mim.weight_shapes import Grids, fit
 
 # The output layers of the networks used here; each belongs to its task.
 _HEAD = re.compile(r"^(decoder\.seg_layers|out\.conv|classification_head|head|fc)\.")
@@ -24,6 +24,7 @@ _HEAD = re.compile(r"^(decoder\.seg_layers|out\.conv|classification_head|head|fc
 _ENCODER = re.compile(
     r"^(encoder|vit|swinViT|patch_embed(ding)?|blocks|norm|layers\d+c?)\.|^(cls_token|pos_embed)$"
 )
+_EMBEDDING = re.compile(r"(^|\.)patch_embed(\.proj|ding\.patch_embeddings)\.weight$")
 
 _SAME_SPACING = 1.5  # factor; augmentation scales by about as much
 
@@ -84,7 +85,7 @@ def load_pretrained(
     weights = read_weights(checkpoint)
     target = _targets(model)
     source, dialect, notes = translate(weights.state, target)
-    loaded, adapted, skipped = _carry(model, source, target, parts)
+    loaded, adapted, skipped = _carry(model, source, target, parts, weights.facts.get("grid"))
     carried, known = {*loaded, *adapted}, [name for name in source if name in target]
     for part in parts:
         if not any(part_of(name) == part for name in carried):
@@ -112,14 +113,24 @@ def load_pretrained(
 
 
 def _carry(
-    model: nn.Module, source: dict[str, Tensor], target: dict[str, Tensor], parts: Sequence[str]
+    model: nn.Module,
+    source: dict[str, Tensor],
+    target: dict[str, Tensor],
+    parts: Sequence[str],
+    grid: tuple[int, ...] | None,
 ) -> tuple[list[str], dict[str, str], dict[str, str]]:
-    """Copy what fits; the names that were loaded, adapted and skipped, the last two with why."""
+    """Copy what fits; the names that were loaded, adapted and skipped, the last two with why.
+
+    ``grid`` is that of the file's tokens, where it says so.
+    """
     loaded, adapted, skipped = [], {}, {}
+    dims = _image_dims(source)
     for name, tensor in source.items():
         reason = _reason_to_skip(name, target, parts)
         if not reason:
-            fitted, how = fit(name, tensor, target[name].shape, _grid(model, name))
+            own = _grid(model, name)
+            grids = Grids(own, grid, dims) if own else None
+            fitted, how = fit(name, tensor, target[name].shape, grids)
             reason = how if fitted is None else ""
         if reason:
             skipped[name] = reason
@@ -161,8 +172,15 @@ def _grid(model: nn.Module, name: str) -> tuple[int, ...] | None:
     owner = model
     for step in name.split(".")[:-1]:
         owner = getattr(owner, step, None)
-    grid = getattr(owner, "grid", None) or getattr(model, "grid", None)
+    # MONAI's UNETR calls it feat_size.
+    grid = getattr(owner, "grid", None) or getattr(model, "feat_size", None)
     return tuple(grid) if isinstance(grid, list | tuple) else None
+
+
+def _image_dims(source: dict[str, Tensor]) -> int | None:
+    """2 or 3, from the kernel that embeds patches; None where there is none, or a plain matrix."""
+    kernels = (tensor for name, tensor in source.items() if _EMBEDDING.search(name))
+    return next((kernel.ndim - 2 for kernel in kernels if kernel.ndim > 3), None)
 
 
 def _nothing_for(part: str, skipped: dict[str, str], checkpoint: str | Path) -> CheckpointError:

@@ -105,16 +105,25 @@ def _origin(content: Mapping, holder: str | None) -> str:
 
 
 def _facts(content: Mapping) -> dict[str, Any]:
-    """``trainer``, ``plan``, ``spacing`` (z, y, x in mm) and ``seen``, where the file has them."""
+    """``trainer``, ``plan``, ``spacing`` (z, y, x in mm), ``grid`` of tokens and ``seen``, where
+    the file has them."""
     plan, metadata = content.get("nnssl_adaptation_plan"), content.get("metadata")
     facts = {
         "trainer": content.get("trainer_name"),
         "plan": plan,
         "spacing": _spacing(metadata, "plan", "preprocessing")
         or _spacing(plan, "pretrain_plan", "configurations", None),
+        "grid": _grid(metadata.get("network")) if isinstance(metadata, Mapping) else None,
         "seen": metadata.get("seen") if isinstance(metadata, Mapping) else None,
     }
     return {key: value for key, value in facts.items() if value}
+
+
+def _grid(network: Any) -> tuple[int, ...] | None:
+    """Tokens along each axis of a transformer's images, from its configuration."""
+    if not isinstance(network, Mapping) or not {"size", "patch"} <= set(network):
+        return None
+    return tuple(n // edge for n, edge in zip(network["size"], network["patch"], strict=True))
 
 
 def _spacing(values: Any, *path: str | None) -> tuple[float, ...] | None:

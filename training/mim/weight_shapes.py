@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 from torch.nn import functional
@@ -17,19 +18,32 @@ _FIRST = re.compile(
 _POSITIONS = re.compile(r"(^|\.)(pos_embed|position_embeddings|positions)$")
 
 
+@dataclass(frozen=True)
+class Grids:
+    """Where positions lie: tokens ([z,] y, x) of the model, and of the file where it says so.
+
+    ``dims`` are those of the images that the file's network was for, where that shows; else they
+    are taken to be the model's.
+    """
+
+    model: tuple[int, ...]
+    file: tuple[int, ...] | None = None
+    dims: int | None = None
+
+
 def fit(
-    name: str, tensor: Tensor, shape: Sequence[int], grid: Sequence[int] | None = None
+    name: str, tensor: Tensor, shape: Sequence[int], grids: Grids | None = None
 ) -> tuple[Tensor | None, str]:
     """``tensor`` in ``shape`` and how it was made so, or None and why it cannot be.
 
-    ``grid`` is the model's grid of tokens, for positions; without it the grid is taken as a cube.
+    Positions are fitted where ``grids`` says where they lie.
     """
     shape, old = tuple(shape), tuple(tensor.shape)
+    mismatch = f"shape {old} against {shape}"
+    if _POSITIONS.search(name) and grids:
+        return _fit_positions(tensor, shape, grids)
     if old == shape:
         return tensor, ""
-    mismatch = f"shape {old} against {shape}"
-    if _POSITIONS.search(name):
-        return _fit_positions(tensor, shape, grid)
     steps = []
     if tensor.ndim == 4 and len(shape) == 5:
         tensor = inflate(tensor, shape[2])
@@ -86,28 +100,42 @@ def resize_positions(positions: Tensor, old: Sequence[int], new: Sequence[int]) 
 
 
 def _fit_positions(
-    tensor: Tensor, shape: tuple[int, ...], grid: Sequence[int] | None
+    tensor: Tensor, shape: tuple[int, ...], grids: Grids
 ) -> tuple[Tensor | None, str]:
-    tokens = tensor.shape[1]
-    old = _square_or_cube(tokens)
-    if old is None and (old := _square_or_cube(tokens - 1)):
-        tensor = tensor[:, 1:]  # that of a class token
-    new = tuple(grid) if grid else _square_or_cube(shape[1])
-    if old is None or new is None or math.prod(new) != shape[1] or tensor.shape[2] != shape[2]:
-        return None, f"positions {tuple(tensor.shape)} cannot be laid out as {shape}"
+    tokens, new, old = tensor.shape[1], grids.model, grids.file
+    if old is None:
+        dims = grids.dims or len(new)
+        if tuple(tensor.shape) == shape and dims == len(new):  # nothing speaks for another order
+            return tensor, ""
+        # One more than a grid has may be that of a class token.
+        old = _guessed_grid(tokens, dims, new) or _guessed_grid(tokens - 1, dims, new)
+        if old is None:
+            return None, f"it is not known where the {tokens} positions of the file lie"
+    fits = math.prod(new) == shape[1] and 0 <= tokens - math.prod(old) <= 1
+    if not fits or tensor.shape[2] != shape[2]:
+        return None, f"positions {tuple(tensor.shape)} of {_times(old)} tokens against {shape}"
     if len(old) > len(new):
         return None, f"positions of a volume {_times(old)} for an image {_times(new)}"
+    tensor = tensor[:, tokens - math.prod(old) :]
+    if old == new:
+        return tensor, "" if len(tensor[0]) == tokens else "positions without the class token's"
     how = f"positions of {_times(old)} tokens resized to {_times(new)}"
     return resize_positions(tensor, old, new), how
 
 
-def _square_or_cube(tokens: int) -> tuple[int, ...] | None:
-    """The grid of a cube, or else of a square, of ``tokens``; 64 is taken as 4 x 4 x 4."""
-    for dims in (3, 2):
-        edge = round(tokens ** (1 / dims))
-        if tokens > 1 and edge**dims == tokens:
-            return (edge,) * dims
-    return None
+def _guessed_grid(tokens: int, dims: int, model: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The square or cube of ``tokens``, in ``dims`` dimensions; None where it may be another grid.
+
+    A cube may as well be fewer and larger slices (8 x 8 x 8 or 2 x 16 x 16); then the model's own
+    grid must be a cube for it to be taken as one.
+    """
+    edge = round(max(tokens, 0) ** (1 / dims))
+    if tokens < 2 or edge**dims != tokens:
+        return None
+    flatter = any(tokens % m**2 == 0 for m in range(edge + 1, math.isqrt(tokens) + 1))
+    if dims == 3 and flatter and len(set(model)) > 1:
+        return None
+    return (edge,) * dims
 
 
 def _times(values: Sequence[int]) -> str:
