@@ -23,9 +23,9 @@ class Case:
     """One patient's images at one time, and what is known of them.
 
     ``images`` are files or DICOM folders, one for each channel, or one with all channels.
-    ``subject`` is empty where the data set names subjects, but not this case's. ``label`` is a
-    label image, ``target`` a class. ``member`` is the place (array, index) in an .npz archive.
-    ``split`` is "train" or "test" where the data set itself decides.
+    ``subject`` is empty where the data set tells subjects apart, but not whose this case is.
+    ``label`` is a label image, ``target`` a class. ``member`` is the place (array, index) in an
+    .npz archive. ``split`` is "train" or "test" where the data set itself decides.
     """
 
     id: str

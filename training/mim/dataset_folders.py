@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from mim.cases import Case, Dataset, case_id, is_dicom, is_image
+from mim.folder_subjects import common_folder, subjects_of
 from mim.pictures import is_picture
 from mim.regions import Region
 from MIMSegment.Logic.errors import InputError
@@ -167,21 +168,26 @@ def has_class_folders(folder: Path) -> bool:
 
     Only pictures: a folder of volumes is rather a patient than a class.
     """
-    return len(_class_folders(folder, is_picture)) > 1
+    return len(_class_folders(folder, _own_pictures)) > 1
 
 
 def from_class_folders(folder: Path) -> Dataset:
-    """A folder for each class, or train/CLASS and test/CLASS; the folder's name is the class."""
-    groups = _class_folders(folder, lambda path: is_picture(path) or is_image(path))
-    classes = sorted({name for _, name, _ in groups})
+    """A folder for each class, or train/CLASS and test/CLASS; the folder's name is the class.
+
+    A class may hold a folder for each patient.
+    """
+    groups = _class_folders(folder, _images)
+    classes = sorted({group.name for _, group, _ in groups})
     if len(classes) < 2:
         raise InputError(f"{folder} has no two folders of images, one for each class.")
-    cases = []
-    for split, name, paths in groups:
-        for path in paths:
-            identifier = case_id(str(path.relative_to(folder)))
-            target = classes.index(name)
-            cases.append(Case(identifier, identifier, (path,), target=target, split=split))
+    places = {path: path.relative_to(group) for _, group, paths in groups for path in paths}
+    ids = {path: _id(path, folder) for path in places}
+    subjects = subjects_of(places, ids)
+    cases = [
+        Case(ids[path], subjects[path], (path,), target=classes.index(group.name), split=split)
+        for split, group, paths in groups
+        for path in paths
+    ]
     pictures = all(is_picture(case.image) for case in cases)
     return Dataset(folder.name, tuple(cases), classes=tuple(classes), pictures=pictures)
 
@@ -189,31 +195,40 @@ def from_class_folders(folder: Path) -> Dataset:
 _SPLITS = {"train": "train", "training": "train", "val": "train", "valid": "train", "test": "test"}
 
 
-def _class_folders(folder: Path, wanted) -> list[tuple[str, str, list[Path]]]:
-    """(split, class, files) of every folder with files that are ``wanted``."""
+def _class_folders(folder: Path, images) -> list[tuple[str, Path, list[Path]]]:
+    """(split, folder of a class, ``images`` of it) of every folder with some."""
     found = []
     for outer in sorted(path for path in folder.iterdir() if path.is_dir()):
         split = _SPLITS.get(outer.name.lower(), "")
         inner = sorted(p for p in outer.iterdir() if p.is_dir()) if split else [outer]
-        for group in inner:
-            paths = sorted(path for path in group.iterdir() if path.is_file() and wanted(path))
-            if paths:
-                found.append((split, group.name, paths))
+        found += [(split, group, paths) for group in inner if (paths := images(group))]
     return found
+
+
+def _own_pictures(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file() and is_picture(path))
+
+
+def _images(folder: Path) -> list[Path]:
+    """Every image file and DICOM folder in it; pictures only where there is nothing else."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    volumes = [p for p in files if is_image(p)] + sorted({p.parent for p in files if is_dicom(p)})
+    return volumes or [path for path in files if is_picture(path)]
+
+
+def _id(path: Path, folder: Path) -> str:
+    return case_id(str(path.relative_to(folder)) if path != folder else folder.name)
 
 
 def from_any_folder(folder: Path) -> Dataset:
     """Every image file and DICOM folder is a case; pictures only where there is nothing else."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    paths = [p for p in files if is_image(p)] + sorted({p.parent for p in files if is_dicom(p)})
-    pictures = not paths
-    paths = paths or [p for p in files if is_picture(p)]
+    paths = _images(folder)
     if not paths:
         raise InputError(
             f"{folder} holds no NIfTI, NRRD or MHA image, no DICOM series and no picture."
         )
-    cases = []
-    for path in paths:
-        name = str(path.relative_to(folder)) if path != folder else folder.name
-        cases.append(Case(case_id(name), case_id(name), (path,)))
-    return Dataset(folder.name, tuple(cases), pictures=pictures)
+    holding = common_folder(folder, paths)
+    ids = {path: _id(path, folder) for path in paths}
+    subjects = subjects_of({path: path.relative_to(holding) for path in paths}, ids)
+    cases = [Case(ids[path], subjects[path], (path,)) for path in paths]
+    return Dataset(folder.name, tuple(cases), pictures=all(map(is_picture, paths)))

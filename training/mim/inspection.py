@@ -56,8 +56,8 @@ def inspect_case(case: Case, values: frozenset[int], channels: int = 0) -> dict:
     """The fingerprint of one case. Raises InputError, naming the file, when it must not be used."""
     if not case.subject:
         raise InputError(
-            f"{case.image}: dataset.json lists subjects but not whose this is, so it could be of "
-            "a subject that is held back."
+            f"{case.image}: neither a list of subjects (dataset.json) nor a folder of one patient "
+            "says whose this is, so it could be of a subject that is held back."
         )
     volume = case.read()
     if channels and len(volume.array) != channels:
