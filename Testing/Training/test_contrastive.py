@@ -20,12 +20,14 @@ from mim.contrastive import (
     standardized,
 )
 from mim.contrastive_methods import Contrasting
-from mim.data import Crops, UnlabeledVolumes, read_cache
+from mim.data import Crops, UnlabeledVolumes, draw_crops, read_cache
 from mim.device import Generators
 from mim.intensity import IntensitySettings
+from mim.loop import LoopSettings, TrainState, train
 from mim.masked_contrastive import CombinedSettings, MaskedContrastiveModel
 from mim.masking import MaskSettings, draw_mask
 from mim.networks import NetworkConfig, build_network
+from mim.optim import OptimizerSettings
 from mim.recipe import RecipeError
 from mim.run_log import TrainingError
 from mim.sparse_unet import SparseMaskedUNet, SparseSettings
@@ -109,6 +111,55 @@ def test_guard_speaks_when_embeddings_have_collapsed():
         guard.watch(unit(1, 32).expand(16, -1))
     with pytest.raises(TrainingError, match=r"collapsed.*0\.00.*loop\.batch"):
         guard.check()
+
+
+@pytest.mark.parametrize("temperature", [0.1, 2.0])
+def test_views_are_compared_at_the_temperature_of_the_recipe(temperature):
+    model = ContrastiveModel(nn.Identity(), 8, ContrastiveSettings(temperature=temperature))
+    found = model.compare(torch.randn(6, 8))
+    assert found.loss.item() == pytest.approx(nt_xent(*found.embeddings, temperature).item())
+
+
+class Own(nn.Module):
+    """A network that says itself what its vector is."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(1, 3)
+
+    def embed(self, images):
+        return self.layer(images.flatten(2).mean(2))
+
+
+class Constant(Own):
+    """A network for which all images are alike."""
+
+    def embed(self, images):
+        return super().embed(torch.zeros_like(images))
+
+
+def test_training_on_features_that_are_all_the_same_is_stopped(tmp_path):
+    settings = ContrastiveSettings(projection=4, hidden=4)
+    method = Contrasting(
+        ContrastiveModel(Constant(), 3, settings), {}, settings, SpatialSettings(), (1, 1, 1)
+    )
+    cache = read_cache(write_cache(tmp_path / "cache"))
+    volumes = UnlabeledVolumes(cache, cache.train)
+    watch = method.watch(volumes, (4, 4, 4), 2, torch.device("cpu"))
+    optimizer, generators = OptimizerSettings(), Generators.seeded(0)
+    loop = LoopSettings(steps=40, batch=2, validate_every=30, tensorboard=False)
+    state = TrainState.fresh(method.model, optimizer, generators)
+    with pytest.raises(TrainingError, match="collapsed"):
+        train(
+            state,
+            lambda: draw_crops(volumes, (4, 4, 4), 2, generators.host),
+            lambda crops: method.loss(crops, generators),
+            loop,
+            optimizer,
+            tmp_path / "run",
+            validate=lambda: {"validation_loss": watch.loss(method.model)},
+        )
+    assert state.step == 30  # the spread is the guard's 0.9 to that power
 
 
 def test_features_that_hardly_differ_are_told_apart_once_they_are_standardized():
@@ -232,6 +283,20 @@ def test_combined_loss_is_the_sum_and_blind_to_hidden_voxels():
     assert inner.network.encoder.stem.convs[0].conv.weight.grad.any()
 
 
+def test_padding_of_both_views_is_left_out_of_the_combined_loss():
+    model = MaskedContrastiveModel(
+        SparseMaskedUNet(build_network(CONFIG), CONFIG, SparseSettings()), 8, CombinedSettings()
+    )
+    images = torch.randn(4, 1, 8, 8, 8)
+    mask = draw_mask(images, (4, 4, 4), 0.5, torch.Generator().manual_seed(0))
+    valid = torch.ones_like(mask)
+    valid[1, ..., 3:] = valid[2, :, 3:] = False
+    result = model(*images.chunk(2), mask, valid)
+    error = (result.prediction - images).square()[~mask & valid]
+    assert result.masked.item() == pytest.approx(error.mean().item(), rel=1e-5)
+    assert result.voxels == error.numel()
+
+
 @pytest.mark.parametrize("name", ["resenc", "unetr", "swin", "own"])
 def test_every_backbone_gives_one_vector_for_an_image(name):
     images = torch.randn(2, 1, 32, 32, 32)
@@ -245,7 +310,7 @@ def test_every_backbone_gives_one_vector_for_an_image(name):
                 24,
             ),
             "swin": lambda: (nets.SwinUNETR(1, 2, feature_size=12), 192),
-            "own": lambda: (_Own(), 3),
+            "own": lambda: (Own(), 3),
         }[name]()
     vectors = embedding(network, images)
     assert vectors.shape == (2, width) and vectors.requires_grad
@@ -256,14 +321,3 @@ def test_the_same_transformer_as_for_masked_modelling_can_be_contrasted():
     backbone = Backbone(VisionTransformer(vit_config(settings, (32, 32, 32), 1)))
     assert embedding(backbone, torch.randn(2, 1, 32, 32, 32)).shape == (2, 24)
     assert "vit.blocks.1.attn.qkv.weight" in backbone.state_dict()  # UNETR's names
-
-
-class _Own(nn.Module):
-    """A network that says itself what its vector is."""
-
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(1, 3)
-
-    def embed(self, images):
-        return self.layer(images.flatten(2).mean(2))

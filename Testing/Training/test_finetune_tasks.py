@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -247,6 +248,37 @@ def test_voxels_belong_to_the_regions_that_hold_their_label(edema, core, enhanci
     targets = region_targets(stored.view(1, 1, 1, 1, 4), regions, values)
     assert targets.shape == (1, 3, 1, 1, 4)
     assert targets[0, :, 0, 0].tolist() == [[0, 1, 1, 1], [0, 0, 1, 1], [0, 0, 0, 1]]
+
+
+def test_the_loss_of_labels_is_soft_dice_plus_cross_entropy():
+    logits, labels = torch.randn(2, 3, 2, 2, 2), torch.randint(0, 3, (2, 1, 2, 2, 2))
+    plan = {"labels": [{"value": 1, "name": "a"}, {"value": 4, "name": "b"}]}
+    p = logits.exp() / logits.exp().sum(1, keepdim=True)
+    truth = torch.cat([labels == k for k in range(3)], 1).float()
+    entropy = -(truth * p.log()).sum(1).mean()
+    expected = 1 - soft_dice(p[:, 1:], truth[:, 1:]).mean() + entropy
+    found = segmentation_loss(lambda images: logits, plan)(SimpleNamespace(images=0, labels=labels))
+    assert found.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_the_loss_of_regions_is_soft_dice_plus_binary_cross_entropy():
+    logits, labels = torch.randn(2, 2, 2, 2, 2), torch.randint(0, 3, (2, 1, 2, 2, 2))
+    regions = [
+        {"name": "whole", "labels": [1, 4], "value": 1}, {"name": "core", "labels": [4], "value": 4}
+    ]  # fmt: skip
+    plan = {"labels": [{"value": 1, "name": "a"}, {"value": 4, "name": "b"}], "regions": regions}
+    p = 1 / (1 + (-logits).exp())
+    truth = torch.cat([labels > 0, labels == 2], 1).float()
+    entropy = -(truth * p.log() + (1 - truth) * (1 - p).log()).mean()
+    expected = 1 - soft_dice(p, truth).mean() + entropy
+    found = segmentation_loss(lambda images: logits, plan)(SimpleNamespace(images=0, labels=labels))
+    assert found.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def soft_dice(p, truth):
+    """Of each channel, over the whole batch."""
+    axes = (0, 2, 3, 4)
+    return 2 * (p * truth).sum(axes) / (p.sum(axes) + truth.sum(axes))
 
 
 def test_deep_supervision_weighs_coarser_outputs_half():

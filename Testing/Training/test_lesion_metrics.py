@@ -81,6 +81,12 @@ def test_without_confidences_the_larger_lesion_is_surer():
     assert dict(zip(found.hits, found.confidences, strict=True)) == {True: 64.0, False: 12.0}
 
 
+def test_parts_that_touch_by_a_corner_are_one_lesion():
+    corners = image(np.s_[1:3, 1:3, 1:3], np.s_[3:5, 3:5, 3:5]) > 0
+    assert match_lesions(image(), [], corners).reference_lesions == 1
+    assert match_by_size(corners, corners) == CaseDetections((16.0,), (True,), 1)
+
+
 def test_missing_confidences_are_an_error():
     with pytest.raises(ValueError, match="confidences"):
         match_lesions(image(A), [], image(A) > 0)

@@ -161,6 +161,20 @@ def test_a_step_reads_nothing_from_the_device(tmp_path, optimizer):
         state.average.update(1)
 
 
+@pytest.mark.parametrize(("bf16", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_training_and_validation_compute_in_the_number_format_that_was_asked_for(
+    tmp_path, bf16, dtype
+):
+    task, seen = Task(tmp_path, steps=1, batch=2), []
+    task.model.register_forward_hook(lambda module, inputs, found: seen.append(found.dtype))
+    train(
+        task.state, task.draw, task.loss, task.loop, OPTIMIZER, tmp_path, bf16=bf16,
+        validate=task.validate,
+    )  # fmt: skip
+    assert seen == [dtype, dtype]
+    assert {p.dtype for p in task.model.parameters()} == {torch.float32}
+
+
 def test_operations_are_counted_and_survive_resuming(tmp_path):
     task = Task(tmp_path).train()
     # Two linear layers, 4 samples: forward, gradient of weights, gradient of the second's input.

@@ -127,6 +127,16 @@ def test_fusion_model_has_a_class_for_each_level_and_one_for_none():
     assert model.network.encoder.stem.convs[0].conv.weight.grad.any()
 
 
+def test_fusion_model_is_not_asked_about_voxels_that_are_not_valid():
+    model = FusionModel(network(5))
+    images, levels, valid = fuse(crops(), FusionSettings(), torch.Generator().manual_seed(0))
+    other = torch.where(valid[:, 0], levels, (levels + 1) % 5)
+    assert not torch.equal(other, levels)
+    assert torch.equal(model(images, other, valid).loss, model(images, levels, valid).loss)
+    wrong = torch.where(valid[:, 0], (levels + 1) % 5, levels)
+    assert not torch.equal(model(images, wrong, valid).loss, model(images, levels, valid).loss)
+
+
 @pytest.mark.parametrize(
     ("settings", "values"),
     [

@@ -8,8 +8,11 @@ import pytest
 import study
 from mim.auc import auc, delong_interval, delong_mean_interval
 from mim.caching import PrepareOptions, prepare_dataset
+from mim.learning_curve import WATCHED
+from mim.study_grid import Cell, Run
 from mim.study_plots import plot_curves, plot_scores
 from mim.study_scores import Scores, bootstrap_over_subjects
+from mim.study_table import rows_of
 from small_sets import decathlon, picture
 
 RECIPE = """
@@ -114,6 +117,31 @@ def test_areas_are_compared_on_the_same_subjects(tmp_path):
     assert 0 < low < mean < high
     low, high = runs["better"].interval()
     assert low < np.mean(runs["better"].by_seed) < high
+
+
+def written(folder, dice, steps):
+    """A run that segments ten images so well, and rises to it in a straight line of ``steps``."""
+    rows = [{"id": str(i), "subject": str(i), "dice": {"a": dice + i / 100}} for i in range(10)]
+    folder.mkdir()
+    content = {"dice_mean": dice + 0.045, "rows": rows, "cases": 10, "subjects": 10}
+    (folder / "results.json").write_text(json.dumps(content))
+    curve = [{"step": step, WATCHED: dice * min(1, step / steps)} for step in range(0, 101, 10)]
+    (folder / "log.jsonl").write_text("\n".join(map(json.dumps, curve)))
+    return Run("finetune", folder, "", ())
+
+
+def test_the_arm_that_is_better_and_faster_is_said_to_be_so(tmp_path):
+    runs = {
+        arm: [written(tmp_path / f"{arm}{seed}", dice, steps) for seed in range(2)]
+        for arm, dice, steps in (("scratch", 0.6, 80), ("masked", 0.7, 40), ("worse", 0.5, 100))
+    }
+    scratch, masked, worse = rows_of(Cell({}, runs), "scratch", target=0.35)
+    assert "difference" not in scratch
+    assert masked["difference"] == pytest.approx(0.1)
+    assert masked["difference_ci95"] == pytest.approx([0.1, 0.1])
+    assert masked["speed_up"]["ratio"] == pytest.approx((80 * 0.35 / 0.6) / (40 * 0.35 / 0.7))
+    assert worse["difference"] == pytest.approx(-0.1) and worse["speed_up"]["ratio"] < 1
+    assert masked["verdict"] != worse["verdict"]
 
 
 def test_interval_of_a_mean_area_is_that_of_one_model_seen_twice():

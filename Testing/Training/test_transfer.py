@@ -5,6 +5,7 @@ import torch
 
 from mim.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from mim.masked_unet import MaskedAutoencoderUNet, MethodSettings
+from mim.network_files import trained_network
 from mim.networks import NetworkConfig, build_network
 from mim.transfer import load_pretrained
 from mim.weight_shapes import adapt_inputs
@@ -95,6 +96,22 @@ def test_other_shapes_are_skipped_with_both_shapes(pretrained):
 def test_matching_nothing_is_an_error_that_names_reasons(pretrained):
     with pytest.raises(CheckpointError, match=r"no tensor to the model's encoder.*shape"):
         load_pretrained(network(features=(5, 7, 9)), pretrained[1])
+
+
+def test_averaged_weights_are_the_ones_that_are_used_where_a_run_had_them(tmp_path):
+    last, average = network(), network()
+    content = {
+        "metadata": {"network": CONFIG.to_dict()},
+        "model": last.state_dict(),
+        "average": average.state_dict(),
+    }
+    save_checkpoint(tmp_path / "last.pt", content)
+    started, exported = network(), trained_network(content)
+    load_pretrained(started, tmp_path / "last.pt")
+    name = "encoder.stages.1.blocks.0.conv1.conv.weight"
+    assert not torch.equal(last.get_parameter(name), average.get_parameter(name))
+    for used in (started, exported):
+        assert torch.equal(used.get_parameter(name), average.get_parameter(name))
 
 
 def test_summary_counts_tensors_and_parameters(pretrained):

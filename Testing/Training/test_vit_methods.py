@@ -1,12 +1,22 @@
 """MAE and SimMIM on vision transformers: what is seen, what is scored, what arrives in UNETR."""
 
+import math
+from itertools import product
+
 import pytest
 import torch
 
 from mim import architectures
 from mim.mae import MAESettings, MaskedAutoencoderViT
 from mim.masking import block_mask, upsample_mask, visible_blocks
-from mim.patches import normalize_patches, patchify, token_mask, unpatchify
+from mim.optim import OptimizerSettings, build_optimizer
+from mim.patches import (
+    normalize_patches,
+    patchify,
+    sincos_positions,
+    token_mask,
+    unpatchify,
+)
 from mim.recipe import RecipeError
 from mim.simmim import SimMIM, SimMIMSettings
 from mim.transfer import load_pretrained
@@ -79,6 +89,54 @@ def test_what_is_hidden_changes_no_feature(garbage):
         return model.encode(patchify(x, PATCH), order[:, : model.visible])
 
     assert torch.equal(features(images()), features(spoiled))
+
+
+def test_a_visible_token_is_encoded_with_the_position_of_its_own_place():
+    model = mae()
+    patches, everything = patchify(images(), PATCH), torch.arange(32)
+    seen = torch.tensor([[3, 8, 20, 31], [0, 5, 6, 30]])
+    content = model.network.patch_embedding.project(patches)
+    tokens = content + model.network.patch_embedding.position_embeddings
+    expected = torch.stack([tokens[i, places] for i, places in enumerate(seen)])
+    assert torch.equal(model.encode(patches, seen), model.network.encode(expected)[0])
+    whole = model.encode(patches, everything.expand(2, -1))
+    assert torch.allclose(whole, model.network(images())[0], atol=1e-5)
+
+
+def test_the_decoder_knows_where_visible_and_hidden_tokens_lie():
+    decoder, tokens = mae().decoder, torch.randn(1, 4, 24)
+    seen, hidden = torch.tensor([[3, 8, 20, 31]]), torch.tensor([[1, 2, 30]])
+    restored = decoder(tokens, seen, hidden)
+    together = decoder(tokens.flip(1), seen.flip(1), hidden)
+    assert torch.allclose(restored, together, atol=1e-5)  # the order alone says nothing
+    assert not torch.allclose(restored, decoder(tokens.flip(1), seen, hidden), atol=1e-3)
+    elsewhere = decoder(tokens, seen, hidden.flip(1)).flip(1)
+    assert torch.allclose(restored, elsewhere, atol=1e-5)
+    assert not torch.allclose(restored[:, 0], restored[:, 1], atol=1e-3)
+
+
+def test_fixed_positions_are_sines_and_cosines_of_each_coordinate_in_turn():
+    grid, width = (2, 3, 4), 14  # two frequencies for each axis; 2 numbers are left over
+    found = sincos_positions(grid, width)[0].view(*grid, width)
+    for place in product(*map(range, grid)):
+        waves = [
+            wave(coordinate / 10_000 ** (k / 2))
+            for coordinate in place
+            for wave in (math.sin, math.cos)
+            for k in range(2)
+        ]
+        assert found[place].tolist() == pytest.approx([*waves, 0, 0], abs=1e-6)
+
+
+@pytest.mark.parametrize("positions", ["learnt", "sincos"])
+def test_fixed_positions_stay_and_learnt_ones_learn(positions):
+    network = transformer(positions=positions)
+    before = network.patch_embedding.position_embeddings.clone()
+    optimizer = build_optimizer(network, OptimizerSettings(lr=0.1))
+    network(images())[0].square().sum().backward()
+    optimizer.step()
+    same = torch.equal(network.patch_embedding.position_embeddings, before)
+    assert same == (positions == "sincos")
 
 
 @pytest.mark.parametrize("loss", ["l2", "l1"])
