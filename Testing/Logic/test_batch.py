@@ -54,6 +54,7 @@ def test_a_batch_says_by_its_status_whether_every_case_is_there(package, cohort,
     assert [main(command), main(command)] == [1, 1]  # again: the failed one has failed again
     (cohort / "broken.nrrd").unlink()
     assert main(command) == 0
+    assert not rows(tmp_path / "out" / "failures.csv")
 
 
 @pytest.mark.parametrize("terminal", [True, False])
