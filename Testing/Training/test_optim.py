@@ -14,6 +14,7 @@ from mim.optim import OptimizerSettings, build_optimizer, learning_rate
 from mim.recipe import RecipeError
 from mim.schedule import TransferSettings, pace
 from mim.step import Stepper
+from mim.swin import SwinUNETRSettings
 from mim.transfer import part_of
 from mim.vit_classifier import ViTClassifierSettings
 
@@ -176,3 +177,13 @@ def test_impossible_schedules_are_refused():
         TransferSettings(decoder_share=0.6, warmup_share=0.5)
     with pytest.raises(RecipeError, match="layer_decay"):
         TransferSettings(layer_decay=1.5)
+
+
+def test_layer_decay_knows_the_convolutions_of_swin_unetr_v2():
+    settings = SwinUNETRSettings(width=12, depths=(1, 1, 1, 1), convs=True)
+    config = architectures.configure(settings, {}, (64, 32, 32), 1, 2)
+    model = architectures.build(config)
+    scales = layer_scales(model, "swinViT.", 0.5, 3.0)
+    for stage in range(1, 5):
+        names = [name for name in scales if name.startswith(f"swinViT.layers{stage}c.")]
+        assert names and {scales[name] for name in names} == {0.5 ** (5 - stage)}

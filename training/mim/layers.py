@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from torch import nn
 
 # The first number in a name like these is the layer; what matches none comes before the first.
-_NUMBERED = re.compile(r"\b(?:blocks|stages|layers)(\d*)\.(\d+)\b")
+_NUMBERED = re.compile(r"\b(?:blocks|stages|layers)(\d*)c?\.(\d+)\b")
 
 
 def layer_of(name: str) -> int:
     """The layer of the encoder's parameter ``name``: 0 is the stem, 1 the first block or stage.
 
     Understands vision transformers (``blocks.3``), residual encoders (``stages.3``) and Swin
-    (``layers4.0``, numbered from 1), with any prefix. A normalization after the last block counts
+    (``layers4.0``, numbered from 1; the convolution before it, ``layers4c.0``, is of the same
+    layer), with any prefix. A normalization after the last block counts
     as 0 here; `layers` puts it at the end.
     """
     found = _NUMBERED.search(name)
