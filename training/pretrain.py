@@ -148,6 +148,9 @@ def _patch(recipe: PretrainRecipe, cache: Cache) -> tuple[int, ...]:
     patch = recipe.patch or cache.patch
     if len(patch) != len(cache.patch):
         raise RecipeError(f"patch={patch}, but {recipe.cache} needs {len(cache.patch)} sizes.")
+    block = recipe.mask.block
+    if block and len(block) != len(patch):
+        raise RecipeError(f"mask.block={block}, but a crop here has {len(patch)} sizes: {patch}.")
     return patch
 
 

@@ -14,8 +14,12 @@ def write_cache(
     channels: int = 1,
     patch: tuple[int, int, int] = (16, 16, 16),
     labels: bool = True,
+    pictures: bool = False,
 ) -> Path:
-    """Write a cache of one case for each subject; sizes vary by some voxels around ``shape``."""
+    """Write a cache of one case for each subject; sizes vary by some voxels around ``shape``.
+
+    ``pictures``: of each scan only one slice, and a plan for 2D.
+    """
     random = np.random.default_rng(0)
     (folder / "images").mkdir(parents=True)
     (folder / "labels").mkdir()
@@ -23,6 +27,9 @@ def write_cache(
     for i in range(subjects):
         size = tuple(int(n) for n in np.array(shape) + random.integers(-4, 5, 3))
         image, label = _scan(random, size, channels)
+        if pictures:
+            middle = slice(size[0] // 2, size[0] // 2 + 1)
+            size, image, label = (1, *size[1:]), image[:, middle], label[middle]
         np.save(folder / "images" / f"case_{i}.npy", image)
         if labels:
             np.save(folder / "labels" / f"case_{i}.npy", label)
@@ -39,14 +46,19 @@ def write_cache(
     _dump(folder / "cases.json", {"version": 1, "cases": cases})
     _dump(folder / "split.json", {"train": names[held_back:], "held_back": names[:held_back]})
     _dump(folder / "fingerprint.json", {"cases": subjects})
-    _dump(
-        folder / "plan.json",
-        {
-            "patch": list(patch),
-            "preprocessing": {"spacing": [1.0, 1.0, 1.0]},
-            "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2]],
-        },
-    )
+    plan = {
+        "patch": list(patch),
+        "preprocessing": {"spacing": [1.0, 1.0, 1.0]},
+        "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2]],
+    }
+    if pictures:
+        plan |= {
+            "dims": 2,
+            "patch": [1, *patch[1:]],
+            "strides": [[1, 1], [2, 2], [2, 2]],
+            "kernel_sizes": [[3, 3]] * 3,
+        }
+    _dump(folder / "plan.json", plan)
     return folder
 
 

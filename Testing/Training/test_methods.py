@@ -155,3 +155,42 @@ def test_methods_that_need_two_crops_say_so(cache, recipe_file, tmp_path, method
     arguments = overrides(cache, tmp_path / "run", method, "loop.batch=1")
     assert pretrain.main([str(recipe_file), *arguments]) == 2
     assert re.search(r"loop\.batch", capsys.readouterr().err)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return write_cache(tmp_path_factory.mktemp("pictures") / "cache", pictures=True)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_method_learns_from_pictures(pictures, recipe_file, tmp_path, method, capsys):
+    token = ("network.patch=4,4",) if method in TRANSFORMERS else ()
+    arguments = overrides(pictures, tmp_path / "run", method, "loop.steps=2", "spatial.affine=1")
+    assert pretrain.main([str(recipe_file), *arguments, *token]) == 0, capsys.readouterr().err
+    assert (tmp_path / "run/reconstruction.png").stat().st_size > 5000
+    content = load_checkpoint(tmp_path / "run/last.pt")
+    report = load_pretrained(
+        architectures.build(content["metadata"]["network"]), tmp_path / "run/last.pt", ("encoder",)
+    )
+    assert report.shares["encoder"] == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "setting"),
+    [
+        ("masked_unet", "mask.block=4,4,4"),
+        ("masked_contrastive", "mask.block=4,4,4"),
+        ("mae", "network.patch=4,4,4"),
+        ("simmim", "network.name=swin"),
+        ("simclr", "network.name=swin"),
+    ],
+)
+def test_settings_for_volumes_are_refused_for_pictures(
+    pictures, recipe_file, tmp_path, method, setting, capsys
+):
+    arguments = [*overrides(pictures, tmp_path / "run", method), setting]
+    if setting.endswith("swin"):
+        arguments = [a for a in arguments if not a.startswith("network.") or a == setting]
+    assert pretrain.main([str(recipe_file), *arguments]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and len(said) > 40, said

@@ -18,6 +18,11 @@ _BOXES = 5
 _INSIDE, _AROUND = (1 / 6, 1 / 3), (3 / 7, 4 / 7)  # edges of boxes, fractions of the crop's
 
 
+def for_samples(values: Tensor, images: Tensor) -> Tensor:
+    """Values (b,) of samples, on the host, shaped and brought to where ``images`` are."""
+    return values.view(-1, *(1 for _ in images.shape[1:])).to(images.device, non_blocking=True)
+
+
 def intensity_curves(images: Tensor, generators: Generators) -> Tensor:
     """Pass each sample's intensities through a random monotonic cubic Bézier curve.
 
@@ -32,7 +37,8 @@ def intensity_curves(images: Tensor, generators: Generators) -> Tensor:
     curve = weights @ points  # (count, knots, x and y)
     falls = torch.rand(count, 1, generator=generators.host) < 0.5
     x, y = curve[..., 0].contiguous(), torch.where(falls, 1 - curve[..., 1], curve[..., 1])
-    return _through(images, x.to(images.device), y.to(images.device))
+    x, y = (points.to(images.device, non_blocking=True) for points in (x, y))
+    return _through(images, x, y)
 
 
 def shuffled_windows(images: Tensor, generators: Generators) -> Tensor:
@@ -70,14 +76,14 @@ def painted_over(images: Tensor, paint: Tensor, inside: Tensor, generators: Gene
     masks = torch.stack(
         [_boxes(images.shape[2:], bool(i), generators.host) for i in inside.tolist()]
     )[:, None]
-    masks = (masks & paint.view(-1, 1, 1, 1, 1)).to(images.device)
-    low, high = images.amin((1, 2, 3, 4), True), images.amax((1, 2, 3, 4), True)
+    masks = masks.to(images.device, non_blocking=True) & for_samples(paint, images)
+    low, high = intensity_range(images)
     noise = torch.rand(images.shape, generator=generators.device, device=images.device)
     return torch.where(masks, low + (high - low) * noise, images)
 
 
 def _boxes(shape: Sequence[int], inside: bool, generator: torch.Generator) -> Tensor:
-    """Where to paint (z, y, x)."""
+    """Where to paint ([z,] y, x)."""
     low, high = _INSIDE if inside else _AROUND
     covered = torch.zeros(*shape, dtype=torch.bool)
     for _ in range(1 + int(torch.randint(_BOXES, (), generator=generator))):
@@ -93,7 +99,7 @@ def _boxes(shape: Sequence[int], inside: bool, generator: torch.Generator) -> Te
 
 def _through(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Each sample's curve (b, knots), rising ``x`` in 0...1, applied to its range."""
-    low, high = images.amin((1, 2, 3, 4), True), images.amax((1, 2, 3, 4), True)
+    low, high = intensity_range(images)
     width = (high - low).clamp(min=1e-6)
     values = ((images - low) / width).flatten(1)
     right = torch.searchsorted(x, values.contiguous()).clamp(1, x.shape[1] - 1)
@@ -102,14 +108,24 @@ def _through(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return (y0 + share * (y1 - y0)).view_as(images) * width + low
 
 
+def intensity_range(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Minimum and maximum (b, 1, ...) of each sample."""
+    axes = tuple(range(1, images.ndim))
+    return images.amin(axes, True), images.amax(axes, True)
+
+
 def _to_windows(images: Tensor, window: Sequence[int]) -> Tensor:
-    """(b, c, z, y, x) as (b, c, nz, ny, nx, voxels of a window)."""
-    (b, c, z, y, x), (i, j, k) = images.shape, window
-    cells = images.reshape(b, c, z // i, i, y // j, j, x // k, k)
-    return cells.permute(0, 1, 2, 4, 6, 3, 5, 7).flatten(5)
+    """(b, c, [z,] y, x) as (b, c, [nz,] ny, nx, voxels of a window)."""
+    dims = len(window)
+    pairs = [n for size, edge in zip(images.shape[2:], window, strict=True)
+             for n in (size // edge, edge)]  # fmt: skip
+    cells = images.reshape(*images.shape[:2], *pairs)
+    order = (0, 1, *range(2, 2 + 2 * dims, 2), *range(3, 3 + 2 * dims, 2))
+    return cells.permute(order).flatten(2 + dims)
 
 
 def _from_windows(cells: Tensor, window: Sequence[int], shape: Sequence[int]) -> Tensor:
-    b, c, nz, ny, nx, _ = cells.shape
-    cells = cells.reshape(b, c, nz, ny, nx, *window).permute(0, 1, 2, 5, 3, 6, 4, 7)
-    return cells.reshape(b, c, *shape)
+    dims = len(window)
+    cells = cells.reshape(*cells.shape[:-1], *window)
+    order = (0, 1, *(axis for i in range(dims) for axis in (2 + i, 2 + dims + i)))
+    return cells.permute(order).reshape(*cells.shape[:2], *shape)

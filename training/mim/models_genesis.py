@@ -21,7 +21,7 @@ from mim import architectures
 from mim.augment import check_probabilities
 from mim.data import PAD_VALUE, Cache, Crops, UnlabeledVolumes
 from mim.device import Generators
-from mim.distortions import intensity_curves, painted_over, shuffled_windows
+from mim.distortions import for_samples, intensity_curves, painted_over, shuffled_windows
 from mim.masked_unet import Reconstruction, masked_error
 from mim.mean_loss import MeanLoss
 from mim.recipe import setting
@@ -54,7 +54,7 @@ class RestoringModel(nn.Module):
         self.settings = settings
 
     def forward(self, distorted: Tensor, images: Tensor, valid: Tensor) -> Reconstruction:
-        """All (b, c, z, y, x), ``valid`` with one channel; the mask returned is ``valid``."""
+        """All (b, c, [z,] y, x), ``valid`` with one channel; the mask returned is ``valid``."""
         prediction = self.network(distorted).float()
         loss, voxels = masked_error(prediction, images.float(), valid, self.settings.loss)
         return Reconstruction(loss, prediction, valid, voxels)
@@ -107,7 +107,7 @@ class FixedDistortions:
 
 
 def distort(crops: Crops, settings: GenesisSettings, generators: Generators) -> Tensor:
-    """A distorted version (b, c, z, y, x) of each crop; padding stays padding."""
+    """A distorted version (b, c, [z,] y, x) of each crop; padding stays padding."""
     count, host = len(crops.images), generators.host
     drawn = torch.rand(4, count, generator=host)
     images = crops.images
@@ -115,7 +115,7 @@ def distort(crops: Crops, settings: GenesisSettings, generators: Generators) -> 
         (settings.curve, drawn[0], intensity_curves),
         (settings.shuffle, drawn[1], shuffled_windows),
     ):
-        chosen = (draw < chance).to(images.device).view(-1, 1, 1, 1, 1)
+        chosen = for_samples(draw < chance, images)
         images = torch.where(chosen, distortion(images, generators), images)
     paint, inside = drawn[2] < settings.paint, drawn[3] < settings.inside
     images = painted_over(images, paint, inside, generators)

@@ -19,6 +19,7 @@ from torch.nn import functional
 from mim import architectures
 from mim.data import Cache, Crops, UnlabeledVolumes
 from mim.device import Generators
+from mim.distortions import intensity_range
 from mim.mean_loss import MeanLoss
 from mim.recipe import RecipeError, setting
 from mim.reconstruction import draw_rows, fixed_crops
@@ -41,7 +42,7 @@ class FusionSettings:
 
 
 class Fused(NamedTuple):
-    """``loss`` is a scalar; ``prediction`` holds the logits (b, K + 1, z, y, x)."""
+    """``loss`` is a scalar; ``prediction`` holds the logits (b, K + 1, [z,] y, x)."""
 
     loss: Tensor
     prediction: Tensor
@@ -55,7 +56,7 @@ class FusionModel(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor, levels: Tensor, valid: Tensor) -> Fused:
-        """``levels`` int64 (b, z, y, x); only ``valid`` (b, 1, z, y, x) voxels count."""
+        """``levels`` int64 (b, [z,] y, x); only ``valid`` (b, 1, [z,] y, x) voxels count."""
         logits = self.network(images).float()
         return Fused(segmentation_loss(logits, levels, valid[:, 0]), logits)
 
@@ -113,7 +114,7 @@ class FixedFusions:
         with torch.no_grad():
             predicted = model(images, levels, valid).prediction.argmax(1)
         # A row has one scale of gray: levels are drawn from its darkest to its brightest.
-        low, high = images.amin((1, 2, 3, 4), True), images.amax((1, 2, 3, 4), True)
+        low, high = intensity_range(images)
         step = (high - low) / levels.max()
         columns = {
             "mixture": images,
@@ -126,8 +127,8 @@ class FixedFusions:
 def fuse(
     crops: Crops, settings: FusionSettings, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Blend each crop's neighbor in the batch into it: mixtures (b, c, z, y, x), levels (b, z, y,
-    x), valid voxels (b, 1, z, y, x). ``generator`` is on the CPU."""
+    """Blend each crop's neighbor in the batch into it: mixtures (b, c, [z,] y, x), levels
+    (b, [z,] y, x), valid voxels (b, 1, [z,] y, x). ``generator`` is on the CPU."""
     shape, device = crops.images.shape[2:], crops.images.device
     levels = torch.stack([_levels(shape, settings, generator) for _ in crops.cases])
     levels = levels.to(device, non_blocking=True)
