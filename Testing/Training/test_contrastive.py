@@ -19,7 +19,7 @@ from mim.contrastive import (
     spread,
     standardized,
 )
-from mim.contrastive_methods import Contrasting
+from mim.contrastive_methods import Contrasting, FixedViews
 from mim.data import Crops, UnlabeledVolumes, draw_crops, read_cache
 from mim.device import Generators
 from mim.intensity import IntensitySettings
@@ -80,7 +80,7 @@ def _worker(rank, folder, results):
     loss = contrast(first, second)
     loss.backward()
     # Plain lists: a tensor's memory goes with the process that sent it.
-    results.put((rank, loss.item(), first.grad.tolist(), second.grad.tolist()))
+    results.put((rank, loss.item(), first.grad.tolist(), second.grad.tolist(), validation()))
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
@@ -96,6 +96,18 @@ def test_two_processes_equal_one_with_all_crops(tmp_path):
     for index, whole in ((2, first.grad), (3, second.grad)):
         gathered = torch.tensor(parts[0][index] + parts[1][index]) / 2  # what DDP's mean gives
         assert torch.allclose(gathered, whole, atol=1e-6)
+    # The fixed views, which every process holds, are not each other's negatives.
+    assert [part[4] for part in parts] == pytest.approx([validation()] * 2, abs=1e-6)
+
+
+def validation():
+    """The loss of fixed views as a run computes it."""
+    torch.manual_seed(0)
+    settings = ContrastiveSettings(projection=4, hidden=8, standardize=True)
+    model = ContrastiveModel(Own(), 3, settings).eval()
+    fixed = batch(4).images, batch(4).images.flip(2)
+    with torch.no_grad():
+        return FixedViews(fixed, fixed[0], fixed, ()).loss(model)
 
 
 def test_spread_is_one_for_random_directions_and_zero_for_a_single_one():

@@ -68,13 +68,18 @@ class ContrastiveModel(nn.Module):
         return self.compare(embedding(self.network, torch.cat((first, second))))
 
     def compare(self, features: Tensor) -> Contrast:
-        """``features`` (2b, width): those of the first views, then those of the second."""
+        """``features`` (2b, width): those of the first views, then those of the second.
+
+        In training the crops of all processes are compared; in evaluation those of this one, as
+        every process then holds the same crops and would find its own among the negatives.
+        """
+        shared = self.training
         if self.settings.standardize:
-            features = standardized(features)
+            features = standardized(features, shared)
         embeddings = self.head(features)
         with torch.autocast(features.device.type, enabled=False):
             first, second = functional.normalize(embeddings.float(), dim=1).chunk(2)
-            loss = nt_xent(first, second, self.settings.temperature)
+            loss = nt_xent(first, second, self.settings.temperature, shared)
         self.guard.watch(torch.cat((first, second)))
         return Contrast(loss, torch.stack((first, second)))
 
@@ -146,31 +151,34 @@ def spread(embeddings: Tensor) -> Tensor:
     return embeddings.float().std(0, correction=0).mean() * embeddings.shape[1] ** 0.5
 
 
-def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    """NT-Xent of two views (b, width) of unit length; negatives come from all processes.
+def nt_xent(first: Tensor, second: Tensor, temperature: float, shared: bool = True) -> Tensor:
+    """NT-Xent of two views (b, width) of unit length; negatives come from all processes, or from
+    this one where not ``shared``.
 
     Each embedding must find its other view among all 2B - 1 others, B samples in all processes
     together. The mean over this process's 2b embeddings is returned.
     """
     own = torch.cat((first, second))
-    others = torch.cat((gather(first), gather(second)))
+    others = torch.cat((gather(first), gather(second))) if shared else own
     similarity = own @ others.T / temperature
     batch, total = len(first), len(others) // 2
-    place = rank() * batch + torch.arange(batch, device=own.device)
+    place = torch.arange(batch, device=own.device) + (rank() * batch if shared else 0)
     itself = torch.cat((place, total + place))
     similarity = similarity.scatter(1, itself[:, None], -torch.inf)
     return functional.cross_entropy(similarity, torch.cat((total + place, place)))
 
 
-def standardized(features: Tensor) -> Tensor:
-    """Each feature of (n, width) with mean 0 and deviation 1 over the samples of all processes.
+def standardized(features: Tensor, shared: bool = True) -> Tensor:
+    """Each feature of (n, width) with mean 0 and deviation 1 over the samples of all processes, or
+    of this one where not ``shared``.
 
     What the batch norm of the paper's head does. The pooled features of a network with instance
     normalization hardly differ between images: without it embeddings begin, and can stay, alike.
     """
     with torch.autocast(features.device.type, enabled=False):
         features = features.float()
-        variance, mean = torch.var_mean(gather(features), 0, correction=0)
+        over = gather(features) if shared else features
+        variance, mean = torch.var_mean(over, 0, correction=0)
         return (features - mean) / (variance + _LEAST_VARIANCE).sqrt()
 
 

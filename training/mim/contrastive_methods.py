@@ -82,7 +82,10 @@ class FixedViews:
     cases: tuple[str, ...]
 
     def loss(self, model: nn.Module) -> float:
-        """Raises TrainingError when the embeddings have collapsed since the last time."""
+        """Of ``model`` in evaluation, which compares these crops alone, however many processes.
+
+        Raises TrainingError when the embeddings have collapsed since the last time.
+        """
         model.guard.check()
         return float(model(*self.inputs).loss)
 
