@@ -1,9 +1,12 @@
 """A tiny cache as ``prepare.py`` writes it: bright ellipsoids with two classes, on noise."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+
+from mim.data import Cache
 
 
 def write_cache(
@@ -72,3 +75,26 @@ def _scan(random, size, channels):
 
 def _dump(path: Path, values: dict) -> None:
     path.write_text(json.dumps(values))
+
+
+def with_targets(cache: Cache, name: str) -> Cache:
+    """The cache as if it had been prepared for labels, regions, one class or several findings."""
+    plan = {
+        **cache.plan,
+        "kernel_sizes": [(3, 3, 3)] * 3,
+        "multi_label": name == "several findings",
+    }
+    if name in ("labels", "regions"):
+        plan["labels"] = [{"value": 1, "name": "shell"}, {"value": 2, "name": "core"}]
+        if name == "regions":
+            plan["regions"] = [
+                {"name": "whole", "labels": [1, 2], "value": 1},
+                {"name": "core", "labels": [2], "value": 2},
+            ]
+        return replace(cache, plan=plan)
+    plan |= {"labels": [], "classes": ["well", "sick"]}
+    several = plan["multi_label"]
+    cases = tuple(
+        {**case, "target": [1, i % 2] if several else i % 2} for i, case in enumerate(cache.cases)
+    )
+    return replace(cache, plan=plan, cases=cases)

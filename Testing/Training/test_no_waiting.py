@@ -1,11 +1,9 @@
 """A step of every method and task waits for nothing: no number is read back from the device."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
-from cache_fixture import write_cache
+from cache_fixture import with_targets, write_cache
 from device_reads import NoReading
 from finetune import FinetuneRecipe, draw, network_for, task_of
 from mim import architectures
@@ -89,29 +87,6 @@ def finetuning(cache, recipe_file, name, device="cpu"):
     volumes = getattr(task.volumes, "volumes", task.volumes)
     tensors = [*tensors_of(network), *volumes.images, *getattr(task.volumes, "labels", ())]
     return lambda: step(lambda: draw(task, cache, recipe, generators)), tensors, generators
-
-
-def with_targets(cache, name):
-    """The cache as if it had been prepared for that task."""
-    plan = {
-        **cache.plan,
-        "kernel_sizes": [(3, 3, 3)] * 3,
-        "multi_label": name == "several findings",
-    }
-    if name in ("labels", "regions"):
-        plan["labels"] = [{"value": 1, "name": "shell"}, {"value": 2, "name": "core"}]
-        if name == "regions":
-            plan["regions"] = [
-                {"name": "whole", "labels": [1, 2], "value": 1},
-                {"name": "core", "labels": [2], "value": 2},
-            ]
-        return replace(cache, plan=plan)
-    plan |= {"labels": [], "classes": ["well", "sick"]}
-    several = plan["multi_label"]
-    cases = tuple(
-        {**case, "target": [1, i % 2] if several else i % 2} for i, case in enumerate(cache.cases)
-    )
-    return replace(cache, plan=plan, cases=cases)
 
 
 def tensors_of(module):
