@@ -132,9 +132,12 @@ def test_padding_is_neither_learnt_nor_watched(work, masks, name):
 @pytest.mark.parametrize("name", ["simclr", "masked_contrastive"])
 def test_views_are_compared_at_the_temperature_of_the_recipe(work, name, monkeypatch):
     compare, seen = contrastive.nt_xent, []
-    monkeypatch.setattr(
-        contrastive, "nt_xent", lambda a, b, heat: seen.append(heat) or compare(a, b, heat)
-    )
+
+    def compared(first, second, temperature, *rest):
+        seen.append(temperature)
+        return compare(first, second, temperature, *rest)
+
+    monkeypatch.setattr(contrastive, "nt_xent", compared)
     learn_and_watch(method_of(work, name, "method.temperature=0.2"), volumes_of(work))
     assert seen == [0.2, 0.2]
 
