@@ -41,6 +41,20 @@ class ImageRecord:
         )
 
 
+def said_of_images(records: Sequence[ImageRecord]) -> list[str]:
+    """A line on the study, with its date, and one on the image of each input."""
+    dates, names = distinct(records, "date"), distinct(records, "pseudonym")
+    study = f"Study of {' and '.join(dates)}" if dates else "Study without a date"
+    study += f", pseudonym {', '.join(names)}" if names else ""
+    return [study, *(_said(record, len(dates) > 1) for record in records)]
+
+
+def _said(record: ImageRecord, with_date: bool) -> str:
+    number = f"series {record.number}, " if record.number else ""
+    date = f" of {record.date or 'an unknown date'}" if with_date else ""
+    return f"{record.input}: {number}{record.image}{date}"
+
+
 def distinct(records: Sequence[ImageRecord], what: str) -> list[str]:
     """The values of the field ``what`` that are known, each once."""
     return [v for v in dict.fromkeys(getattr(record, what) for record in records) if v]

@@ -77,9 +77,9 @@ def write_job(
     }
     if isinstance(study, StudyFiles):
         job["study"] = asdict(study)
-        what = "The job for the inference process"
+        what = "What is to be segmented"
     else:
-        what = f"The copy of {study.source or 'the image'} for the inference process"
+        what = f"The copy of {study.source or 'the image'} to be segmented"
         result_size = 2 * int(np.prod(study.geometry.shape))
         _write_array(folder / _INPUT, study.array, what, result_size)
         grid = {"ijk_to_lps": study.geometry.ijk_to_lps.tolist(), "source": study.source}
@@ -129,7 +129,7 @@ def read_study_facts(folder: Path) -> StudyFacts:
 
 def write_result(folder: Path, segmentation: Segmentation) -> None:
     """Write the result whole or not at all. Raises OutputError with the sizes on a full disk."""
-    what = "The result of the inference process"
+    what = "The result of the segmentation"
     summary = {
         "confidence": list(segmentation.confidence.items()),
         "doubtful": [asdict(place) for place in segmentation.doubtful],

@@ -17,7 +17,10 @@ from pathlib import Path
 
 _WINDOWS = sys.platform == "win32"
 _MEMORY = "The computer probably ran out of memory; close other programs, or use a smaller model."
-_LIBRARY = "Run it again on another device; if that fails too, install the inference library again."
+_LIBRARY = (
+    "Run it again on another device; if that fails too, install the program part that calculates "
+    "(ONNX Runtime or OpenVINO) again."
+)
 _SIGNALS = {
     "SIGKILL": ("was killed", _MEMORY),
     "SIGSEGV": ("crashed with a memory access violation", _LIBRARY),

@@ -131,16 +131,16 @@ def _excess(value: float, quantiles: Sequence[float]) -> float:
 def _numbers(error: ReconstructionError, known: ReconstructionRange) -> str:
     low, _, high = known.errors
     return (
-        f"of what was hidden from the model's reconstruction network {_percent(error.total)} could "
-        f"not be restored, {_percent(low)} to {_percent(high)} for {known.images} scans of the "
-        "kind that it learned from"
+        f"of the parts that were hidden for a test {_percent(error.total)} could not be restored, "
+        f"{_percent(low)} to {_percent(high)} for {known.images} scans of the kind that it learned "
+        "from"
     )
 
 
 def _tissue_numbers(error: ReconstructionError, known: ReconstructionRange) -> str:
     low, _, high = known.tissue_errors
     return (
-        "what the model's reconstruction network restored in tissue was off by "
+        "tissue in the parts that were hidden for a test was restored, but off by "
         f"{error.tissue:.2f} of the variance there, {low:.2f} to {high:.2f} for {known.images} "
         "scans of the kind that it learned from"
     )

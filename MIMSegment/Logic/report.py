@@ -17,17 +17,16 @@ from MIMSegment.Logic.about import NOTICE
 from MIMSegment.Logic.anatomy import is_lesion
 from MIMSegment.Logic.comparison import volume_rows
 from MIMSegment.Logic.files import write_csv, write_text
-from MIMSegment.Logic.image_record import distinct
+from MIMSegment.Logic.image_record import distinct, said_of_images
 from MIMSegment.Logic.key_pictures import key_pictures
 from MIMSegment.Logic.lesions import lesion_rows
 from MIMSegment.Logic.report_tables import (
     Table,
     gland_table,
-    image_table,
     lesion_table,
     volume_table,
 )
-from MIMSegment.Logic.reviewed_case import CaseInput, ReviewedCase
+from MIMSegment.Logic.reviewed_case import ReviewedCase
 
 _STYLE = Path(__file__).parents[1] / "Resources" / "report.css"
 _MOST_FINDINGS = 6
@@ -83,9 +82,11 @@ def _warning(case: ReviewedCase) -> str:
 def _images(case: ReviewedCase) -> str:
     """Which study this is about."""
     images = case.provenance.images
-    names = escape(", ".join(distinct(images, "pseudonym")))
-    said = f"<p>Patient, de-identified before: {names}.</p>" if names else ""
-    return _section("Images", image_table(images)) + said
+    if not images:
+        return ""
+    study, *lines = map(escape, said_of_images(images))
+    inputs = " ".join(f"<span>{line}</span>" for line in lines)
+    return f'<p class="study"><b>{study}</b><br>{inputs}</p>'
 
 
 def _pictures(case: ReviewedCase) -> str:
@@ -166,14 +167,14 @@ def _provenance(case: ReviewedCase) -> str:
     lines = [f"Model {made.package} {made.version}, by {made.software}. Written on {today}."]
     lines += [f"Checksum of the model (SHA-256) {weights} …"] if weights else []
     lines += [f"Study {uid}" for uid in distinct(made.images, "study_uid")]
-    uids = [*made.series_uids, *[""] * len(case.inputs)]
-    lines += [_input(image, uid) for image, uid in zip(case.inputs, uids, strict=False)]
+    lines += [
+        f"{image.name}: series {uid}"
+        for image, uid in zip(case.inputs, made.series_uids, strict=False)
+        if uid
+    ]
+    lines += [] if any(made.series_uids) else ["The images did not come from DICOM."]
     text = "<br>".join(escape(line) for line in lines)
     return f"<footer>{text}</footer>"
-
-
-def _input(image: CaseInput, uid: str) -> str:
-    return f"{image.name}: series {uid}" if uid else f"{image.name}: not from DICOM"
 
 
 def _inert(cell: str) -> str:

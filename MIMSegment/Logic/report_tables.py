@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from MIMSegment.Logic.comparison import Prior, VolumeRow, volume_rows
-from MIMSegment.Logic.image_record import ImageRecord
 from MIMSegment.Logic.lesions import LesionRow, prostate_volume
 from MIMSegment.Logic.result_checks import ml
 from MIMSegment.Logic.review_items import ReviewItem, Verdict
@@ -44,18 +43,6 @@ def volume_table(case: ReviewedCase, exact: bool = False) -> Table:
 
 def _drawn_by(item: ReviewItem) -> str:
     return "hand" if item.by_hand else "model, edited" if item.edited else "model"
-
-
-def image_table(images: Sequence[ImageRecord]) -> Table:
-    """Header and a row for each input: which image it was, as far as that is known."""
-    columns = {
-        "Input": [image.input for image in images],
-        "Image": [image.image for image in images],
-        "Series": [image.number for image in images],
-        "Study date": [image.date or "unknown" for image in images],
-    }
-    columns = {title: cells for title, cells in columns.items() if any(cells)}
-    return [list(columns), *map(list, zip(*columns.values(), strict=True))] if images else []
 
 
 def gland_table(case: ReviewedCase) -> Table:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from MIMSegment.Logic.audit import Provenance
 from MIMSegment.Logic.comparison import Prior, volume_rows
 from MIMSegment.Logic.errors import InputError, OutputError
 from MIMSegment.Logic.image_record import ImageRecord
@@ -194,15 +195,28 @@ def test_page_says_which_images_it_is_about():
     )
     case = prostate_case(inputs=2)
     page = Page(report_html(replace(case, provenance=replace(case.provenance, images=images))))
-    for text in ("t2_tse_tra", "ep2d_diff_ADC", "2011-02-18", "Study 1.2.826.1"):
-        assert text in page.text, text
-    assert page.text.count("ProstateX-0218") == page.text.count("1.2.826.1") == 1
+    for text in (
+        "Study of 2011-02-18, pseudonym ProstateX-0218",
+        "T2w: series 4, t2_tse_tra",
+        "ADC: series 7, ep2d_diff_ADC",
+        "Study 1.2.826.1",
+    ):
+        assert page.text.count(text) == 1, text
 
 
 def test_page_says_that_a_study_has_no_date():
     made = replace(prostate_case().provenance, images=(ImageRecord("CT", "case_07.nii.gz"),))
     text = Page(report_html(replace(prostate_case(), provenance=made))).text
-    assert "case_07.nii.gz" in text and "unknown" in text and "de-identified" not in text
+    assert "Study without a date" in text and "CT: case_07.nii.gz" in text
+    assert "pseudonym" not in text
+
+
+def test_images_of_several_days_have_a_date_each():
+    images = (ImageRecord("T1", "a", date="2011-02-18"), ImageRecord("T2", "b", date="2011-02-20"))
+    text = Page(
+        report_html(replace(prostate_case(), provenance=Provenance("x", "1", images=images)))
+    ).text
+    assert "Study of 2011-02-18 and 2011-02-20" in text and "T2: b of 2011-02-20" in text
 
 
 def test_rejected_structures_are_named_and_not_measured():

@@ -135,6 +135,8 @@ def check_report(page, tmp_path):
     expect(report.locator("h1")).to_be_visible()
     broken = "[...document.images].filter(i => !i.naturalWidth).length"
     assert report.evaluate(broken) == 0 and report.evaluate("document.images.length") > 0
+    pages = re.findall(rb"/Type\s*/Page\b", report.pdf(prefer_css_page_size=True))
+    assert len(pages) == 1, "one sheet of A4"
     report.close()
 
 

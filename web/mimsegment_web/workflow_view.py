@@ -25,7 +25,7 @@ EXPORTS = {
 }
 DEVICES = [
     {"value": "auto", "title": "Fastest device"},
-    {"value": "cpu", "title": "Processor (CPU)"},
+    {"value": "cpu", "title": "Processor"},
 ]
 NO_UPLOAD = {"active": False, "percent": 0, "error": "", "passing": False}
 _MOST_NAMES = 12  # of a study's images that are listed before a model is chosen
