@@ -14,7 +14,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -130,17 +130,21 @@ def write_package(
     monai: Mapping,
     phantom: bool = False,
     expectations: Expectations | None = None,
+    training_images: Sequence[str] = (),
 ) -> ModelPackage:
     """Write a package folder, whole or not at all; an existing package at ``path`` is replaced.
 
     ``models`` maps the names of ``spec.models``, and of the reconstruction network if there is one,
     to files to copy; ``monai`` holds the fields that MONAI's schema asks for (version, task,
-    description, authors, network_data_format ...). Raises OutputError.
+    description, authors, network_data_format ...); ``training_images`` are digests of the images
+    that the network learnt from. Raises OutputError.
     """
     texts = {LABELS: labels_to_csv(labels), "docs/README.md": card, "LICENSE": license_text}
     ours = {"id": identifier, "title": title, "phantom": phantom, "model": spec.to_dict()}
     if expectations is not None:
         ours["plausibility"] = expectations.to_dict()
+    if training_images:
+        ours["training_images"] = list(training_images)
     return write_bundle(path, models, texts, ours, monai, load_package)
 
 

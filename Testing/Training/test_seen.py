@@ -1,11 +1,14 @@
 """Nothing is measured on images that the pre-training has learnt from, whatever they are called."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import evaluate
+import export
 import finetune
 import pretrain
 from mim.caching import PrepareOptions, prepare_dataset
@@ -46,6 +49,25 @@ def fine_tune(root, cache, run, start):
         [str(RECIPES / "finetune_cpu.toml"), f"cache={root / cache}", f"run={root / run}",
          f"pretrained={start}", *SMALL]
     )  # fmt: skip
+
+
+def test_a_package_is_not_measured_unwarned_on_what_it_has_learnt_from(work, capsys, tmp_path):
+    cache = read_cache(work / "cache")
+    assert fine_tune(work, "cache", "packaged", work / "pre/last.pt") == 0
+    package = tmp_path / "package"
+    assert export.main([str(work / "packaged/last.pt"), str(package), "--license", "none"]) == 0
+
+    def measure(out, *more):
+        command = ["segment", str(package), str(work / "copy"), "-o", str(out), *more]
+        assert evaluate.main(command) == 0
+        summary = json.loads((out / "summary.json").read_text())
+        return summary["learnt_from"], capsys.readouterr().err
+
+    learnt, error = measure(tmp_path / "all")
+    assert learnt == sorted(cache.train)
+    assert f"has learnt from {len(learnt)} of these cases ({learnt[0]}, " in error
+    learnt, error = measure(tmp_path / "new", "--cases", *cache.held_back)
+    assert learnt == [] and "warning: the package" not in error
 
 
 def test_another_split_of_the_same_images_is_refused_wherever_they_lie(work, capsys):

@@ -8,6 +8,7 @@ from pathlib import Path
 from mim.cases import Case, Dataset, find_dataset
 from mim.class_results import summarize_classes
 from mim.classifier_package import ClassifierPackage, classify_cases
+from mim.seen import FamiliarImages
 from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.files import make_folder, write_csv, write_json
 from MIMSegment.Logic.runtime import open_session
@@ -27,9 +28,11 @@ def evaluate_classifier(
     if not cases:
         raise InputError(f"{data} has no case with a class that could be evaluated.")
     session = open_session(package.model, device, precision="float32" if device == "cpu" else None)
-    probabilities = classify_cases(package.spec, cases, session)
+    familiar = FamiliarImages(package.metadata)
+    probabilities = classify_cases(package.spec, cases, session, familiar.look)
     entries = [_entry(case) for case in cases]
-    return summarize_classes(probabilities, entries, package.spec.classes)
+    summary = summarize_classes(probabilities, entries, package.spec.classes)
+    return {**summary, **familiar.summary()}
 
 
 def write_classes(folder: Path, summary: dict) -> None:

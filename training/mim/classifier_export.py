@@ -27,6 +27,7 @@ def export_classifier(content: dict, results: dict, folder: Path, options: Expor
         "title": title,
         "phantom": options.phantom,
         "model": spec.to_dict(),
+        "training_images": list(metadata.get("seen", ())),
     }
     with tempfile.TemporaryDirectory() as scratch:
         files, agreements = write_networks(

@@ -20,6 +20,7 @@ from MIMSegment.Logic.matching import InputSpec
 from MIMSegment.Logic.package import METADATA, read_metadata, verify_checksum
 from MIMSegment.Logic.preprocess import prepare
 from MIMSegment.Logic.tables import build, known_fields
+from MIMSegment.Logic.volume import Volume
 
 KIND = "classification"
 
@@ -65,6 +66,7 @@ class ClassifierPackage:
     id: str
     version: str
     spec: ClassifierSpec
+    metadata: Mapping = field(default_factory=dict)
 
     @property
     def model(self) -> Path:
@@ -82,24 +84,31 @@ def load_classifier(path: str | Path) -> ClassifierPackage:
     spec = ClassifierSpec.from_dict(ours.get("model", {}), str(path / METADATA))
     for name, checksum in ours["checksums"].items():
         verify_checksum(path / name, checksum)
-    return ClassifierPackage(path, ours["id"], metadata["version"], spec)
+    return ClassifierPackage(path, ours["id"], metadata["version"], spec, metadata)
 
 
 def classify_cases(
-    spec: ClassifierSpec, cases: Sequence[Case], session: Callable[[np.ndarray], np.ndarray]
+    spec: ClassifierSpec,
+    cases: Sequence[Case],
+    session: Callable[[np.ndarray], np.ndarray],
+    look: Callable[[Case, Volume], None] = lambda case, volume: None,
 ) -> np.ndarray:
     """Probabilities (cases, classes) from the middle of each image, as fine-tuning measures them.
 
-    ``session`` is the network: float32 (b, c, [z,] y, x) to logits (b, classes).
+    ``session`` is the network: float32 (b, c, [z,] y, x) to logits (b, classes). ``look`` gets each
+    image as it was read.
     """
-    logits = [session(_input(spec, case)) for case in tqdm(cases, "classify", unit="case")]
+    logits = []
+    for case in tqdm(cases, "classify", unit="case"):
+        volume = case.read()
+        look(case, volume)
+        logits.append(session(_input(spec, volume)))
     tensor = torch.from_numpy(np.concatenate(logits))
     return (tensor.sigmoid() if spec.multi_label else tensor.softmax(1)).numpy()
 
 
-def _input(spec: ClassifierSpec, case: Case) -> np.ndarray:
+def _input(spec: ClassifierSpec, volume: Volume) -> np.ndarray:
     plan = {"patch": spec.patch, "preprocessing": dict(spec.preprocessing)}
-    volume = case.read()
     if spec.dims == 2:
         array = picture_to_grid(volume.array, plan)
     else:

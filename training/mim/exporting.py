@@ -72,6 +72,7 @@ def _export_segmenter(content: dict, checkpoint: Path, folder: Path, options: Ex
             segmentation_metadata(title, spec, plan, results, words, options),
             options.phantom,
             expectations,
+            metadata.get("seen", ()),
         )
     lines = verified_lines(package, agreements, "voxels")
     return "\n".join([_checks(package.expectations), *lines])

@@ -6,13 +6,16 @@ Images are told apart by what they hold: names repeat between data sets, and fil
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from mim.cases import Case
 from mim.data import Cache
 from mim.recipe import RecipeError
+from MIMSegment.Logic.volume import Volume
 
 
 def digests(image: np.ndarray) -> list[str]:
@@ -42,6 +45,40 @@ def check_unseen(cache: Cache, seen: Iterable[str], checkpoint: str | Path) -> N
             f"that {cache.folder} holds back ({names}), so that results would not be of unseen "
             f"subjects. Prepare the cache with the split of the pre-training (prepare.py --seed, "
             f"--held-back, --test-list), or pre-train again on this cache."
+        )
+
+
+class FamiliarImages:
+    """Finds, among images that a package is measured on, those that it has learnt from.
+
+    ``metadata`` is that of the package, which may not tell (one made by others).
+    """
+
+    def __init__(self, metadata: Mapping):
+        self._known = frozenset(metadata.get("mimsegment", {}).get("training_images", ()))
+        self.cases: list[str] = []
+
+    def look(self, case: Case, volume: Volume) -> None:
+        """Take note of ``case``, whose image is ``volume`` as it was read."""
+        if self._known and self._known.intersection(digests(volume.array)):
+            self.cases.append(case.id)
+
+    def summary(self) -> dict:
+        """``learnt_from``: the names of these cases, empty where none was found; absent where the
+        package does not tell."""
+        return {"learnt_from": self.cases} if self._known else {}
+
+
+def warn_of_familiar(summary: Mapping) -> None:
+    """Say on stderr what figures are worth whose ``summary`` has cases that were learnt from."""
+    cases = summary.get("learnt_from", ())
+    if cases:
+        names = ", ".join(cases[:5]) + (", ..." if len(cases) > 5 else "")
+        print(
+            f"evaluate: warning: the package has learnt from {len(cases)} of these cases "
+            f"({names}): their figures do not tell how it does on new patients. "
+            "--cases chooses others.",
+            file=sys.stderr,
         )
 
 
