@@ -66,6 +66,11 @@ class FinetuneRecipe:
     class_weights: ClassWeights = setting(
         "none", "of classification: none, or balanced, rare classes as much as common ones"
     )
+    memory_gib: float = setting(
+        8.0,
+        "images, and as much of labels, stay in the device's memory up to this size",
+        affects_result=False,
+    )
     watch: int = setting(
         0,
         "held-back images whose score is logged every loop.validate_every steps, to see how fast "
@@ -134,7 +139,7 @@ def finetune(recipe: FinetuneRecipe, resume: bool = False) -> dict:
         metadata["seen"] = sorted({*metadata["seen"], *report.seen})
         print(report.summary())
     subjects = training_subjects(task, cache, recipe)
-    task.load(subjects, device)
+    task.load(subjects, device, recipe.memory_gib)
     print(f"Fine-tuning on {len(subjects)} subjects, crops of {cache.extent(cache.patch)}.")
     watch = task.watch(recipe.watch) if recipe.watch else None
     speed = train(
@@ -201,11 +206,14 @@ def training_subjects(
     """The subjects of the training split that have labels, or the first ``recipe.subjects``.
 
     The order depends on the seed alone, so subsets are nested and the same for every arm. Each of
-    them has the classes in the proportions of the whole.
+    them has the classes, or sets of structures, in the proportions of the whole.
     """
-    labeled = [case for case in cache.cases_of(cache.train) if task.is_labeled(case)]
-    classes = {case["subject"]: task.stratum(case) for case in reversed(labeled)}
-    order = stratified(classes, recipe.seed)
+    labeled: dict[str, list[dict]] = {}
+    for case in cache.cases_of(cache.train):
+        if task.is_labeled(case):
+            labeled.setdefault(case["subject"], []).append(case)
+    strata = {subject: task.stratum(cases) for subject, cases in labeled.items()}
+    order = stratified(strata, recipe.seed)
     if recipe.subjects > len(order):
         raise RecipeError(f"subjects={recipe.subjects}, but only {len(order)} have labels.")
     return order[: recipe.subjects or None]
@@ -213,16 +221,16 @@ def training_subjects(
 
 def stratified(classes: Mapping[str, Hashable], seed: int) -> list[str]:
     """The names of ``classes`` in an order in which every beginning has the classes evenly."""
-    names = sorted(classes)
-    random.Random(seed).shuffle(names)
+    names, draws = sorted(classes), random.Random(seed)
+    draws.shuffle(names)
     strata: dict[Hashable, list[str]] = {}
     for name in names:
         strata.setdefault(classes[name], []).append(name)
-    places = {
-        name: (i + 0.5) / len(members)
-        for members in strata.values()
-        for i, name in enumerate(members)
-    }
+    places = {}
+    for members in strata.values():
+        # Classes of one or two begin anywhere: in the middle no small beginning would have any.
+        first = 0.5 if len(members) > 4 else draws.random()
+        places |= {name: (i + first) / len(members) for i, name in enumerate(members)}
     return sorted(names, key=places.__getitem__)
 
 
@@ -233,7 +241,7 @@ def draw(
     generators: Generators,
 ) -> Crops:
     """A batch of augmented crops with their targets."""
-    crops = task.draw(recipe.loop.micro_batch, generators.host)
+    crops = task.draw(recipe.loop.micro_batch, generators.host).to(generators.device.device)
     spacing = cache.plan["preprocessing"]["spacing"]
     crops = augment_spatial(crops, recipe.spatial, spacing, generators)
     return augment_intensity(crops, recipe.intensity, spacing, generators)

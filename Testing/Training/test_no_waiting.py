@@ -81,7 +81,7 @@ def finetuning(cache, recipe_file, name, device="cpu"):
     task = task_of(cache, recipe)
     network = architectures.build(network_for(task, cache, recipe)).to(device).train()
     generators = Generators.seeded(0, device)
-    task.load(cache.train, torch.device(device))
+    task.load(cache.train, torch.device(device), 8.0)
     state = TrainState.fresh(network, recipe.optimizer, generators)
     step = stepper(state, task.loss(network), recipe)
     volumes = getattr(task.volumes, "volumes", task.volumes)

@@ -211,6 +211,7 @@ def _store(case: Case, cache: Path, plan: dict) -> dict:
         "image": f"images/{case.id}.npy",
         "label": None,
         "target": case.target,
+        "structures": None if label is None else np.unique(label[label > 0]).tolist(),
         "shape": list(array.shape),
         "digests": digests(volume.array),
         "source": case.sources if len(case.images) > 1 else case.sources[0],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,13 +41,13 @@ class Classification:
         return case.get("target") is not None
 
     @staticmethod
-    def stratum(case: dict) -> str:
-        """What subsets of subjects must have evenly: the class."""
-        return str(case["target"])
+    def stratum(cases: Sequence[dict]) -> str:
+        """What subsets of subjects must have evenly: the class of a subject's first case."""
+        return str(cases[0]["target"])
 
-    def load(self, subjects: Iterable[str], device: torch.device) -> None:
-        """Open the training images; must come before `draw` and `loss`."""
-        self.volumes = ClassifiedVolumes(self.cache, subjects, device)
+    def load(self, subjects: Iterable[str], device: torch.device, limit_gib: float) -> None:
+        """Open the training images, see `ClassifiedVolumes`; must come before `draw` and `loss`."""
+        self.volumes = ClassifiedVolumes(self.cache, subjects, device, limit_gib)
 
     def draw(self, batch: int, generator: torch.Generator) -> ClassifiedCrops:
         return self.volumes.draw(self.cache.patch, batch, generator)

@@ -2,8 +2,9 @@
 
 A cache is a folder written by ``prepare.py``::
 
-    cases.json        {"version": 1, "cases": [{"id", "subject", "image", "label", "shape",
-                      "digests"}]}, digests of the images as they were read
+    cases.json        {"version": 1, "cases": [{"id", "subject", "image", "label", "structures",
+                      "shape", "digests"}]}, values that the label has, digests of the images as
+                      they were read
     plan.json         patch and strides (z, y, x), kernel sizes, preprocessing (spacing ...)
     fingerprint.json  what the plan was made from
     split.json        {"train": [subjects], "held_back": [subjects]}

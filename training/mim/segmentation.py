@@ -38,12 +38,16 @@ class Segmentation:
         return case["label"] is not None
 
     @staticmethod
-    def stratum(case: dict) -> None:
-        """What subsets of subjects must have evenly: nothing, structures are in all of them."""
+    def stratum(cases: Sequence[dict]) -> tuple[int, ...]:
+        """What subsets of subjects must have evenly: the set of structures in a subject's cases.
 
-    def load(self, subjects: Iterable[str], device: torch.device) -> None:
-        """Open the training images; must come before `draw`."""
-        self.volumes = LabeledVolumes(self.cache, subjects, device)
+        A lesion is not in everyone. Caches of older versions do not say what is where.
+        """
+        return tuple(sorted({value for case in cases for value in case.get("structures") or ()}))
+
+    def load(self, subjects: Iterable[str], device: torch.device, limit_gib: float) -> None:
+        """Open the training images, see `LabeledVolumes`; must come before `draw`."""
+        self.volumes = LabeledVolumes(self.cache, subjects, device, limit_gib)
 
     def draw(self, batch: int, generator: torch.Generator) -> LabeledCrops:
         return draw_labeled_crops(self.volumes, self.cache.patch, batch, generator, self.foreground)
