@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import export
-from mim.checkpoint import CheckpointError, save_checkpoint
+from mim.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from mim.networks import NetworkConfig, build_network
 from mim.nnssl_export import export_nnssl
 from mim.transfer import load_pretrained
@@ -63,6 +63,17 @@ def test_file_has_every_key_of_nnssl_and_opens_without_running_code(trained, tmp
     written = json.loads((tmp_path / "out" / "adaptation_plan.json").read_text())
     assert written == {**plan, "trainer_name": content["trainer_name"]}
     assert json.loads((tmp_path / "out" / "config.json").read_text())
+
+
+def test_averaged_weights_are_the_ones_that_are_written(trained, tmp_path):
+    content = load_checkpoint(trained[1])
+    last = {name: torch.zeros_like(tensor) for name, tensor in content["model"].items()}
+    averaged = {**content, "model": last, "average": content["model"]}
+    save_checkpoint(tmp_path / "averaged.pt", averaged)
+    export_nnssl(tmp_path / "averaged.pt", tmp_path / "out")
+    written = load(tmp_path / "out")["network_weights"]
+    name = "encoder.stages.1.blocks.0.conv1.conv.weight"
+    assert torch.equal(written[name], trained[0].get_parameter(name))
 
 
 def test_network_of_the_plan_takes_encoder_and_stem_strictly(trained, tmp_path):
