@@ -136,3 +136,17 @@ def test_losses_without_a_weight_are_averaged():
     parts = [SimpleNamespace(value=torch.tensor([[v]]), cases=("case",)) for v in (1.0, 2.0, 6.0)]
     found = update(model, loss, parts)
     assert found[:2] == pytest.approx((3 * model.weight.item(), 3.0))
+
+
+@pytest.mark.parametrize("name", ["simclr", "masked_contrastive"])
+def test_contrast_says_that_accumulated_parts_leave_fewer_crops_to_tell_apart(
+    cache, name, tmp_path, capsys
+):
+    (tmp_path / "recipe.toml").write_text("")
+    changes = [f"method.name={name}", *UNET, "loop.batch=8"]
+    for accumulate, said in ((1, ""), (2, "the 3 others of its part, not from 7")):
+        more = [*changes, f"loop.accumulate={accumulate}"]
+        recipe = load_recipe(PretrainRecipe, tmp_path / "recipe.toml", more)
+        build_method(recipe, cache, cache.patch)
+        assert said in (printed := capsys.readouterr().out)
+        assert bool(said) == ("WARNING" in printed)

@@ -19,6 +19,7 @@ from mim.masked_contrastive import CombinedSettings, MaskedContrastiveModel
 from mim.masking import MaskSettings, draw_mask
 from mim.mean_loss import MeanLoss
 from mim.networks import NetworkConfig
+from mim.parallel import rank
 from mim.recipe import RecipeError
 from mim.reconstruction import draw_rows, fixed_crops
 from mim.sparse_unet import SparseMaskedUNet
@@ -100,7 +101,7 @@ class FixedViews:
 
 def build_simclr(recipe: Any, cache: Cache, patch: Sequence[int]) -> Contrasting:
     """SimCLR on the encoder of any network; raises RecipeError for a batch without negatives."""
-    _require_negatives(recipe)
+    _check_negatives(recipe)
     channels = cache.channels
     config = architectures.configure(recipe.network, cache.plan, patch, channels, channels)
     network = architectures.build(config)
@@ -115,7 +116,7 @@ def build_simclr(recipe: Any, cache: Cache, patch: Sequence[int]) -> Contrasting
 
 def build_masked_contrastive(recipe: Any, cache: Cache, patch: Sequence[int]) -> Contrasting:
     """S3D with a contrastive loss on its bottleneck."""
-    _require_negatives(recipe)
+    _check_negatives(recipe)
     settings: CombinedSettings = recipe.method
     network, config = architectures.restoring_network(recipe, cache, patch)
     inner = SparseMaskedUNet(network, NetworkConfig.from_dict(config), settings.masked)
@@ -131,9 +132,17 @@ def build_masked_contrastive(recipe: Any, cache: Cache, patch: Sequence[int]) ->
     )
 
 
-def _require_negatives(recipe: Any) -> None:
-    if recipe.loop.micro_batch < 2:
+def _check_negatives(recipe: Any) -> None:
+    """Raise RecipeError where there are none, warn where fewer than the batch promises."""
+    loop = recipe.loop
+    if loop.micro_batch < 2:
         raise RecipeError(
             "Contrast needs other crops in the same batch: set loop.batch to 2 or more (8 and more "
             "work better) without loop.accumulate eating it up."
+        )
+    if loop.accumulate > 1 and rank() == 0:
+        print(
+            f"WARNING: with loop.accumulate={loop.accumulate} a crop is told apart from the "
+            f"{loop.batch // loop.accumulate - 1} others of its part, not from {loop.batch - 1}: "
+            "it is no substitute for a large batch here; more processes are (torchrun)."
         )

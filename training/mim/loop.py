@@ -40,7 +40,9 @@ class LoopSettings:
     steps: int = setting(1000, "updates of the weights")
     batch: int = setting(2, "crops in each update, over all processes and accumulated batches")
     accumulate: int = setting(
-        1, "parts of a batch that are computed one after the other, where memory is short"
+        1,
+        "parts of a batch that are computed one after the other, where memory is short; the same "
+        "as one batch, but for losses among its crops: Dice and contrast see those of a part",
     )
     ema: float = setting(
         0.0, "decay of the moving average of the weights that is evaluated, such as 0.999; 0: none"
