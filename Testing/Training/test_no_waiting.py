@@ -1,10 +1,11 @@
-"""A step of every method and task waits for nothing: no number is read back from the device."""
+"""A step of every method and task waits for nothing: no number is read back from the device, and
+nothing is copied to it with waiting."""
 
 import pytest
 import torch
 
 from cache_fixture import with_targets, write_cache
-from device_reads import NoReading
+from device_reads import no_waiting
 from finetune import FinetuneRecipe, draw, network_for, task_of
 from mim import architectures
 from mim.augment import augment_spatial
@@ -107,17 +108,17 @@ def stepper(state, loss, recipe):
 
 
 @pytest.mark.parametrize("name", PRETRAININGS)
-def test_a_step_of_pretraining_reads_nothing_back(cache, recipe_file, name):
+def test_a_step_of_pretraining_waits_for_nothing(cache, recipe_file, name):
     step, tensors, generators = pretraining(cache, recipe_file, name)
-    with NoReading(tensors, [generators.device]) as watched:
+    with no_waiting(tensors, [generators.device]) as watched:
         step()
     assert watched.operations > 100
 
 
 @pytest.mark.parametrize("name", FINETUNINGS)
-def test_a_step_of_finetuning_reads_nothing_back(cache, recipe_file, name):
+def test_a_step_of_finetuning_waits_for_nothing(cache, recipe_file, name):
     step, tensors, generators = finetuning(cache, recipe_file, name)
-    with NoReading(tensors, [generators.device]) as watched:
+    with no_waiting(tensors, [generators.device]) as watched:
         step()
     assert watched.operations > 100
 
@@ -134,10 +135,46 @@ def test_a_step_of_finetuning_reads_nothing_back(cache, recipe_file, name):
 )
 def test_reading_is_noticed_and_the_host_may_read_its_own(read):
     own, followed = torch.rand(4), torch.rand(4)
-    with NoReading([followed]):
+    with no_waiting([followed]):
         read(own)
         with pytest.raises(AssertionError, match="read back"):
             read(followed)
+
+
+@pytest.mark.parametrize(
+    "get", [lambda x: x.cpu(), lambda x: x.tolist(), lambda x: x.detach().numpy()]
+)
+def test_what_the_host_gets_of_the_device_is_noticed(get):
+    own, followed = torch.rand(4), torch.rand(4)
+    with no_waiting([followed]):
+        get(own)
+        with pytest.raises(AssertionError, match="read back"):
+            get(2 * followed)
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        lambda own, there: own.to(there.device),
+        lambda own, there: own.to(device=there.device, dtype=torch.float64),
+        lambda own, there: own.to(there),
+        lambda own, there: torch.tensor([1.0, 2.0], device=there.device),
+        lambda own, there: torch.as_tensor([1.0, 2.0], device=there.device),
+    ],
+)
+def test_a_copy_that_waits_is_noticed(copy):
+    with no_waiting([there := torch.rand(4)]), pytest.raises(AssertionError, match="waits"):
+        copy(torch.rand(4), there)
+
+
+def test_a_copy_that_does_not_wait_is_on_the_device_and_its_source_on_the_host():
+    own, there = torch.rand(4), torch.rand(4)
+    with no_waiting([there]):
+        moved = own.to(there.device, non_blocking=True)
+        own.double().tolist()
+        assert torch.zeros(2, device=there.device).to(torch.float64).dtype == torch.float64
+        with pytest.raises(AssertionError, match="read back"):
+            float(moved.sum())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")

@@ -122,9 +122,8 @@ class ClassifiedVolumes:
         """As `data.draw_crops`, with classes."""
         crops = draw_crops(self.volumes, patch, batch, generator)
         targets = self.targets[[self._index[name] for name in crops.cases]]
-        return ClassifiedCrops(
-            crops.images, crops.valid, crops.cases, targets.to(crops.images.device)
-        )
+        targets = targets.to(crops.images.device, non_blocking=True)
+        return ClassifiedCrops(crops.images, crops.valid, crops.cases, targets)
 
 
 def classification_loss(

@@ -64,7 +64,7 @@ def region_targets(labels: Tensor, regions: Sequence[Region], values: Sequence[i
     ``labels`` int64 (b, 1, ...) counts in ``values``, the label values with 0 first.
     """
     table = [[float(value in region.labels) for region in regions] for value in values]
-    member = torch.tensor(table, device=labels.device)
+    member = torch.tensor(table).to(labels.device, non_blocking=True)
     return member[labels[:, 0]].movedim(-1, 1)
 
 

@@ -59,7 +59,8 @@ def resized_part(crops: Crops, settings: ViewSettings, generator: torch.Generato
     low, high = settings.size
     scale = low + (high - low) * drawn[:, 0]
     shift = (1 - scale) * (2 * drawn[:, 1] - 1)
-    theta = torch.cat((torch.diag_embed(scale), shift[:, :, None]), 2).to(images.device)
+    theta = torch.cat((torch.diag_embed(scale), shift[:, :, None]), 2)
+    theta = theta.to(images.device, non_blocking=True)
     grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
     return replace(
         crops,

@@ -65,7 +65,8 @@ def segmentation_loss(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """1 - mean soft Dice of all classes, plus cross-entropy, over the valid voxels of the batch."""
     counted = valid[:, None]
     probability = logits.softmax(1) * counted
-    truth = functional.one_hot(target, logits.shape[1]).movedim(-1, 1) * counted
+    classes = torch.arange(logits.shape[1], device=logits.device)
+    truth = (target[:, None] == classes.view(-1, *(1 for _ in target.shape[1:]))) & counted
     axes = (0, *range(2, logits.ndim))
     overlap, total = (probability * truth).sum(axes), (probability + truth).sum(axes)
     dice = (2 * overlap + 1e-5) / (total + 1e-5)
