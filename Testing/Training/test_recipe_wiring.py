@@ -230,7 +230,7 @@ def test_as_many_crops_are_centered_on_a_structure_as_the_recipe_says(work, monk
 def test_rare_classes_count_as_the_recipe_says(work, weights, rare):
     cache = with_targets(read_cache(work / "cache"), "one class")
     task = finetune.task_of(cache, recipe_of(work, finetune, f"class_weights={weights}"))
-    task.load(cache.train[:3], torch.device("cpu"))  # of classes 0, 1 and 0
+    task.load(cache.train[:3], torch.device("cpu"), limit_gib=1)  # of classes 0, 1 and 0
     crops = task.draw(8, torch.Generator().manual_seed(0))
     logits = torch.tensor([2.0, 0.0]).expand(8, 2)
     each = torch.tensor([1.0, rare])[crops.targets]
