@@ -20,7 +20,7 @@ from mim.patches import (
 from mim.recipe import RecipeError
 from mim.simmim import SimMIM, SimMIMSettings
 from mim.transfer import load_pretrained
-from mim.unetr import UNETRSettings
+from mim.unetr import UNETRSettings, upsampling
 from mim.vit import VisionTransformer, ViTSettings, vit_config
 
 SIZE, PATCH, CHANNELS = (8, 16, 12), (2, 4, 6), 2
@@ -231,7 +231,13 @@ def test_crops_that_are_not_whole_tokens_are_refused():
 
 @pytest.mark.parametrize(
     ("token", "size"),
-    [((16, 16, 16), (16, 32, 16)), ((8, 8, 8), (8, 24, 16)), ((2, 16, 4), (6, 32, 8))],
+    [
+        ((16, 16, 16), (16, 32, 16)),
+        ((8, 8, 8), (8, 24, 16)),
+        ((2, 16, 4), (6, 32, 8)),
+        ((1, 12, 12), (3, 24, 12)),
+        ((5, 3, 32), (10, 6, 32)),
+    ],
 )
 def test_the_whole_encoder_arrives_in_unetr(tmp_path, token, size):
     torch.manual_seed(0)
@@ -267,5 +273,16 @@ def test_unetr_with_tokens_of_16_is_monais():
 def test_crops_that_are_not_whole_tokens_of_unetr_are_refused(token, size):
     with pytest.raises(RecipeError, match="whole tokens"):
         architectures.configure(UNETRSettings(patch=token), {}, size, 1, 2)
-    with pytest.raises(RecipeError, match="2, 4, 8 or 16"):
-        UNETRSettings(patch=(3, 8, 8))
+    with pytest.raises(RecipeError, match="at least 1"):
+        UNETRSettings(patch=(0, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("edge", "expected"),
+    [
+        (1, (1, 1, 1, 1)), (2, (1, 1, 1, 2)), (8, (1, 2, 2, 2)), (16, (2, 2, 2, 2)),
+        (12, (1, 3, 2, 2)), (7, (1, 1, 1, 7)), (32, (4, 2, 2, 2)), (48, (4, 3, 2, 2)),
+    ],
+)  # fmt: skip
+def test_four_upsamplings_lead_from_tokens_of_any_size_to_voxels(edge, expected):
+    assert upsampling(edge) == expected

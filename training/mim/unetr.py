@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,16 +11,14 @@ from torch import nn
 
 from mim.recipe import RecipeError, setting
 
-_TOKENS = (2, 4, 8, 16)  # voxels along an axis; four upsamplings lead from tokens to voxels
+_LEVELS = 4  # upsamplings that lead from tokens to voxels
 
 
 @dataclass(frozen=True)
 class UNETRSettings:
     """Its encoder must equal the transformer that was pre-trained; it has twelve blocks."""
 
-    patch: tuple[int, int, int] = setting(
-        (16, 16, 16), "voxels (z, y, x) of a token: 2, 4, 8 or 16 along each axis"
-    )
+    patch: tuple[int, int, int] = setting((16, 16, 16), "voxels (z, y, x) of a token")
     width: int = setting(768, "length of a token")
     heads: int = setting(12, "attention heads")
     mlp_ratio: float = setting(4.0, "width of the hidden layer of a block, in widths of a token")
@@ -28,8 +27,8 @@ class UNETRSettings:
     name: Literal["unetr"] = setting("unetr", "UNETR: a vision transformer and a CNN decoder")
 
     def __post_init__(self):
-        if any(edge not in _TOKENS for edge in self.patch):
-            raise RecipeError(f"network.patch of UNETR is 2, 4, 8 or 16 voxels, not {self.patch}.")
+        if min(self.patch) < 1:
+            raise RecipeError(f"network.patch is at least 1 along each axis, not {self.patch}.")
 
 
 def configure_unetr(
@@ -48,7 +47,7 @@ def configure_unetr(
 def build_unetr(config: dict) -> nn.Module:
     """MONAI's UNETR for images (b, in_channels, *size), with what `architectures` asks for.
 
-    Tokens smaller than MONAI's, which are of 16 voxels, are upsampled less often along their axis.
+    Tokens of other sizes than MONAI's 16 voxels are upsampled by other factors, see `upsampling`.
     """
     from monai.networks.nets import UNETR
 
@@ -81,6 +80,25 @@ def build_unetr(config: dict) -> nn.Module:
     return network
 
 
+def upsampling(edge: int) -> tuple[int, int, int, int]:
+    """Factors of the four upsamplings, the one next to the tokens first; their product is ``edge``.
+
+    16 is 2 · 2 · 2 · 2, 12 is 1 · 3 · 2 · 2, and 32 is 4 · 2 · 2 · 2: where fewer than four are
+    needed the coarsest leave the axis alone, larger factors come before smaller ones.
+    """
+    factors = []
+    divisor = 2
+    while edge > 1:
+        if edge % divisor:
+            divisor += 1
+        else:
+            factors.append(divisor)
+            edge //= divisor
+    while len(factors) > _LEVELS:
+        factors = sorted([math.prod(factors[:2]), *factors[2:]])
+    return (1,) * (_LEVELS - len(factors)) + tuple(reversed(factors))
+
+
 def _use_tokens(network: nn.Module, size: tuple, token: tuple, config: dict) -> None:
     """Change the layers of ``network`` that depend on the size of a token."""
     from monai.networks.blocks import PatchEmbeddingBlock
@@ -89,9 +107,9 @@ def _use_tokens(network: nn.Module, size: tuple, token: tuple, config: dict) -> 
     network.vit.patch_embedding = PatchEmbeddingBlock(
         config["in_channels"], size, token, config["width"], config["heads"]
     )
+    factors = list(zip(*map(upsampling, token), strict=True))
     for level, name in _upsamplings(network):
-        # The coarsest of the four leave out the axes along which fewer than four are needed.
-        factor = tuple(2 if 2 ** (4 - level) <= edge else 1 for edge in token)
+        factor = factors[level]
         old = network.get_submodule(name).conv
         new = get_conv_layer(
             3, old.in_channels, old.out_channels, factor, factor, conv_only=True, is_transposed=True
