@@ -262,6 +262,22 @@ def test_inflated_kernel_answers_a_stack_of_equal_slices_as_the_image():
     assert torch.allclose(deep, flat[:, :, None].expand_as(deep), atol=1e-5)
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_openminds_transformer_is_refused_by_its_name(tmp_path, named):
+    state = {
+        "eva.pos_embed": torch.zeros(1, 8, 48),
+        "eva.blocks.0.norm1.weight": torch.zeros(48),
+        "down_projection.proj.weight": torch.zeros(48, 1, 8, 8, 8),
+    }
+    plan = {"architecture_plans": {"arch_class_name": "PrimusM"}, "key_to_encoder": "eva"}
+    content = nnssl_content(state, **({"nnssl_adaptation_plan": plan} if named else {}))
+    torch.save(content, tmp_path / "checkpoint_final.pth")
+    found = "PrimusM" if named else "Primus"
+    for target in (network(), unetr()):
+        with pytest.raises(CheckpointError, match=rf"final\.pth holds {found}, .*ResEncL"):
+            load_pretrained(target, tmp_path / "checkpoint_final.pth")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -80,9 +80,11 @@ def load_pretrained(
     is loaded where name and shape agree, and adapted where `weight_shapes.fit` knows how. Output
     layers belong to their task and are left alone. ``spacing`` is the voxel size (z, y, x in mm) of
     the task, to note where that of the pre-training was another. Raises CheckpointError when the
-    encoder finds no tensor, or a decoder that is in the file or is all that was asked for.
+    encoder finds no tensor, or a decoder that is in the file or is all that was asked for, and for
+    a network that is not built here.
     """
     weights = read_weights(checkpoint)
+    _check_known(weights, checkpoint)
     target = _targets(model)
     source, dialect, notes = translate(weights.state, target)
     loaded, adapted, skipped = _carry(model, source, target, parts, weights.facts.get("grid"))
@@ -181,6 +183,18 @@ def _image_dims(source: dict[str, Tensor]) -> int | None:
     """2 or 3, from the kernel that embeds patches; None where there is none, or a plain matrix."""
     kernels = (tensor for name, tensor in source.items() if _EMBEDDING.search(name))
     return next((kernel.ndim - 2 for kernel in kernels if kernel.ndim > 3), None)
+
+
+def _check_known(weights: Weights, checkpoint: str | Path) -> None:
+    """Raise CheckpointError for OpenMind's transformer, by the plan or by the names of tensors."""
+    network = weights.facts.get("architecture", "")
+    if not network and any(name.startswith("eva.") for name in weights.state):
+        network = "Primus"
+    if network.startswith("Primus"):
+        raise CheckpointError(
+            f"{checkpoint} holds {network}, nnssl's transformer, which MIM Segment does not build; "
+            f"take the file of the same pre-training with ResEncL."
+        )
 
 
 def _nothing_for(part: str, skipped: dict[str, str], checkpoint: str | Path) -> CheckpointError:

@@ -105,18 +105,25 @@ def _origin(content: Mapping, holder: str | None) -> str:
 
 
 def _facts(content: Mapping) -> dict[str, Any]:
-    """``trainer``, ``plan``, ``spacing`` (z, y, x in mm), ``grid`` of tokens and ``seen``, where
-    the file has them."""
+    """``trainer``, ``plan``, ``architecture`` (a name), ``spacing`` (z, y, x in mm), ``grid`` of
+    tokens and ``seen``, where the file has them."""
     plan, metadata = content.get("nnssl_adaptation_plan"), content.get("metadata")
     facts = {
         "trainer": content.get("trainer_name"),
         "plan": plan,
+        "architecture": _architecture(plan),
         "spacing": _spacing(metadata, "plan", "preprocessing")
         or _spacing(plan, "pretrain_plan", "configurations", None),
         "grid": _grid(metadata.get("network")) if isinstance(metadata, Mapping) else None,
         "seen": metadata.get("seen") if isinstance(metadata, Mapping) else None,
     }
     return {key: value for key, value in facts.items() if value}
+
+
+def _architecture(plan: Any) -> str | None:
+    """What nnssl calls the network of its plan."""
+    planned = plan.get("architecture_plans") if isinstance(plan, Mapping) else None
+    return str(planned.get("arch_class_name") or "") if isinstance(planned, Mapping) else None
 
 
 def _grid(network: Any) -> tuple[int, ...] | None:
