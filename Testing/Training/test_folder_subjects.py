@@ -119,3 +119,14 @@ def test_a_patient_in_the_training_and_test_folders_of_classes_is_refused(tmp_pa
 def test_the_series_of_two_prostate_patients_are_two_subjects(data_dir):
     dataset = find_dataset(data_dir / "prostate_mpmri_prostatex/dicom")
     assert len(dataset.cases) == 6 and len({case.subject for case in dataset.cases}) == 2
+
+
+def test_a_folder_that_was_taken_for_a_patient_is_named(tmp_path):
+    for place in ("site/one", "site/two", "site/three", "lone/four"):
+        put(tmp_path / f"scans/{place}.nii.gz", scan(len(place))[0])
+    summary = prepare_dataset(tmp_path / "scans", tmp_path / "cache", OPTIONS)
+    assert "1 subject has several volumes" in summary and "(site 3)" in summary
+    assert "column group" in summary
+    put(tmp_path / "flat/one.nii.gz", scan(0)[0])
+    put(tmp_path / "flat/two.nii.gz", scan(1)[0])
+    assert "several volumes" not in prepare_dataset(tmp_path / "flat", tmp_path / "new", OPTIONS)

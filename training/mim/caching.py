@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -247,6 +248,7 @@ def _summary(cache: Path, entries, split, plan, excluded) -> str:
         f"{len(entries)} volumes ({labelled} labelled), {len(split['train'])} subjects to train "
         f"on, {len(split['held_back'])} held back, {len(excluded)} volumes left out."
     )
+    lines += _shared_subjects(entries)
     lines.append(
         f"Working spacing {plan['preprocessing']['spacing']} mm, patch {tuple(plan['patch'])} "
         "voxels (z, y, x)."
@@ -259,6 +261,20 @@ def _summary(cache: Path, entries, split, plan, excluded) -> str:
         lines.append("Classes: " + ", ".join(f"{name} {count}" for name, count in pairs) + ".")
     lines.append(f"Wrote {cache}")
     return "\n".join(lines)
+
+
+def _shared_subjects(entries: Sequence[dict]) -> list[str]:
+    """A line on the subjects with several volumes: a folder may have been taken for a patient."""
+    volumes = Counter(entry["subject"] for entry in entries)
+    several = [f"{name} {count}" for name, count in volumes.most_common() if count > 1]
+    if not several:
+        return []
+    names = ", ".join(several[:3]) + (", ..." if len(several) > 3 else "")
+    who = "subject has" if len(several) == 1 else "subjects have"
+    return [
+        f"{len(several)} {who} several volumes, never on both sides of the split ({names}). "
+        "Where such a subject is no patient, name the subjects in a table with the column group."
+    ]
 
 
 def class_counts(entries: Sequence[dict], classes: int) -> list[int]:
