@@ -44,7 +44,7 @@ from mim.comparison import NO_HARM, mean_ranks, paired_difference
 from mim.data_sets import data_sets
 from mim.lesion_metrics import CaseDetections, average_precision, froc, match_by_size
 from mim.protocols import PROTOCOLS, Protocol, find_protocol
-from mim.seen import FamiliarImages, warn_of_familiar
+from mim.seen import TrainingImageCheck, warn_of_training_images
 from mim.segmentation_metrics import structure_metrics
 from MIMSegment.Logic.errors import GeometryError, InputError, MIMSegmentError
 from MIMSegment.Logic.files import make_folder, write_json
@@ -63,7 +63,7 @@ class Measured:
 
     cases: list[tuple[str, str, dict]] = field(default_factory=list)
     detections: list[CaseDetections] = field(default_factory=list)
-    familiar: FamiliarImages = field(default_factory=lambda: FamiliarImages({}))
+    learnt: TrainingImageCheck = field(default_factory=lambda: TrainingImageCheck({}))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,12 +98,12 @@ def evaluate_package(
         raise InputError(f"{package.title} has no {lesions!r}, it has {', '.join(values)}.")
     dataset = find_dataset(data)
     structures = protocol.measured(dataset) if protocol else values
-    measured = Measured(familiar=FamiliarImages(package.metadata))
+    measured = Measured(learnt=TrainingImageCheck(package.metadata))
     for case in tqdm(_chosen(dataset.cases, protocol, cases), "evaluate", unit="case"):
         volume, label = case.read(), read_volume(case.label)
         if not volume.geometry.is_close(label.geometry):
             raise GeometryError(f"{case.label} does not lie on the grid of {case.image}.")
-        measured.familiar.look(case, volume)
+        measured.learnt.look(case, volume)
         found = run_package(volume, package, options)
         metrics = structure_metrics(
             found.labels, label.array[0], structures, volume.geometry.spacing, tolerance
@@ -152,7 +152,7 @@ def _segment(arguments: argparse.Namespace) -> None:
         "data": str(arguments.data),
         "protocol": arguments.protocol or "every labelled case, every structure of the package",
         "surface_tolerance_mm": arguments.tolerance,
-        **measured.familiar.summary(),
+        **measured.learnt.summary(),
         **summarize_cases(read_cases(table)),
     }
     if arguments.lesions:
@@ -162,7 +162,7 @@ def _segment(arguments: argparse.Namespace) -> None:
     for name, value in summary.get("detection", {}).items():
         print(f"{name}: {value}")
     print(f"Wrote {table} and summary.json")
-    warn_of_familiar(summary)
+    warn_of_training_images(summary)
 
 
 def _classify(arguments: argparse.Namespace) -> None:
@@ -171,7 +171,7 @@ def _classify(arguments: argparse.Namespace) -> None:
     write_classes(arguments.output, summary)
     print(class_table(summary))
     print(f"Wrote {arguments.output / 'cases.csv'} and summary.json")
-    warn_of_familiar(summary)
+    warn_of_training_images(summary)
 
 
 def _detection(cases: Sequence[CaseDetections]) -> dict:

@@ -20,12 +20,7 @@ from MIMSegment.Logic.files import write_csv, write_text
 from MIMSegment.Logic.image_record import distinct, said_of_images
 from MIMSegment.Logic.key_pictures import key_pictures
 from MIMSegment.Logic.lesions import lesion_rows
-from MIMSegment.Logic.report_tables import (
-    Table,
-    gland_table,
-    lesion_table,
-    volume_table,
-)
+from MIMSegment.Logic.report_tables import Table, gland_table, lesion_table, volume_table
 from MIMSegment.Logic.reviewed_case import ReviewedCase
 
 _STYLE = Path(__file__).parents[1] / "Resources" / "report.css"

@@ -73,7 +73,8 @@ def auc_difference(
 
 
 class DrawnAreas:
-    """Areas of one model when its cases are drawn again and again.
+    """Areas of one model when its cases are drawn again and again: ``scores`` (n,) and whether each
+    case is ``positive`` (n,), bool.
 
     The mid-ranks of Sun and Xu (IEEE Signal Processing Letters 21, 2014), for cases that occur
     several times: they are sorted once, an area then takes one pass, and no table of all pairs.

@@ -8,7 +8,7 @@ from pathlib import Path
 from mim.cases import Case, Dataset, find_dataset
 from mim.class_results import summarize_classes
 from mim.classifier_package import ClassifierPackage, classify_cases
-from mim.seen import FamiliarImages
+from mim.seen import TrainingImageCheck
 from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.files import make_folder, write_csv, write_json
 from MIMSegment.Logic.runtime import open_session
@@ -28,11 +28,11 @@ def evaluate_classifier(
     if not cases:
         raise InputError(f"{data} has no case with a class that could be evaluated.")
     session = open_session(package.model, device, precision="float32" if device == "cpu" else None)
-    familiar = FamiliarImages(package.metadata)
-    probabilities = classify_cases(package.spec, cases, session, familiar.look)
+    learnt = TrainingImageCheck(package.metadata)
+    probabilities = classify_cases(package.spec, cases, session, learnt.look)
     entries = [_entry(case) for case in cases]
     summary = summarize_classes(probabilities, entries, package.spec.classes)
-    return {**summary, **familiar.summary()}
+    return {**summary, **learnt.summary()}
 
 
 def write_classes(folder: Path, summary: dict) -> None:

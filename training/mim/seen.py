@@ -48,7 +48,7 @@ def check_unseen(cache: Cache, seen: Iterable[str], checkpoint: str | Path) -> N
         )
 
 
-class FamiliarImages:
+class TrainingImageCheck:
     """Finds, among images that a package is measured on, those that it has learnt from.
 
     ``metadata`` is that of the package, which may not tell (one made by others).
@@ -69,7 +69,7 @@ class FamiliarImages:
         return {"learnt_from": self.cases} if self._known else {}
 
 
-def warn_of_familiar(summary: Mapping) -> None:
+def warn_of_training_images(summary: Mapping) -> None:
     """Say on stderr what figures are worth whose ``summary`` has cases that were learnt from."""
     cases = summary.get("learnt_from", ())
     if cases:

@@ -56,34 +56,36 @@ def rows(path):
         return {row["case"]: row for row in csv.DictReader(file)}
 
 
-@POSIX
-def test_whatever_ends_the_process_of_a_case_the_next_runs(run, interpreter):
-    lines = ["from MIMSegment.Logic.errors import OutOfMemory", "real = inference.segment",
-             "def fail(volume, *rest):"]  # fmt: skip
-    lines += [
-        f"    if '/{n}.nrrd' in volume.source:\n        {how}" for n, (how, _) in ENDS.items()
-    ]
-    lines += ["    return real(volume, *rest)", "inference.segment = fail"]
-    volumes, failures, said = run([*ENDS, "sound"], python=interpreter("\n".join(lines)))
-    assert set(volumes) == {"sound"} and set(failures) == set(ENDS)
-    for name, (_, reason) in ENDS.items():
+def only_the_sound_case_is_done(run, interpreter, module, call, source, ends):
+    """Replace ``module.call`` so that each case of ``ends`` ends as it says; returns the reasons.
+
+    ``source`` is where the file is found in the ``arguments`` of the call.
+    """
+    lines = ["from MIMSegment.Logic.errors import OutOfMemory",
+             f"from MIMSegment.Logic import {module}",
+             f"real = {module}.{call}", "def fail(*arguments):"]  # fmt: skip
+    lines += [f"    if '/{n}.nrrd' in {source}:\n        {how}" for n, (how, _) in ends.items()]
+    lines += ["    return real(*arguments)", f"{module}.{call} = fail"]
+    volumes, failures, said = run([*ends, "sound"], python=interpreter("\n".join(lines)))
+    assert set(volumes) == {"sound"} and set(failures) == set(ends)
+    for name, (_, reason) in ends.items():
         assert reason in failures[name]
         assert f"    failed: {failures[name]}" in said
+    return failures
+
+
+@POSIX
+def test_whatever_ends_the_process_of_a_case_the_next_runs(run, interpreter):
+    only_the_sound_case_is_done(
+        run, interpreter, "inference", "segment", "arguments[0].source", ENDS
+    )
 
 
 @POSIX
 def test_whatever_ends_the_reading_of_a_case_the_next_runs(run, interpreter, tmp_path):
-    lines = ["from MIMSegment.Logic import inputs", "real = inputs.read_study",
-             "def fail(arguments, *rest):"]  # fmt: skip
-    lines += [
-        f"    if '/{n}.nrrd' in arguments[0]:\n        {how}" for n, (how, _) in READING.items()
-    ]
-    lines += ["    return real(arguments, *rest)", "inputs.read_study = fail"]
-    volumes, failures, said = run([*READING, "sound"], python=interpreter("\n".join(lines)))
-    assert set(volumes) == {"sound"} and set(failures) == set(READING)
-    for name, (_, reason) in READING.items():
-        assert reason in failures[name]
-        assert f"    failed: {failures[name]}" in said
+    failures = only_the_sound_case_is_done(
+        run, interpreter, "inputs", "read_study", "arguments[0][0]", READING
+    )
     assert failures["b"] == (
         f"The process that was reading {tmp_path / 'b.nrrd'} crashed with a memory access "
         "violation (SIGSEGV). A file of it is probably damaged: copy or download it again, or "
