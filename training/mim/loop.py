@@ -222,16 +222,21 @@ class _Run:
     def _step(self) -> None:
         """One update; the very first also counts its operations, before anything is compiled."""
         counts = self.state.flops == 0
+        if self.loop.compile and not counts:
+            self._compile()
         with flop_counter() if counts else contextlib.nullcontext() as counter:
             record = self.stepper.step(self.draw, self.state.step + 1, self.loop.steps)
         self.state.step += 1
         self.log.add(record)
         if counts:
             self.state.flops = self.meter.flops = counter.get_total_flops()
-        if self.loop.compile and self.state.model._compiled_call_impl is None:
-            self.state.model.compile(dynamic=False)
         if self.state.average is not None:
             self.state.average.update(self.state.step)
+
+    def _compile(self) -> None:
+        if self.state.model._compiled_call_impl is None:
+            self.state.model.compile(dynamic=False)
+            self.stepper.copy_weights()
 
     def _report(self, bar: tqdm) -> None:
         """After a step: log, validation and checkpoints, when it is time."""

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from mim.mean_loss import MeanLoss
 from mim.optim import OptimizerSettings
-from mim.parallel import LossModule, data_parallel, whole
+from mim.parallel import LossModule, data_parallel, whole, world_size
 from mim.run_log import StepRecord
 from mim.schedule import TransferSettings, pace
+from mim.weight_copies import WeightCopies
 
 
 class Batch(Protocol):
@@ -48,6 +49,17 @@ class Stepper:
         self.loss = LossModule(model, compute_loss)
         self.forward: nn.Module | None = None
         self.encoder_learns: bool | None = None
+        self.copies: WeightCopies | None = None
+
+    def copy_weights(self) -> None:
+        """From now on compute with `WeightCopies`, where they are faster and the same.
+
+        A GPU casts in no time, several processes exchange the gradients of the weights themselves,
+        and gradients that accumulate are better added in float32.
+        """
+        plain = world_size() == 1 and self.accumulate == 1 and self.device.type == "cpu"
+        if plain and self.bf16 and isinstance(self.optimizer, torch.optim.AdamW):
+            self.copies = WeightCopies(self.loss, self.optimizer)
 
     def step(self, draw: Callable[[], Batch], number: int, steps: int) -> StepRecord:
         """Take update ``number`` (1 is the first) of ``steps``."""
@@ -57,6 +69,8 @@ class Stepper:
         for group in self.optimizer.param_groups:
             group["lr"] = now.lr * group["scale"]
         self.optimizer.zero_grad(set_to_none=True)
+        if self.copies is not None:
+            self.copies.zero_grad()
         parts, cases = [], []
         for micro in range(self.accumulate):
             before = time.perf_counter()
@@ -65,8 +79,7 @@ class Stepper:
             cases += batch.cases
             parts.append(self._backward(batch, last=micro == self.accumulate - 1))
         loss = self._mean(parts)
-        norm = whole(nn.utils.clip_grad_norm_(self.parameters, self.settings.clip or math.inf))
-        self.optimizer.step()
+        norm = self._update(self.settings.clip or math.inf)
         return StepRecord(number, now.lr, loss, norm, tuple(cases), begin, data_seconds)
 
     def _backward(self, batch: Batch, last: bool) -> MeanLoss:
@@ -77,9 +90,17 @@ class Stepper:
         apart = hasattr(self.forward, "no_sync") and not last
         with self.forward.no_sync() if apart else contextlib.nullcontext():
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                loss = MeanLoss.of(self.forward(batch))
+                loss = MeanLoss.of((self.copies or self.forward)(batch))
             (loss.mean if self.accumulate == 1 else loss.mean * loss.weight).backward()
         return MeanLoss(loss.mean.detach(), loss.weight)
+
+    def _update(self, limit: float) -> Tensor:
+        """Clip the gradient to a norm of ``limit`` and update; returns the norm before."""
+        if self.copies is not None:
+            return self.copies.update(limit)
+        norm = whole(nn.utils.clip_grad_norm_(self.parameters, limit))
+        self.optimizer.step()
+        return norm
 
     def _mean(self, parts: Sequence[MeanLoss]) -> Tensor:
         """The loss of all batches of an update; makes the gradient that of it."""
