@@ -13,6 +13,8 @@ from mim.loop import LoopSettings, TrainState, train
 from mim.optim import OptimizerSettings, build_optimizer
 from mim.schedule import TransferSettings
 from mim.step import Stepper
+from mim.vit import VisionTransformer, ViTConfig
+from mim.weight_copies import WeightCopies
 
 SETTINGS = OptimizerSettings(lr=0.02, warmup=2, clip=0.5, weight_decay=0.1)
 
@@ -79,6 +81,17 @@ def test_only_matrices_of_linear_layers_are_copied_and_follow_their_weights():
     copies = steps.stepper.copies.copies
     assert set(copies) == {steps.model[2].weight, steps.model[5].weight}
     assert all(torch.equal(c, weight.bfloat16()) for weight, c in copies.items())
+
+
+def test_patch_embedding_is_a_linear_map_too():
+    model = VisionTransformer(ViTConfig(1, (16,) * 3, (8,) * 3, width=12, depth=1, heads=2))
+    copies = WeightCopies(model, build_optimizer(model, SETTINGS))
+    assert {tuple(c.shape) for c in copies.copies.values()} == {
+        (12, 1, 8, 8, 8), (36, 12), (12, 12), (48, 12), (12, 48),
+    }  # fmt: skip
+    with torch.autocast("cpu", torch.bfloat16):
+        found, expected = (call(torch.ones(1, 1, 16, 16, 16))[0] for call in (copies, model))
+    assert torch.equal(found, expected)
 
 
 def test_network_optimizer_and_their_files_know_nothing_of_the_copies():

@@ -18,9 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from mim.vit import PatchEmbedding
+
 
 class WeightCopies:
-    """Copies of the weights of all linear layers of ``module`` that ``optimizer`` (AdamW) has.
+    """Copies of the weights of the linear maps of ``module`` that ``optimizer`` (AdamW) has.
 
     On the CPU only: an update reads its count of steps. The numbers are those of autocast; of a
     weight that is used several times the gradients are added in bfloat16.
@@ -29,9 +31,7 @@ class WeightCopies:
     def __init__(self, module: nn.Module, optimizer: torch.optim.AdamW):
         self.module, self.optimizer = module, optimizer
         known = [p for group in optimizer.param_groups for p in group["params"]]
-        linear = {m.weight for m in module.modules() if isinstance(m, nn.Linear)}.intersection(
-            known
-        )
+        linear = set(_matrices(module)) & set(known)
         self.names = {n: p for n, p in module.named_parameters() if p in linear}
         self.copies = {p: nn.Parameter(p.detach().bfloat16()) for p in self.names.values()}
         self.others = [p for p in known if p not in linear]
@@ -84,6 +84,16 @@ class WeightCopies:
             state["exp_avg"], state["exp_avg_sq"] = (torch.zeros_like(weight) for _ in range(2))
         state["step"] += 1
         return state
+
+
+def _matrices(module: nn.Module) -> Iterator[Tensor]:
+    for layer in module.modules():
+        if isinstance(layer, PatchEmbedding):  # linear, with the weight of a convolution
+            layer = layer.patch_embeddings
+        elif not isinstance(layer, nn.Linear):
+            continue
+        if layer.weight.is_contiguous():  # the update sees it as a flat array
+            yield layer.weight
 
 
 def _factors(group: dict, step: float, scale: Tensor) -> Tensor:
