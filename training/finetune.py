@@ -10,9 +10,7 @@ weights are the ones that are measured; nothing is chosen by looking at the held
 from __future__ import annotations
 
 import argparse
-import random
 import sys
-from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +23,10 @@ from mim.architectures import network_choice
 from mim.augment import SpatialSettings, augment_spatial
 from mim.class_results import class_table
 from mim.classification import Classification, ClassWeights
-from mim.data import Cache, Crops, read_cache
+from mim.data import Cache, Crops
 from mim.device import Generators, Precision, resolve_device, seed_everything, uses_bf16
 from mim.evaluation import table
+from mim.folds import FOLD, cache_of
 from mim.intensity import IntensitySettings, augment_intensity
 from mim.layers import layer_scales
 from mim.learning_curve import WATCHED
@@ -39,6 +38,7 @@ from mim.runs import LAST, open_run, run_metadata
 from mim.schedule import TransferSettings
 from mim.seen import check_unseen
 from mim.segmentation import Segmentation
+from mim.subsets import stratified
 from mim.transfer import load_pretrained, part_of
 from MIMSegment.Logic.errors import MIMSegmentError
 from MIMSegment.Logic.files import write_json
@@ -52,6 +52,7 @@ class FinetuneRecipe:
     run: str = setting("runs/finetune", "folder to write", affects_result=False)
     pretrained: str = setting("", "checkpoint of pretrain.py to start from; empty: from scratch")
     parts: tuple[str, ...] = setting(("encoder", "decoder"), "what to take from it")
+    fold: str = setting("", FOLD)
     subjects: int = setting(
         0, "labelled subjects to train on, the same first n for every arm; 0: all"
     )
@@ -115,7 +116,7 @@ def finetune(recipe: FinetuneRecipe, resume: bool = False) -> dict:
     Raises MIMSegmentError with a sentence for the user.
     """
     require_one_process("finetune.py")
-    cache = read_cache(recipe.cache)
+    cache = cache_of(recipe.cache, recipe.fold)
     if recipe.patch:
         cache = cache.with_patch(recipe.patch)
     task = task_of(cache, recipe)
@@ -217,21 +218,6 @@ def training_subjects(
     if recipe.subjects > len(order):
         raise RecipeError(f"subjects={recipe.subjects}, but only {len(order)} have labels.")
     return order[: recipe.subjects or None]
-
-
-def stratified(classes: Mapping[str, Hashable], seed: int) -> list[str]:
-    """The names of ``classes`` in an order in which every beginning has the classes evenly."""
-    names, draws = sorted(classes), random.Random(seed)
-    draws.shuffle(names)
-    strata: dict[Hashable, list[str]] = {}
-    for name in names:
-        strata.setdefault(classes[name], []).append(name)
-    places = {}
-    for members in strata.values():
-        # Classes of one or two begin anywhere: in the middle no small beginning would have any.
-        first = 0.5 if len(members) > 4 else draws.random()
-        places |= {name: (i + first) / len(members) for i, name in enumerate(members)}
-    return sorted(names, key=places.__getitem__)
 
 
 def draw(

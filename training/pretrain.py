@@ -21,8 +21,9 @@ import torch
 
 from mim.architectures import network_choice
 from mim.augment import SpatialSettings, augment_spatial
-from mim.data import Cache, Crops, UnlabeledVolumes, draw_crops, read_cache
+from mim.data import Cache, Crops, UnlabeledVolumes, draw_crops
 from mim.device import Generators, Precision, resolve_device, seed_everything, uses_bf16
+from mim.folds import FOLD, cache_of
 from mim.loop import LoopSettings, TrainState, train
 from mim.masking import MaskSettings
 from mim.mean_loss import MeanLoss
@@ -48,6 +49,7 @@ class PretrainRecipe:
 
     cache: str = setting("cache", "folder made by prepare.py", affects_result=False)
     run: str = setting("runs/pretrain", "folder for what this run writes", affects_result=False)
+    fold: str = setting("", FOLD)
     seed: int = setting(0, "of weights, crops, changes and masks")
     device: str = setting("auto", "auto, cpu, cuda, cuda:1", affects_result=False)
     precision: Precision = setting("auto", "bf16, fp32, or bf16 where the hardware has it (auto)")
@@ -82,7 +84,7 @@ def pretrain(recipe: PretrainRecipe, resume: bool = False) -> None:
 
 def _pretrain(recipe: PretrainRecipe, device: torch.device, resume: bool) -> None:
     begin = time.perf_counter()
-    cache = read_cache(recipe.cache)
+    cache = cache_of(recipe.cache, recipe.fold)
     bf16 = uses_bf16(recipe.precision, device)
     patch = _patch(recipe, cache)
     spacing = cache.plan["preprocessing"]["spacing"]

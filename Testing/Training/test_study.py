@@ -108,7 +108,11 @@ def test_areas_are_compared_on_the_same_subjects(tmp_path):
         noise = random.normal(size=(2, 60))
         runs[arm] = Scores(
             tuple(
-                result(tmp_path / f"{arm}{i}", 1 / (1 + np.exp(-(signal * targets + n))), targets)
+                (
+                    result(
+                        tmp_path / f"{arm}{i}", 1 / (1 + np.exp(-(signal * targets + n))), targets
+                    ),
+                )
                 for i, n in enumerate(noise)
             )
         )
@@ -132,7 +136,7 @@ def written(folder, dice, steps):
 
 def test_the_arm_that_is_better_and_faster_is_said_to_be_so(tmp_path):
     runs = {
-        arm: [written(tmp_path / f"{arm}{seed}", dice, steps) for seed in range(2)]
+        arm: [[written(tmp_path / f"{arm}{seed}", dice, steps)] for seed in range(2)]
         for arm, dice, steps in (("scratch", 0.6, 80), ("masked", 0.7, 40), ("worse", 0.5, 100))
     }
     scratch, masked, worse = rows_of(Cell({}, runs), "scratch", target=0.35)

@@ -41,7 +41,7 @@ def test_training_from_scratch_is_not_repeated_along_axes_of_the_pre_training():
 def test_arms_with_equal_pre_training_share_it():
     arms = {**ARMS, "sawtooth": [*ARMS["mae"], "finetune.transfer.schedule=sawtooth"]}
     cell = cells_of(StudyRecipe(seeds=(0,), arms=arms, run="R"))[0]
-    plain, sawtooth = cell.runs["mae"][0], cell.runs["sawtooth"][0]
+    plain, sawtooth = cell.runs["mae"][0][0], cell.runs["sawtooth"][0][0]
     assert plain.after == sawtooth.after
     assert "transfer.schedule=sawtooth" in sawtooth.overrides
     assert "transfer.schedule=sawtooth" not in (*plain.overrides, *plain.after.overrides)
@@ -54,7 +54,7 @@ def test_an_axis_of_both_reaches_both_commands_and_a_cache_replaces_the_other():
             seeds=(3,), arms=ARMS, cache="A", grid={"cache": ["A", "B"], "both.patch": [[8, 8, 4]]}
         )
     )[1]
-    run = cell.runs["mae"][0]
+    run = cell.runs["mae"][0][0]
     for overrides in (run.overrides, run.after.overrides):
         assert {"cache=B", "patch=[8, 8, 4]", "seed=3"} <= set(overrides)
     assert run.folder.name == "mae-cache=B-patch=8x8x4-seed3"

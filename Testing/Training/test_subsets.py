@@ -7,10 +7,10 @@ import torch
 
 import finetune
 import pretrain
-from finetune import stratified
 from mim import segmentation
 from mim.caching import PrepareOptions, prepare_dataset
 from mim.data import Crops, read_cache
+from mim.subsets import stratified
 from MIMSegment.Logic.volume import Volume
 from small_sets import decathlon, put, scan
 

@@ -17,8 +17,8 @@ from mim.bundle import (
 )
 from mim.checkpoint import CheckpointError, load_checkpoint
 from mim.classifier_export import export_classifier
-from mim.data import read_cache
 from mim.evaluation import model_spec
+from mim.folds import cache_of
 from mim.network_files import trained_network, verified_lines, write_networks
 from mim.plausibility_ranges import for_inputs, known_expectations
 from mim.reconstruction_export import export_reconstruction
@@ -142,7 +142,7 @@ def _expectations(
     path = scratch / "reconstruction.onnx"
     known = export_reconstruction(
         options.reconstruction,
-        read_cache(folder),
+        cache_of(folder, metadata["recipe"].get("fold", "")),
         plan["preprocessing"],
         path,
         options.half_weights,

@@ -44,7 +44,7 @@ def check_unseen(cache: Cache, seen: Iterable[str], checkpoint: str | Path) -> N
             f"{checkpoint} has learnt from {len(subjects)} of the {len(cache.held_back)} subjects "
             f"that {cache.folder} holds back ({names}), so that results would not be of unseen "
             f"subjects. Prepare the cache with the split of the pre-training (prepare.py --seed, "
-            f"--held-back, --test-list), or pre-train again on this cache."
+            f"--held-back, --test-list) and with its fold, or pre-train again on this cache."
         )
 
 

@@ -10,6 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from mim.folds import fold_names
 from mim.recipe import RecipeError, setting, table
 
 _SIDES = ("pretrain", "finetune", "both")
@@ -22,6 +23,11 @@ class StudyRecipe:
     cache: str = setting("cache", "folder that prepare.py wrote", affects_result=False)
     run: str = setting("runs/study", "folder to write", affects_result=False)
     seeds: tuple[int, ...] = setting((0, 1, 2), "of weights, subsets and order")
+    folds: int = setting(
+        0,
+        "parts of a cross-validation of the training subjects, each held back in turn; 0: measure "
+        "on the subjects that the cache holds back",
+    )
     arms: dict = table(
         "starting points by name: a list of a pre-training's recipe (in training/recipes) and "
         "key=value changes to it; an empty list is training from scratch; finetune.key=value "
@@ -43,6 +49,8 @@ class StudyRecipe:
             raise RecipeError(
                 "A study needs seeds, and in [arms] the baseline and at least one arm to compare."
             )
+        if self.folds < 0 or self.folds == 1:
+            raise RecipeError(f"folds={self.folds}: write two or more, or 0 for none.")
         for axis, values in self.grid.items():
             if axis != "cache" and axis.partition(".")[0] not in _SIDES:
                 raise RecipeError(
@@ -65,10 +73,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Cell:
-    """One combination of the grid: ``runs[arm]`` holds a fine-tuning for each seed."""
+    """One combination of the grid: ``runs[arm][seed]`` holds a fine-tuning for each fold."""
 
     values: Mapping[str, Any]
-    runs: Mapping[str, Sequence[Run]] = field(hash=False)
+    runs: Mapping[str, Sequence[Sequence[Run]]] = field(hash=False)
 
 
 def cells_of(recipe: StudyRecipe) -> list[Cell]:
@@ -78,7 +86,7 @@ def cells_of(recipe: StudyRecipe) -> list[Cell]:
     for values in product(*recipe.grid.values()):
         cell = dict(zip(recipe.grid, values, strict=True))
         runs = {
-            arm: [plan.finetuning(arm, cell, seed) for seed in recipe.seeds] for arm in recipe.arms
+            arm: [plan.finetunings(arm, cell, seed) for seed in recipe.seeds] for arm in recipe.arms
         }
         cells.append(Cell(cell, runs))
     return cells
@@ -90,9 +98,10 @@ def runs_of(cells: Sequence[Cell]) -> list[Run]:
     seeds = range(max(len(runs) for cell in cells for runs in cell.runs.values()))
     for seed, cell in product(seeds, cells):
         for runs in cell.runs.values():
-            for run in (runs[seed].after, runs[seed]):
-                if run is not None:
-                    ordered.setdefault(run.folder, run)
+            for run in runs[seed]:
+                for part in (run.after, run):
+                    if part is not None:
+                        ordered.setdefault(part.folder, part)
     return list(ordered.values())
 
 
@@ -114,9 +123,13 @@ class _Plan:
         self.recipe, self.root = recipe, Path(recipe.run)
         self.owner: dict[tuple, str] = {}
 
-    def finetuning(self, arm: str, cell: Mapping, seed: int) -> Run:
+    def finetunings(self, arm: str, cell: Mapping, seed: int) -> list[Run]:
+        """One for each fold."""
+        return [self._finetuning(arm, cell, seed, fold) for fold in fold_names(self.recipe.folds)]
+
+    def _finetuning(self, arm: str, cell: Mapping, seed: int, fold: str) -> Run:
         recipe = self.recipe
-        before = self._pretraining(arm, cell, seed)
+        before = self._pretraining(arm, cell, seed, fold)
         sides = ("finetune", "both", "cache")
         if before is not None:
             sides = (*sides, "pretrain")
@@ -124,14 +137,14 @@ class _Plan:
             *recipe.finetune_overrides,
             *_own(recipe.arms[arm], finetune=True),
             *_changes(cell, ("finetune", "both")),
-            *self._common(cell, seed),
+            *self._common(cell, seed, fold),
         )
         if before is not None:
             changes = (*changes, f"pretrained={before.folder / 'last.pt'}")
-        folder = self._folder(arm, cell, seed, sides)
+        folder = self._folder(arm, cell, seed, fold, sides)
         return Run("finetune", folder, recipe.finetune, (*changes, f"run={folder}"), before)
 
-    def _pretraining(self, arm: str, cell: Mapping, seed: int) -> Run | None:
+    def _pretraining(self, arm: str, cell: Mapping, seed: int, fold: str) -> Run | None:
         entries = self.recipe.arms[arm]
         if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
             raise RecipeError(f"arms.{arm} must be a list of texts.")
@@ -142,16 +155,19 @@ class _Plan:
         if "=" in source:
             raise RecipeError(f"arms.{arm} must begin with a recipe, not with {source}.")
         owner = self.owner.setdefault((source, *changes), arm)
-        folder = self._folder(f"pretrain-{owner}", cell, seed, ("pretrain", "both", "cache"))
-        changes += [*_changes(cell, ("pretrain", "both")), *self._common(cell, seed)]
+        sides = ("pretrain", "both", "cache")
+        folder = self._folder(f"pretrain-{owner}", cell, seed, fold, sides)
+        changes += [*_changes(cell, ("pretrain", "both")), *self._common(cell, seed, fold)]
         return Run("pretrain", folder, source, (*changes, f"run={folder}"))
 
-    def _common(self, cell: Mapping, seed: int) -> tuple[str, ...]:
-        return f"cache={cell.get('cache', self.recipe.cache)}", f"seed={seed}"
+    def _common(self, cell: Mapping, seed: int, fold: str) -> tuple[str, ...]:
+        common = f"cache={cell.get('cache', self.recipe.cache)}", f"seed={seed}"
+        return (*common, f"fold={fold}") if fold else common
 
-    def _folder(self, name: str, cell: Mapping, seed: int, sides: Sequence[str]) -> Path:
+    def _folder(self, name: str, cell: Mapping, seed: int, fold: str, sides: Sequence[str]) -> Path:
         parts = [name_of(*item) for item in cell.items() if item[0].partition(".")[0] in sides]
-        return self.root / re.sub(r"[^\w.=+-]+", "_", "-".join([name, *parts, f"seed{seed}"]))
+        parts += [f"seed{seed}", *([f"fold{fold.partition('/')[0]}"] if fold else [])]
+        return self.root / re.sub(r"[^\w.=+-]+", "_", "-".join([name, *parts]))
 
 
 def _own(entries: Sequence[str], finetune: bool) -> tuple[str, ...]:

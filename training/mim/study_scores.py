@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from mim.auc import auc, delong_mean_interval
+from mim.class_results import summarize_classes
+from mim.evaluation import summarize
 from mim.learning_curve import WATCHED
 from mim.statistics import bootstrap_mean_ci
 
@@ -20,13 +22,20 @@ _RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Scores:
-    """Finished fine-tunings of one arm, a folder for each seed, measured on the same cases."""
+    """Finished fine-tunings of one arm; every seed has a folder for each fold (or just one).
 
-    folders: tuple[Path, ...]
+    All seeds are measured on the same cases: those of all its folds together.
+    """
+
+    folders: tuple[tuple[Path, ...], ...]
 
     @cached_property
     def results(self) -> list[dict]:
-        return [json.loads((folder / RESULTS).read_text()) for folder in self.folders]
+        """What each seed's results.json says; of several folds, their cases together."""
+        return [
+            _together([json.loads((folder / RESULTS).read_text()) for folder in folds])
+            for folds in self.folders
+        ]
 
     @property
     def metric(self) -> str:
@@ -46,8 +55,9 @@ class Scores:
 
     @property
     def curves(self) -> list[tuple[list[int], list[float]]]:
-        """Steps and scores while each seed learnt; empty without finetune.watch."""
-        return [_curve(folder) for folder in self.folders]
+        """Steps and scores while each seed learnt, of several folds their mean; empty without
+        finetune.watch."""
+        return [_mean_curve([_curve(folder) for folder in folds]) for folds in self.folders]
 
     def interval(self) -> tuple[float, float]:
         """Of the mean over seeds: DeLong's for two classes, a bootstrap over subjects for Dice."""
@@ -126,3 +136,24 @@ def _curve(folder: Path) -> tuple[list[int], list[float]]:
             steps.append(line["step"])
             scores.append(line[WATCHED])
     return steps, scores
+
+
+def _mean_curve(
+    curves: Sequence[tuple[list[int], list[float]]],
+) -> tuple[list[int], list[float]]:
+    """The mean of the folds at every step, which are the same steps in all of them."""
+    return curves[0][0], np.mean([scores for _, scores in curves], axis=0).tolist()
+
+
+def _together(results: Sequence[dict]) -> dict:
+    """The results of several folds as those of one run that was measured on all their cases.
+
+    An AUC is that of all scores together, though each fold's network gave its own.
+    """
+    if len(results) == 1:
+        return results[0]
+    rows = [row for result in results for row in result["rows"]]
+    if "classes" in results[0]:
+        probabilities = np.array([row["probabilities"] for row in rows])
+        return results[0] | summarize_classes(probabilities, rows, results[0]["classes"])
+    return results[0] | summarize(rows) | {"rows": rows}

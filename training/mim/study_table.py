@@ -18,7 +18,8 @@ from mim.study_scores import Scores
 def rows_of(cell: Cell, baseline: str, target: float = 0.0) -> list[dict[str, Any]]:
     """A row for each arm, the baseline first; see `_row` for the keys."""
     scores = {
-        arm: Scores(tuple(Path(run.folder) for run in runs)) for arm, runs in cell.runs.items()
+        arm: Scores(tuple(tuple(Path(run.folder) for run in folds) for folds in seeds))
+        for arm, seeds in cell.runs.items()
     }
     base = scores.pop(baseline)
     target = target or 0.95 * _last_on_curves(base)

@@ -1,0 +1,68 @@
+"""Cross-validation: the training subjects of a cache in parts, each held back in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from mim.data import Cache, read_cache
+from mim.recipe import RecipeError
+from mim.subsets import stratified
+
+FOLD = (
+    "of a cross-validation, for example 0/5, the first of five: a fifth of the cache's training "
+    "subjects is held back, and what the cache holds back is left alone; empty: the cache's split"
+)
+_ORDER = 0  # seed: the folds of a cache are the same for every recipe
+
+
+def cache_of(folder: str | Path, fold: str = "") -> Cache:
+    """The cache in ``folder``, split as ``fold`` ("K/N", K from 0) says; empty: as it was prepared.
+
+    Raises InputError for a cache that cannot be read, RecipeError for a fold that cannot be.
+    """
+    cache = read_cache(folder)
+    return with_fold(cache, fold) if fold else cache
+
+
+def with_fold(cache: Cache, fold: str) -> Cache:
+    """The same cache with one part of its labelled training subjects held back.
+
+    The parts are disjoint, differ by one subject at most and have the classes evenly. All other
+    training subjects train, those without a label in every fold.
+    """
+    index, count = _numbers(fold)
+    labeled = _labeled(cache)
+    if len(labeled) < count:
+        raise RecipeError(
+            f"fold={fold}: {cache.folder} has {len(labeled)} labelled training subjects, too few "
+            f"for {count} parts."
+        )
+    held_back = set(stratified(labeled, _ORDER)[index::count])
+    return replace(
+        cache,
+        train=tuple(subject for subject in cache.train if subject not in held_back),
+        held_back=tuple(sorted(held_back)),
+    )
+
+
+def fold_names(count: int) -> Sequence[str]:
+    """``fold`` of each part of a cross-validation; of none, with ``count`` 0, the empty one."""
+    return [f"{index}/{count}" for index in range(count)] or [""]
+
+
+def _labeled(cache: Cache) -> dict[str, str]:
+    """The labelled training subjects with the class of the first of their cases."""
+    found: dict[str, str] = {}
+    for case in cache.cases_of(cache.train):
+        if case["label"] or case.get("target") is not None:
+            found.setdefault(case["subject"], str(case.get("target")))
+    return found
+
+
+def _numbers(fold: str) -> tuple[int, int]:
+    index, _, count = fold.partition("/")
+    if index.isdecimal() and count.isdecimal() and int(index) < int(count) > 1:
+        return int(index), int(count)
+    raise RecipeError(f"fold={fold}: write 0/5 for the first of five parts, 4/5 for the last.")
