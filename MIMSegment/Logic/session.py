@@ -7,6 +7,7 @@ import ctypes
 import importlib
 import re
 import threading
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 import numpy as np
@@ -59,7 +60,7 @@ class Session(Protocol):
         """Raise PackageError when the network's channels are not the package's."""
 
 
-class BaseSession:
+class BaseSession(ABC):
     """Cancellation, the library's errors in our words, and the shapes; `_run` is the library's."""
 
     def __init__(self, device: str):
@@ -99,8 +100,9 @@ class BaseSession:
                     f"channel(s), the metadata says {count}; the package is inconsistent."
                 )
 
+    @abstractmethod
     def _run(self, tile: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
+        """Logits of a batch, by the library; its own errors may leave it."""
 
 
 def check_precision(precision: str | None) -> None:

@@ -35,7 +35,7 @@ def network():
 
 
 class Steps:
-    """A network that learns to sort eight numbers into four sums."""
+    """A network that learns the sums of four pairs of numbers."""
 
     def __init__(self, copies, settings=SETTINGS, transfer=None, encoder=None):
         self.model, self.generator = network(), torch.Generator().manual_seed(0)

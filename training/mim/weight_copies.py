@@ -32,16 +32,16 @@ class WeightCopies:
         self.module, self.optimizer = module, optimizer
         known = [p for group in optimizer.param_groups for p in group["params"]]
         linear = set(_matrices(module)) & set(known)
-        self.names = {n: p for n, p in module.named_parameters() if p in linear}
-        self.copies = {p: nn.Parameter(p.detach().bfloat16()) for p in self.names.values()}
+        self.weights = {n: p for n, p in module.named_parameters() if p in linear}
+        self.copies = {p: nn.Parameter(p.detach().bfloat16()) for p in self.weights.values()}
         self.others = [p for p in known if p not in linear]
 
     def __call__(self, *inputs: Any) -> Any:
         """What ``module`` gives with the copies in place of its weights."""
         for weight, copy in self.copies.items():
             copy.requires_grad_(weight.requires_grad)
-        weights = {name: self.copies[weight] for name, weight in self.names.items()}
-        return functional_call(self.module, weights, inputs)
+        copies = {name: self.copies[weight] for name, weight in self.weights.items()}
+        return functional_call(self.module, copies, inputs)
 
     def zero_grad(self) -> None:
         """Forget the gradient of the copies."""
@@ -50,9 +50,9 @@ class WeightCopies:
 
     @torch.no_grad()
     def update(self, limit: float) -> Tensor:
-        """Clip the gradient's norm to ``limit`` and update all weights.
+        """Clip the norm of all gradients together to ``limit`` and update all weights.
 
-        Returns the norm before, as `nn.utils.clip_grad_norm_` does.
+        Returns the norm before, a scalar, as `nn.utils.clip_grad_norm_` does.
         """
         others = [p.grad for p in self.others if p.grad is not None]
         copied = [c.grad for c in self.copies.values() if c.grad is not None]
@@ -70,6 +70,7 @@ class WeightCopies:
         return norm
 
     def _learning(self) -> Iterator[tuple[Tensor, Tensor, dict]]:
+        """Weight, copy and group of the optimizer, of the copies that have a gradient."""
         for group in self.optimizer.param_groups:
             for weight in group["params"]:
                 copy = self.copies.get(weight)
@@ -87,6 +88,7 @@ class WeightCopies:
 
 
 def _matrices(module: nn.Module) -> Iterator[Tensor]:
+    """The weights of linear layers (out, in) and of patch embeddings (out, in, z, y, x)."""
     for layer in module.modules():
         if isinstance(layer, PatchEmbedding):  # linear, with the weight of a convolution
             layer = layer.patch_embeddings
@@ -97,7 +99,8 @@ def _matrices(module: nn.Module) -> Iterator[Tensor]:
 
 
 def _factors(group: dict, step: float, scale: Tensor) -> Tensor:
-    """What an update multiplies with: weight, step, second moment's root, gradient."""
+    """What update number ``step`` multiplies with, (4,): weight, first moment, root of the second
+    moment, gradient."""
     first, second = (1 - beta**step for beta in group["betas"])
     rate = group["lr"]
     values = (1 - rate * group["weight_decay"], rate / first, 1 / math.sqrt(second))
@@ -106,6 +109,7 @@ def _factors(group: dict, step: float, scale: Tensor) -> Tensor:
 
 @torch.compile(dynamic=True)
 def _sum_of_squares(values: Tensor) -> Tensor:
+    """Of a flat tensor of any type, added up in float32."""
     return values.float().square().sum()
 
 
