@@ -188,9 +188,10 @@ def _rivals(judged, pairs: dict[int, int], row: int, column: int) -> list[int]:
 def _missing(
     item: InputSpec, free: Sequence[ImageSource], candidates: Sequence[ImageSource]
 ) -> str:
+    kind = "" if item.name.startswith(item.modality) else f"{item.modality} "
     what = f" ({item.description})" if item.description else ""
     found = _found(free or candidates)
-    return f"No {item.modality} image fits the input {item.name}{what}: {found}."
+    return f"No {kind}image fits the input {item.name}{what}: {found}."
 
 
 def _found(shown: Sequence[ImageSource]) -> str:

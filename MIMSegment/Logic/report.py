@@ -133,10 +133,9 @@ def _left_out(case: ReviewedCase) -> str:
 
 def _missing_lesions(case: ReviewedCase) -> str:
     """Why a number is missing among the lesions."""
-    names = ", ".join(label.name for label in case.rejected if is_lesion(label))
-    if not names:
+    if not any(is_lesion(label) for label in case.rejected):
         return ""
-    return f"<p>Lesions keep their names of the review; rejected there: {escape(names)}.</p>"
+    return "<p>Lesions keep their numbers of the review; rejected ones are not listed.</p>"
 
 
 def _more(count: int, what: str) -> str:

@@ -212,7 +212,7 @@ def test_the_modality_must_fit(tmp_path, modality):
     matching = match_inputs(CT, find_candidates([tmp_path]))
     assert bool(matching.problems) == (modality == "MR")
     if modality == "MR":
-        with pytest.raises(InputError, match="No CT image fits the input CT"):
+        with pytest.raises(InputError, match="No image fits the input CT"):
             matching.require()
 
 

@@ -183,7 +183,7 @@ def locked_segmentation(case):
 
 
 CASES = [
-    (another_modality, r"No CT image fits the input CT: found PhantomProstate_T2w\.nrrd\. Add it, "
+    (another_modality, r"No image fits the input CT: found PhantomProstate_T2w\.nrrd\. Add it, "
      r"or choose it in the list\."),
     (swapped_sequences, r"The images taken for T2w and ADC are swapped: the first is ADC \(its "
      r"name .*\), the second T2 \(its name .*\); exchange them\."),

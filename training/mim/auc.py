@@ -87,14 +87,15 @@ def sensitivity_at_specificity(
         return Estimate(float("nan"), float("nan"), float("nan"))
     rank = max(0, int(np.ceil(specificity * len(below) - 1e-9)) - 1)  # of the threshold's negative
 
-    def found(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-        threshold = np.sort(below, axis=-1)[..., rank, None]
-        return (above > threshold).mean(axis=-1)
+    def found(above: np.ndarray, below: np.ndarray) -> float:
+        return float((above > np.partition(below, rank)[rank]).mean())
 
     rng = np.random.default_rng(seed)
-    drawn = [rng.choice(values, (resamples, len(values))) for values in (above, below)]
-    low, high = np.quantile(found(*drawn), [0.025, 0.975])
-    return Estimate(float(found(above, below)), float(low), float(high))
+    drawn = (
+        [rng.choice(values, len(values)) for values in (above, below)] for _ in range(resamples)
+    )
+    low, high = np.quantile([found(*pair) for pair in drawn], [0.025, 0.975])
+    return Estimate(found(above, below), float(low), float(high))
 
 
 def _placements(scores: Sequence[float], positive: Sequence[bool]):
