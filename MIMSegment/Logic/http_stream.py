@@ -175,17 +175,28 @@ def _failure(error: Exception) -> RequestFailed:
         return RequestFailed("the connection was cut", retry=True)
     # http.client reports a proxy that refuses the CONNECT in a plain OSError.
     is_refusal = "Tunnel connection failed" in str(error)
+    if is_refusal and " 407 " in str(error):
+        return _proxy_login()
     is_retried = isinstance(error, OSError | http.client.HTTPException) and not is_refusal
     return RequestFailed(str(error) or type(error).__name__, retry=is_retried)
 
 
 def _status_failure(error: urllib.error.HTTPError) -> RequestFailed:
     if error.code == 407:
-        return RequestFailed("the proxy wants a user name and password (HTTP 407)", False, 407)
+        return _proxy_login()
     asked = error.headers.get("Retry-After", "") if error.headers else ""
     wait = min(float(asked), _LONGEST_WAIT_ASKED) if asked.isdecimal() else 0.0
     reason = f"HTTP {error.code} {error.reason}".strip()
     return RequestFailed(reason, error.code in _WORTH_ANOTHER_TRY, error.code, wait)
+
+
+def _proxy_login() -> RequestFailed:
+    return RequestFailed(
+        "the proxy wants a user name and password (HTTP 407), as in "
+        "HTTPS_PROXY=http://NAME:PASSWORD@PROXY:PORT",
+        False,
+        407,
+    )
 
 
 def _is_loopback(host: str) -> bool:

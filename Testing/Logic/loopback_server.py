@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import re
+import socket
 import ssl
 import threading
 import urllib.request
@@ -136,10 +138,14 @@ class LoopbackServer:
 
 
 @contextlib.contextmanager
-def running_proxy() -> Iterator[tuple[str, list[str]]]:
-    """A proxy on 127.0.0.1: its address, and the list of addresses that it was asked for."""
+def running_proxy(credentials: str = "") -> Iterator[tuple[str, list[str]]]:
+    """A proxy on 127.0.0.1: its address, and the list of addresses that it was asked for.
+
+    With ``credentials`` ("name:password") it opens a tunnel to those only who bring them.
+    """
     asked: list[str] = []
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    expected = f"Basic {base64.b64encode(credentials.encode()).decode()}" if credentials else None
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -151,6 +157,20 @@ def running_proxy() -> Iterator[tuple[str, list[str]]]:
             self.end_headers()
             self.wfile.write(body)
 
+        def do_CONNECT(self) -> None:
+            asked.append(self.path)
+            if self.headers["Proxy-Authorization"] != expected:
+                self.send_error(407)
+                return
+            host, _, port = self.path.partition(":")
+            with socket.create_connection((host, int(port)), timeout=5) as server:
+                self.send_response(200)
+                self.end_headers()
+                back = threading.Thread(target=_pass_on, args=(server, self.connection))
+                back.start()
+                _pass_on(self.connection, server)
+                back.join()
+
         def log_message(self, *arguments: object) -> None:
             """Nothing goes to the terminal."""
 
@@ -161,3 +181,11 @@ def running_proxy() -> Iterator[tuple[str, list[str]]]:
     finally:
         http.shutdown()
         http.server_close()
+
+
+def _pass_on(source: socket.socket, target: socket.socket) -> None:
+    """Everything that arrives at ``source``, until one of the two closes."""
+    with contextlib.suppress(OSError):
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)

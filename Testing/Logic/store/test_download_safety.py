@@ -119,3 +119,24 @@ def test_https_works_with_a_trusted_certificate_and_never_falls_to_http(
         with pytest.raises(PackageError, match=r"redirects to http.*not safe"):
             fetch(secure, target)
     assert server.requests == []
+
+
+def test_https_goes_through_a_proxy_that_wants_a_name_and_password(
+    certificate, target, monkeypatch
+):
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    with (
+        LoopbackServer(CONTENT, tls=certificate[1]).running() as secure,
+        running_proxy("reader:open sesame") as (proxy, asked),
+    ):
+        monkeypatch.setenv("https_proxy", proxy.replace("//", "//reader:open%20sesame@"))
+        fetch(secure, target)
+        assert_only_the_file(target)
+        assert [f"https://{address}/package.zip" for address in asked] == [secure.url()]
+        target.unlink()
+        monkeypatch.setenv("https_proxy", proxy.replace("//", "//reader:wrong@"))
+        with pytest.raises(
+            PackageError, match="the proxy wants a user name and password"
+        ) as caught:
+            fetch(secure, target)
+        assert "wrong" not in str(caught.value) and len(asked) == 2
