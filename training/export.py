@@ -1,12 +1,14 @@
 """Write a fine-tuned network as a model package, and prove that the package computes the same.
 
-    python training/export.py CHECKPOINT PACKAGE
+    python training/export.py CHECKPOINT [CHECKPOINT ...] PACKAGE
     python training/export.py --from-nnunet MODEL_FOLDER PACKAGE
     python training/export.py --to-nnssl CHECKPOINT FOLDER
 
-The second form converts a trained model of nnU-Net v2 (2d, 3d_fullres or 3d_lowres, one fold or an
-ensemble) with its preprocessing, so that the result is nnU-Net's. The third writes no package but a
-pre-trained residual encoder U-Net as nnssl does, for nnU-Net to fine-tune.
+Several checkpoints, such as the folds of a cross-validation, become one package, which averages
+what their networks say. The second form converts a trained model of nnU-Net v2 (2d, 3d_fullres or
+3d_lowres, one fold or an ensemble) with its preprocessing, so that the result is nnU-Net's. The
+third writes no package but a pre-trained residual encoder U-Net as nnssl does, for nnU-Net to
+fine-tune.
 
 The package is a MONAI Bundle with models/model.onnx and, with --torchscript, models/model.ts. It is
 checked before this command says that it is done: the files against the network in PyTorch, the
@@ -21,7 +23,7 @@ import sys
 from dataclasses import fields
 
 from mim.bundle import ExportOptions
-from mim.exporting import export_checkpoint
+from mim.exporting import export_checkpoints
 from mim.nnssl_export import export_nnssl
 from mim.nnunet_import import CHECKPOINT, export_nnunet
 from MIMSegment.Logic.errors import MIMSegmentError
@@ -31,10 +33,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; 0, or 2 after one line about what went wrong."""
     parser = _parser()
     arguments = parser.parse_intermixed_args(argv)
-    if (arguments.source is None) == (arguments.from_nnunet is None):
+    if bool(arguments.checkpoints) == (arguments.from_nnunet is not None):
         parser.error("give either a CHECKPOINT or --from-nnunet MODEL_FOLDER")
-    if arguments.to_nnssl and arguments.from_nnunet is not None:
-        parser.error("--to-nnssl takes a CHECKPOINT of pretrain.py")
+    if arguments.to_nnssl and len(arguments.checkpoints) != 1:
+        parser.error("--to-nnssl takes one CHECKPOINT of pretrain.py")
     try:
         print(_export(arguments))
     except MIMSegmentError as error:
@@ -46,10 +48,10 @@ def main(argv: list[str] | None = None) -> int:
 def _export(arguments: argparse.Namespace) -> str:
     """Write what was asked for; returns the lines to show."""
     if arguments.to_nnssl:
-        return export_nnssl(arguments.source, arguments.package)
+        return export_nnssl(arguments.checkpoints[0], arguments.package)
     options = ExportOptions(**{f.name: getattr(arguments, f.name) for f in fields(ExportOptions)})
     if arguments.from_nnunet is None:
-        return export_checkpoint(arguments.source, arguments.package, options)
+        return export_checkpoints(arguments.checkpoints, arguments.package, options)
     return export_nnunet(
         arguments.from_nnunet, arguments.package, options, arguments.folds, arguments.checkpoint
     )
@@ -60,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "source", nargs="?", metavar="CHECKPOINT", help="last.pt of a run of finetune.py"
+        "checkpoints", nargs="*", metavar="CHECKPOINT", help="last.pt of a run of finetune.py"
     )
     parser.add_argument("package", metavar="PACKAGE", help="folder to write")
     parser.add_argument(

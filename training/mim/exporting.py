@@ -1,22 +1,16 @@
-"""From a fine-tuning checkpoint to a verified model package."""
+"""From fine-tuning checkpoints to a verified model package."""
 
 from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mim.bundle import (
-    NETWORKS,
-    ExportOptions,
-    bundle_metadata,
-    model_card,
-    provenance,
-    results_of,
-)
-from mim.checkpoint import CheckpointError, load_checkpoint
+from mim.bundle import NETWORKS, ExportOptions, bundle_metadata, model_card
 from mim.classifier_export import export_classifier
+from mim.ensemble import Member, provenance_of, read_members, results_together, seen_by
 from mim.evaluation import model_spec
 from mim.folds import cache_of
 from mim.network_files import trained_network, verified_lines, write_networks
@@ -28,37 +22,38 @@ from MIMSegment.Logic.package import write_package
 from MIMSegment.Logic.spec import ModelSpec
 
 
-def export_checkpoint(checkpoint: str | Path, folder: str | Path, options: ExportOptions) -> str:
-    """Write and verify the package of a fine-tuned network; returns the lines to show.
+def export_checkpoints(
+    checkpoints: Sequence[str | Path], folder: str | Path, options: ExportOptions
+) -> str:
+    """Write and verify the package of a fine-tuned network, or of several that segment together.
 
-    Raises CheckpointError, ExportError, PackageError or OutputError.
+    Returns the lines to show. Raises CheckpointError, ExportError, PackageError or OutputError.
     """
-    checkpoint, folder = Path(checkpoint), Path(folder)
-    content = load_checkpoint(checkpoint)
-    kind = content["metadata"]["kind"]
-    if kind == "classification":
-        return export_classifier(content, results_of(checkpoint), folder, options)
-    if kind != "segmentation":
-        raise CheckpointError(
-            f"{checkpoint} is a {kind} checkpoint; fine-tune it with finetune.py first."
-        )
-    return _export_segmenter(content, checkpoint, folder, options)
+    members, folder = read_members(checkpoints), Path(folder)
+    if members[0].metadata["kind"] == "classification":
+        return export_classifier(members[0].content, members[0].results, folder, options)
+    return _export_segmenters(members, folder, options)
 
 
-def _export_segmenter(content: dict, checkpoint: Path, folder: Path, options: ExportOptions) -> str:
-    metadata, results = content["metadata"], results_of(checkpoint)
+def _export_segmenters(members: Sequence[Member], folder: Path, options: ExportOptions) -> str:
+    metadata, results = members[0].metadata, results_together(members)
     plan, title = metadata["plan"], options.title or metadata["plan"]["name"]
-    network, spec = trained_network(content), _spec_with_provenance(plan, metadata)
+    spec = _spec(members)
     words = NETWORKS[metadata["network"].get("name", "resenc_unet")]
     with tempfile.TemporaryDirectory() as scratch:
-        files, agreements = write_networks(
-            network,
-            len(spec.inputs),
-            spec.patch[3 - spec.dims :],
-            Path(scratch),
-            options,
-            several=spec.head == "regions",
-        )
+        files, agreements = {}, {}
+        for member, name in zip(members, spec.models, strict=True):
+            written, found = write_networks(
+                trained_network(member.content),
+                len(spec.inputs),
+                spec.patch[3 - spec.dims :],
+                Path(scratch),
+                options,
+                several=spec.head == "regions",
+                name=name.removesuffix(".onnx"),
+            )
+            files |= written
+            agreements |= found
         expectations = _expectations(metadata, options, Path(scratch), files)
         package = write_package(
             folder,
@@ -72,7 +67,7 @@ def _export_segmenter(content: dict, checkpoint: Path, folder: Path, options: Ex
             segmentation_metadata(title, spec, plan, results, words, options),
             options.phantom,
             expectations,
-            metadata.get("seen", ()),
+            seen_by(members),
         )
     lines = verified_lines(package, agreements, "voxels")
     return "\n".join([_checks(package.expectations), *lines])
@@ -112,20 +107,31 @@ def segmentation_card(
     facts = [
         f"Structures: {', '.join(label['name'] for label in plan['labels'])}",
         f"Working voxel size: {spec.preprocessing.spacing} mm (z, y, x)",
-        f"Trained on: {plan['name']}, {results.get('training_subjects', '?')} subjects",
     ]
+    several = len(spec.models) > 1
+    if several:
+        facts += [f"Networks: {len(spec.models)}, whose outputs are averaged"]
+    trained = results.get("training_subjects")
+    facts += [f"Trained on: {plan['name']}" + (f", {trained} subjects" if trained else "")]
     measured = ""
     if results.get("cases"):
         low, high = results["dice_ci95"]
         measured = (
             f"Mean Dice on {results['cases']} held-back images of {results['subjects']} subjects: "
-            f"{results['dice_mean']:.3f} (95 % interval {low:.3f} to {high:.3f})."
+            f"{results['dice_mean']:.3f} (95 % interval {low:.3f} to {high:.3f})"
+            + ("; of single networks, not of their average." if several else ".")
         )
     return model_card(title, spec.inputs, facts, measured, options)
 
 
-def _spec_with_provenance(plan: dict, metadata: dict) -> ModelSpec:
-    spec = {**model_spec(plan).to_dict(), "provenance": provenance(metadata)}
+def _spec(members: Sequence[Member]) -> ModelSpec:
+    """The specification of the plan that all share, with a file for each network."""
+    names = [f"models/model_{number}.onnx" for number in range(len(members))]
+    spec = {
+        **model_spec(members[0].metadata["plan"]).to_dict(),
+        "models": names if len(members) > 1 else ["models/model.onnx"],
+        "provenance": provenance_of(members),
+    }
     return ModelSpec.from_dict(json.loads(json.dumps(spec)), "the checkpoint's plan")
 
 
