@@ -149,6 +149,15 @@ def test_differences_name_key_and_both_values():
     assert differences(Recipe(), stored) == []
 
 
+def test_a_key_that_an_older_version_did_not_know_was_its_default():
+    stored = to_dict(Recipe())
+    del stored["shape"], stored["loop"]["steps"]
+    assert differences(Recipe(), stored) == []
+    assert differences(replace(Recipe(), loop=Loop(steps=5)), stored) == [
+        "loop.steps was 100, is now 5"
+    ]
+
+
 def test_help_lists_every_key_with_default_and_meaning():
     text = describe(Recipe)
     assert "  loop.steps = 100\n      how long" in text

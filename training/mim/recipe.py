@@ -24,6 +24,7 @@ from MIMSegment.Logic.errors import MIMSegmentError
 from MIMSegment.Logic.files import write_json
 
 R = TypeVar("R")
+_UNKNOWN = object()
 
 
 class RecipeError(MIMSegmentError):
@@ -91,15 +92,24 @@ def save_recipe(recipe: Any, path: str | Path) -> None:
 
 
 def differences(recipe: Any, stored: dict) -> list[str]:
-    """Result-changing keys in which ``recipe`` differs from ``stored`` (see `to_dict`)."""
+    """Result-changing keys in which ``recipe`` differs from ``stored`` (see `to_dict`).
+
+    What ``stored`` does not have, because the program did not know it then, was its default.
+    """
     lines = []
     for key, value, field in _flatten(recipe):
         before = stored
         for part in key.split("."):
-            before = before.get(part) if isinstance(before, dict) else None
+            before = before.get(part, _UNKNOWN) if isinstance(before, dict) else _UNKNOWN
+        before = _plain(_default(field)) if before is _UNKNOWN else before
         if field.metadata.get("affects_result", True) and before != _plain(value):
             lines.append(f"{key} was {before}, is now {_plain(value)}")
     return lines
+
+
+def _default(field: dataclasses.Field) -> Any:
+    is_plain = field.default is not dataclasses.MISSING
+    return field.default if is_plain else field.default_factory()
 
 
 def describe(cls: type, prefix: str = "") -> str:

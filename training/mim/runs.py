@@ -62,8 +62,8 @@ def open_run(recipe: Any, metadata: dict, resume: bool) -> dict | None:
 def _check_same(run: Path, recipe: Any, now: dict, before: dict) -> None:
     if before["kind"] != now["kind"]:
         raise RecipeError(f"{run} is a run of {before['kind']}, not of {now['kind']}.")
-    if before["recipe_hash"] != now["recipe_hash"]:
-        changes = "; ".join(differences(recipe, before["recipe"])) or "its settings are older"
-        raise RecipeError(f"{run} cannot be continued with another recipe: {changes}.")
+    changes = differences(recipe, before["recipe"])
+    if changes:
+        raise RecipeError(f"{run} cannot be continued with another recipe: {'; '.join(changes)}.")
     if (before["plan"], before["fingerprint"]) != (now["plan"], now["fingerprint"]):
         raise RecipeError(f"{run} cannot be continued: the cache {recipe.cache} has changed.")
