@@ -31,21 +31,6 @@ from scene_cases import (  # noqa: E402
 )
 
 
-@pytest.fixture
-def scene():
-    return mrml.new_scene()
-
-
-@pytest.fixture
-def reference(scene):
-    return mrml.add_volume(scene, gray_volume(), "T2w")
-
-
-@pytest.fixture
-def segmentation(scene, reference):
-    return zones(scene, reference)
-
-
 @pytest.mark.parametrize("geometry", GRIDS.values(), ids=GRIDS.keys())
 def test_volume_comes_back_with_its_voxels_and_place(scene, geometry):
     volume = gray_volume(geometry)

@@ -31,11 +31,6 @@ MADE = Provenance("prostate", "1.0.0", {"models/model.onnx": "ab" * 32}, ("1.2",
 
 
 @pytest.fixture
-def scene():
-    return mrml.new_scene()
-
-
-@pytest.fixture
 def image(scene):
     return mrml.add_volume(scene, Volume(np.zeros((1, *GEOMETRY.shape), np.int16), GEOMETRY), "T2w")
 

@@ -19,22 +19,7 @@ from MIMSegment.Logic.segmentation_file import write_segmentation
 from MIMSegment.Logic.volume import from_itk, itk, read_volume
 from scene_cases import GRIDS, SHAPE, TABLE, draw, gray_volume, labels_with_gaps, tag, zones
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def scene():
-    return mrml.new_scene()
-
-
-@pytest.fixture
-def reference(scene):
-    return mrml.add_volume(scene, gray_volume(), "T2w")
-
-
-@pytest.fixture
-def segmentation(scene, reference):
-    return zones(scene, reference)
+ROOT = Path(__file__).resolve().parents[3]
 
 
 _READ_IN_A_FRESH_PROCESS = """

@@ -17,26 +17,16 @@ from MIMSegment.Logic.labels import Label  # noqa: E402
 from MIMSegment.Logic.review import Review, Verdict  # noqa: E402
 from MIMSegment.Logic.scene_log import log_table, read_rows  # noqa: E402
 from MIMSegment.Logic.scene_review import NodeSegments  # noqa: E402
-from scene_cases import GRIDS, draw, gray_volume, labels_with_gaps, tag, zones  # noqa: E402
+from scene_cases import GRIDS, draw, labels_with_gaps, tag  # noqa: E402
 
 ZONE, LESION, LIVER = "Segment_3", "Segment_7", "Segment_200"
 OVER_BOTH = (slice(3, 6), slice(5, 12), slice(10, 25))  # some of the zone, some of the lesion
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
-def scene():
-    return mrml.new_scene()
-
-
-@pytest.fixture
-def reference(scene):
-    return mrml.add_volume(scene, gray_volume(), "T2w")
-
-
-@pytest.fixture
-def node(scene, reference):
-    return zones(scene, reference)
+def node(segmentation):
+    return segmentation
 
 
 @pytest.fixture

@@ -42,11 +42,6 @@ def phantom(scene, orientation: str = "LPS"):
     )
 
 
-@pytest.fixture
-def scene():
-    return mrml.new_scene()
-
-
 def color(picture: np.ndarray, channel: int) -> np.ndarray:
     """Where the picture (height, width, 3) is tinted with one of red, green, blue."""
     others = [c for c in range(3) if c != channel]
