@@ -22,7 +22,10 @@ def read_itk_file(path: str | Path) -> Volume:
         image = itk().ReadImage(str(path))
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].removeprefix("sitk::ERROR: ")
-        raise InputError(f"{path} cannot be read: {reason}") from None
+        raise InputError(
+            f"{path} cannot be read ({reason.rstrip('.')}); save it again in the program that it "
+            "comes from, with gzip or without compression."
+        ) from None
     if "complex" in image.GetPixelIDTypeAsString():
         raise InputError(f"{path} holds complex numbers; save its magnitude as an image first.")
     volume = from_itk(image, str(path))

@@ -1,9 +1,11 @@
 """NRRD and MetaImage files that ITK would misread without a word."""
 
+import bz2
+
 import numpy as np
 import pytest
 
-from MIMSegment.Logic.errors import GeometryError
+from MIMSegment.Logic.errors import GeometryError, InputError
 from MIMSegment.Logic.volume import Geometry, Volume, read_volume, write_volume
 
 SHAPE = (8, 30, 40)
@@ -60,3 +62,34 @@ def test_a_nrrd_that_states_the_patients_left_is_read_without_a_warning(tmp_path
     sides = {"r": "RAS", "L": "LPS", "l": "LAS"}
     assert volume.geometry.orientation == sides[space[0]]
     assert volume.warnings == ()
+
+
+_HEADER = b"""NRRD0004
+type: short
+dimension: 3
+space: left-posterior-superior
+sizes: 4 3 2
+space directions: (1,0,0) (0,1,0) (0,0,1)
+kinds: domain domain domain
+endian: little
+encoding: %s
+space origin: (0,0,0)
+
+"""
+
+
+def test_an_encoding_that_itk_lacks_is_refused_with_a_way_out(tmp_path):
+    voxels = np.arange(24, dtype=np.int16)
+    path = tmp_path / "scan.nrrd"
+    path.write_bytes(_HEADER % b"bzip2" + bz2.compress(voxels.tobytes()))
+    with pytest.raises(InputError, match=r"scan\.nrrd.*bzip2.*save it again.*gzip"):
+        read_volume(path)
+
+
+def test_voxels_in_text_are_read_and_missing_ones_noticed(tmp_path):
+    voxels, path = [str(n) for n in range(24)], tmp_path / "scan.nrrd"
+    path.write_bytes(_HEADER % b"text" + " ".join(voxels).encode())
+    np.testing.assert_array_equal(read_volume(path).array.ravel(), np.arange(24))
+    path.write_bytes(_HEADER % b"text" + " ".join(voxels[:20]).encode())
+    with pytest.raises(InputError, match=r"scan\.nrrd cannot be read"):
+        read_volume(path)
