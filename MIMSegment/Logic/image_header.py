@@ -40,7 +40,7 @@ def _in_nrrd(stream: BinaryIO, path: Path) -> Payload | None:
     if not ended and not detached:
         raise _header_cut_short(path)
     encoding = {"raw": "", "gzip": "gzip", "gz": "gzip"}.get(fields.get("encoding", "").lower())
-    names = _file_names(fields["datafile"], stream) if detached else [path]
+    names = _file_names(fields["datafile"], stream) if detached else [path.name]
     skip = _whole(fields.get("byteskip", "0"))
     if encoding is None or not names:
         return None
@@ -82,7 +82,7 @@ def _in_metaimage(stream: BinaryIO, path: Path) -> Payload | None:
         return None
     spec = fields["elementdatafile"]
     local = spec.upper() == "LOCAL"
-    names = [path] if local else _file_names(spec, stream)
+    names = [path.name] if local else _file_names(spec, stream)
     compressed, binary = (
         fields.get(key, "").lower().startswith(("t", "1"))
         for key in ("compresseddata", "binarydata")

@@ -33,6 +33,24 @@ def sheared(path, degrees: float):
     return path
 
 
+@pytest.mark.parametrize("name", ["scan.nrrd", "scan.mha", "scan.nii.gz"])
+def test_a_path_from_the_working_folder_is_read_like_a_whole_one(tmp_path, monkeypatch, name):
+    (tmp_path / "study").mkdir()
+    write_volume(Volume(VALUES[None], Geometry(SHAPE, np.eye(4))), tmp_path / "study" / name)
+    monkeypatch.chdir(tmp_path)
+    np.testing.assert_array_equal(read_volume(f"study/{name}").array[0], VALUES)
+
+
+def test_voxels_beside_a_header_are_found_from_the_working_folder(tmp_path, monkeypatch):
+    (tmp_path / "study").mkdir()
+    path = write_nrrd(tmp_path / "study/scan.nhdr", "space: left-posterior-superior")
+    header, _, voxels = path.read_bytes().partition(b"\n\n")
+    path.write_bytes(header + b"\ndata file: scan.raw\n\n")
+    path.with_name("scan.raw").write_bytes(voxels)
+    monkeypatch.chdir(tmp_path)
+    np.testing.assert_array_equal(read_volume("study/scan.nhdr").array[0], VALUES)
+
+
 @pytest.mark.parametrize("name", ["tilt.nrrd", "tilt.mha"])
 @pytest.mark.parametrize("degrees", [18.0, -7.0, 3.0])
 def test_a_sheared_grid_is_refused_with_its_angle_and_a_way_out(tmp_path, name, degrees):

@@ -1,10 +1,14 @@
 """The sample studies and packages that come with the program are whole and belong together."""
 
+import re
+import shlex
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from MIMSegment.Logic.catalog import BUNDLED_CATALOG, load_catalog
+from MIMSegment.Logic.cli import main
 from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.inputs import read_inputs
 from MIMSegment.Logic.matching import InputSpec
@@ -73,3 +77,15 @@ def test_the_files_are_matched_to_the_inputs_of_their_package_by_name(study):
     assert volume.array.shape[0] == len(inputs)
     for name, sentence in zip(study.files, explanation, strict=True):
         assert study.files[name].name in sentence
+
+
+def test_the_command_of_the_readme_segments_the_sample(tmp_path, monkeypatch, capsys):
+    root = Path(__file__).resolve().parents[2]
+    (command,) = re.findall(
+        r"^mimsegment (segment MIMSegment/.*)$", (root / "README.md").read_text(), re.M
+    )
+    monkeypatch.chdir(root)
+    arguments = shlex.split(command)
+    out = arguments[arguments.index("-o") + 1] = str(tmp_path / "result.seg.nrrd")
+    assert main(arguments) == 0
+    assert Path(out).is_file() and "lesion" in capsys.readouterr().out
