@@ -51,7 +51,8 @@ test: $(READY) test-libraries lint
 test-all: $(READY) test-libraries lint
 	$(RUN) -m pytest -q -m "slow or not slow"
 
-# The packages that come with the module, trained on phantoms (about an hour).
+# The packages that come with the module, trained on phantoms (half an hour to an
+# hour on two cores).
 phantom-packages: $(READY)
 	$(RUN) training/phantom_packages.py runs/phantom_packages
 

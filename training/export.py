@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         "--license",
         default="unknown",
         metavar="NAME",
-        help="licence of the weights, for example CC-BY-4.0",
+        help="license of the weights, for example CC-BY-4.0",
     )
     parser.add_argument(
         "--labels", help="labels.csv with SNOMED codes and colors (default: the one of the cache)"

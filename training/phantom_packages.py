@@ -4,7 +4,7 @@
 
 Draws 48 patients for each task, prepares, pre-trains, fine-tunes and exports into
 MIMSegment/Resources/Models, and writes the catalog there. WORK keeps the runs, and a second call
-goes on where the first one stopped. About half an hour on two CPU cores.
+goes on where the first one stopped. Half an hour to an hour on two CPU cores.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ models/model.onnx       the network (opset <= 20, no external data)
 models/...              further networks: of an ensemble, for masked reconstruction
 labels.csv              structures with SNOMED codes and colors
 docs/README.md          model card
-LICENSE                 licence of the weights
+LICENSE                 license of the weights
 """
 
 from __future__ import annotations

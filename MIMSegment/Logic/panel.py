@@ -272,7 +272,7 @@ def _prospect(state: WorkflowState, runtime_missing: bool, _: Translate) -> str:
     if runtime_missing:
         return _(
             "Before the first run you are asked to install ONNX Runtime, the program part that "
-            "calculates (about 25 MB)."
+            "calculates (about 28 MB)."
         )
     device = state.device
     if device.seconds is None or state.review:

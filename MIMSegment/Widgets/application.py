@@ -105,7 +105,7 @@ def _ask_and_install():
     if not runtime_is_missing():
         return
     question = _(
-        "ONNX Runtime, the program part that calculates (about 25 MB), will be installed into "
+        "ONNX Runtime, the program part that calculates (about 28 MB), will be installed into "
         "Slicer's Python."
     )
     if not slicer.util.confirmOkCancelDisplay(question):

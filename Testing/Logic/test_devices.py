@@ -152,8 +152,8 @@ def test_crash_of_the_library_is_a_reason(instead):
 
 
 def test_end_without_a_word_is_a_reason(instead):
-    report = probe_one(env=instead("import sys; sys.exit('the licence has run out')"))
-    assert not report.works and "the licence has run out" in report.reason
+    report = probe_one(env=instead("import sys; sys.exit('the license has run out')"))
+    assert not report.works and "the license has run out" in report.reason
 
 
 def test_library_that_hangs_is_given_up(instead):

@@ -120,7 +120,7 @@ def model_card(
         "",
         f"- Inputs: {', '.join(f'{i.name} ({i.modality})' for i in inputs)}",
         *(f"- {fact}" for fact in facts),
-        f"- Licence of the weights: {options.license}",
+        f"- License of the weights: {options.license}",
         f"- Exported: {date.today().isoformat()}",
         "",
     ]

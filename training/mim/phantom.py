@@ -115,7 +115,7 @@ def _dataset_json(task: PhantomTask, cases: dict[str, list[str]], seed: int) -> 
         "name": f"{task.name} phantoms",
         "description": f"Digital phantoms, not patients: {task.description}. Drawn from a seed; "
         "results on them say nothing about clinical accuracy.",
-        "licence": "Apache-2.0",
+        "licence": "Apache-2.0",  # spelled as in the Decathlon's own files
         "release": "1.0",
         "tensorImageSize": "3D" if len(task.sequences) == 1 else "4D",
         "modality": {str(i): name for i, name in enumerate(task.sequences)},
