@@ -81,11 +81,17 @@ def find_dataset(
     A folder with dataset.json (Medical Decathlon or nnU-Net raw), with a table of cases, a BIDS
     tree, a folder for each class, or any folder of images and DICOM series; a table (.csv); a
     MedMNIST archive (.npz). ``inputs`` are the suffixes of a BIDS tree that make up the channels.
-    Raises InputError when there is nothing, or nothing usable.
+    Raises InputError when there is nothing, or nothing usable, or two images are one case.
     """
+    source = Path(source)
+    dataset = _read_list(source, tuple(inputs), classes_from_folders)
+    _check_unique(dataset.cases, source)
+    return dataset
+
+
+def _read_list(source: Path, inputs: tuple[str, ...], classes_from_folders: bool) -> Dataset:
     from mim import dataset_folders, dataset_tables
 
-    source = Path(source)
     if source.suffix.lower() == ".csv" and source.is_file():
         return dataset_tables.from_table(source)
     if source.suffix.lower() == ".npz" and source.is_file():
@@ -98,10 +104,30 @@ def find_dataset(
     if table is not None:
         return dataset_tables.from_table(table)
     if dataset_folders.is_bids(source):
-        return dataset_folders.from_bids(source, tuple(inputs))
+        return dataset_folders.from_bids(source, inputs)
     if classes_from_folders or dataset_folders.has_class_folders(source):
         return dataset_folders.from_class_folders(source)
     return dataset_folders.from_any_folder(source)
+
+
+def _check_unique(cases: Iterable[Case], source: Path) -> None:
+    """Files of the cache are named by the cases' ids: of two that share one, one would be lost."""
+    seen: dict[str, Case] = {}
+    for case in cases:
+        other = seen.setdefault(case.id, case)
+        if other is case:
+            continue
+        if case.sources == other.sources:
+            raise InputError(f"{case.image} is in {source} more than once; leave one of them.")
+        raise same_case(other.image, case.image, case.id)
+
+
+def same_case(first: Path, second: Path, name: str) -> InputError:
+    """The error to raise for two images that would be the one case ``name``."""
+    return InputError(
+        f"{first} and {second} would both be the case {name}; rename one of them, or, where they "
+        "are the same image, take one away."
+    )
 
 
 def read_images(paths: Iterable[str | Path]) -> Volume:

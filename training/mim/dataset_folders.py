@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
-from mim.cases import Case, Dataset, case_id, is_dicom, is_image
+from mim.cases import Case, Dataset, case_id, is_dicom, is_image, same_case
 from mim.folder_subjects import common_folder, subjects_of
 from mim.pictures import is_picture
 from mim.regions import Region
@@ -42,9 +43,10 @@ def _decathlon(folder: Path, description: dict) -> list[Case]:
         (e, None) if isinstance(e, str) else (e["image"], None) for e in description.get("test", [])
     ]
     cases = []
-    for image, label in entries:
-        identifier = case_id(image)
-        subject = subjects.get(identifier, "") if subjects else identifier
+    identifiers = _apart([(case_id(image), Path(image)) for image, _ in entries])
+    for identifier, (image, label) in zip(identifiers, entries, strict=True):
+        known = subjects.get(identifier, subjects.get(case_id(image), ""))
+        subject = known if subjects else identifier
         label_path = folder / label if label else None
         cases.append(Case(identifier, subject, (folder / image,), label_path))
     return cases
@@ -70,9 +72,25 @@ def _nnunet(folder: Path, description: dict, path: Path) -> list[Case]:
         raise InputError(
             f"{path} lists no case under 'training', and there is no imagesTr/*_0000{ending}."
         )
+    identifiers = _apart([(case_id(name), images[0]) for name, images, _ in cases])
     return [
-        Case(case_id(name), subjects.get(name, "") if subjects else case_id(name), images, label)
-        for name, images, label in cases
+        Case(
+            identifier,
+            subjects.get(identifier, subjects.get(name, "")) if subjects else identifier,
+            images,
+            label,
+        )
+        for identifier, (name, images, label) in zip(identifiers, cases, strict=True)
+    ]
+
+
+def _apart(images: Sequence[tuple[str, Path]]) -> list[str]:
+    """The ids of cases from (name, image): the name, but imagesTs_NAME of those in imagesTs that
+    are called like one in imagesTr, since both are often counted from zero."""
+    trained = {name for name, image in images if image.parent.name != "imagesTs"}
+    return [
+        f"imagesTs_{name}" if image.parent.name == "imagesTs" and name in trained else name
+        for name, image in images
     ]
 
 
@@ -125,7 +143,10 @@ def from_bids(folder: Path, inputs: tuple[str, ...] = ()) -> Dataset:
     for path in sorted(folder.glob("sub-*/**/anat/*")):
         if is_image(path):
             *entities, suffix = case_id(path.name).split("_")
-            sessions.setdefault("_".join(entities), {})[suffix] = path
+            session = "_".join(entities)
+            other = sessions.setdefault(session, {}).setdefault(suffix, path)
+            if other is not path:
+                raise same_case(other, path, f"{session}_{suffix}")
     labels = {
         case_id(path.name).removesuffix("_dseg"): path
         for path in sorted(folder.glob("derivatives/**/anat/*_dseg*"))

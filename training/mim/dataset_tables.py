@@ -69,7 +69,6 @@ def from_table(path: Path) -> Dataset:
                 _SPLITS.get((row[split] or "").strip().lower(), "") if split else "",
             )
         )
-    _check_unique(cases, path)
     inputs = tuple(c.split("_", 1)[1] for c in image_columns) if len(image_columns) > 1 else ()
     pictures = all(is_picture(case.image) for case in cases)
     return Dataset(
@@ -181,11 +180,3 @@ def _indicators(rows: list[dict], header: Sequence[str]):
         return (), [None] * len(rows), False
     targets: list[Target] = [tuple(int(float(row[c])) for c in classes) for row in rows]
     return tuple(classes), targets, True
-
-
-def _check_unique(cases: Sequence[Case], path: Path) -> None:
-    seen: set[str] = set()
-    for case in cases:
-        if case.id in seen:
-            raise InputError(f"{path} lists {case.image} more than once.")
-        seen.add(case.id)
