@@ -1,6 +1,7 @@
 """What test_study_grid.py lets other processes do: it must be importable there."""
 
 import os
+import signal
 import time
 
 from MIMSegment.Logic.errors import InputError
@@ -13,6 +14,10 @@ def note(run):
     time.sleep(0.2)
     if "broken" in run.folder.name:
         raise InputError("the scanner is broken")
+    if "full" in run.folder.name:
+        raise RuntimeError("CUDA out of memory\nsee there")
+    if "killed" in run.folder.name:
+        os.kill(os.getpid(), signal.SIGKILL)
     (run.folder / "done").write_text(f"{begin} {time.monotonic()} {os.getpid()}")
 
 

@@ -46,13 +46,19 @@ def test_subjects_without_a_label_train_in_every_fold(cache):
     assert sum(len(fold.held_back) for fold in folds) == len(cache.train) - 2
 
 
-def test_each_fold_holds_back_every_class_in_proportion(cache):
-    names = [f"s{i}" for i in range(40)]
-    cases = [{"subject": n, "label": None, "target": int(i < 10)} for i, n in enumerate(names)]
+@pytest.mark.parametrize(
+    ("positive", "negative", "folds"), [(10, 30, 5), (10, 40, 5), (25, 75, 4), (40, 60, 5)]
+)
+def test_each_fold_holds_back_every_class_in_proportion(cache, positive, negative, folds):
+    names = [f"s{i}" for i in range(positive + negative)]
+    cases = [
+        {"subject": n, "label": None, "target": int(i < positive)} for i, n in enumerate(names)
+    ]
     both = replace(cache, cases=tuple(cases), train=tuple(names), held_back=())
-    for index in range(5):
-        held_back = with_fold(both, f"{index}/5").held_back
-        assert len(held_back) == 8 and sum(int(name[1:]) < 10 for name in held_back) == 2
+    held_back = [with_fold(both, f"{index}/{folds}").held_back for index in range(folds)]
+    assert sorted(sum(held_back, ())) == sorted(names)
+    for found in held_back:
+        assert abs(sum(int(name[1:]) < positive for name in found) - positive / folds) < 1
 
 
 def test_no_fold_is_the_split_as_it_was_prepared(cache):

@@ -123,6 +123,64 @@ def test_areas_are_compared_on_the_same_subjects(tmp_path):
     assert low < np.mean(runs["better"].by_seed) < high
 
 
+def findings(folder, probabilities, targets):
+    """A run of two findings, each there or not; both (cases, 2)."""
+    rows = [
+        {"id": str(i), "subject": str(i), "target": list(map(int, t)), "probabilities": list(p)}
+        for i, (p, t) in enumerate(zip(probabilities, targets, strict=True))
+    ]
+    folder.mkdir()
+    content = {"auc_mean": 0.5, "classes": ["nodule", "mass"], "rows": rows, "cases": len(rows)}
+    (folder / "results.json").write_text(json.dumps(content))
+    return Scores(((folder,),))
+
+
+def test_two_findings_are_not_two_classes_of_which_one_is_enough(tmp_path):
+    random = np.random.default_rng(0)
+    targets = random.random((80, 2)) < 0.5
+    noise = random.normal(size=(80, 2))
+    base = findings(tmp_path / "base", noise, targets)
+    better = findings(tmp_path / "better", noise + targets * [4.0, 0.0], targets)
+    areas = [auc((noise + targets * [4.0, 0.0])[:, i], targets[:, i]) for i in range(2)]
+    mean, low, high = better.difference(base)
+    assert mean == pytest.approx((areas[0] - auc(noise[:, 0], targets[:, 0])) / 2)
+    assert 0.1 < low < mean < high
+    low, high = better.interval()
+    assert low < np.mean(areas) < high
+
+
+def test_a_class_that_no_case_has_is_left_out_of_score_and_difference(tmp_path):
+    random = np.random.default_rng(0)
+    targets = np.zeros((40, 2), bool)
+    targets[::2, 0] = True
+    base = findings(tmp_path / "base", random.random((40, 2)), targets)
+    better = findings(tmp_path / "better", random.random((40, 2)) + targets, targets)
+    mean, low, high = better.difference(base)
+    assert 0 < low <= mean <= high
+
+
+def test_a_structure_that_only_some_seeds_invent_counts_where_they_do(tmp_path):
+    def arm(name, *seeds):
+        folders = []
+        for seed, dice in enumerate(seeds):
+            rows = [{"id": str(i), "subject": str(i), "dice": {"a": d}} for i, d in enumerate(dice)]
+            (tmp_path / f"{name}{seed}").mkdir()
+            content = {"dice_mean": float(np.nanmean(dice)), "rows": rows, "cases": 3}
+            (tmp_path / f"{name}{seed}/results.json").write_text(json.dumps(content))
+            folders.append((tmp_path / f"{name}{seed}",))
+        return Scores(tuple(folders))
+
+    nan = float("nan")
+    invents = arm("invents", [0.8, 0.8, 0.0], [0.8, 0.8, nan])
+    knows = arm("knows", [0.8, 0.8, 0.9], [0.8, 0.8, 0.9])
+    assert knows.difference(invents)[0] == pytest.approx(0.9 / 3)
+
+
+def test_one_subject_has_no_interval(tmp_path):
+    mean, low, high = bootstrap_over_subjects(lambda cases: 0.7, ["a", "a"])
+    assert mean == 0.7 and np.isnan([low, high]).all()
+
+
 def written(folder, dice, steps):
     """A run that segments ten images so well, and rises to it in a straight line of ``steps``."""
     rows = [{"id": str(i), "subject": str(i), "dice": {"a": dice + i / 100}} for i in range(10)]

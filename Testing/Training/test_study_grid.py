@@ -60,6 +60,12 @@ def test_an_axis_of_both_reaches_both_commands_and_a_cache_replaces_the_other():
     assert run.folder.name == "mae-cache=B-patch=8x8x4-seed3"
 
 
+def test_caches_of_one_name_are_not_taken_for_one():
+    study = StudyRecipe(arms=ARMS, grid={"cache": ["mm1/cache", "mm2/cache"]})
+    with pytest.raises(RecipeError, match=r"two runs \(cache=mm1/cache and cache=mm2/cache\)"):
+        runs_of(cells_of(study))
+
+
 @pytest.mark.parametrize(
     ("keys", "complaint"),
     [
@@ -106,6 +112,18 @@ def test_a_failed_run_stops_only_what_starts_from_it_and_is_named(tmp_path):
         do_runs(runs, note, 1, lambda text: None)
     assert (tmp_path / "other/done").exists() and not (tmp_path / "child/done").exists()
     assert "broken failed" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("full", "full/output.log: RuntimeError: CUDA out of memory\n"), ("killed", "out of memory")],
+)
+def test_a_run_that_crashes_stops_no_other(tmp_path, name, reason):
+    crashed = run_named(tmp_path, name)
+    runs = [crashed, run_named(tmp_path, "child", crashed), run_named(tmp_path, "other")]
+    with pytest.raises(TrainingError, match="2 of 3 runs failed") as caught:
+        do_runs(runs, note, 1, lambda text: None)
+    assert reason in str(caught.value) + "\n" and (tmp_path / "other/done").exists()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")

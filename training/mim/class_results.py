@@ -74,5 +74,5 @@ def _row(entry: dict, probabilities: np.ndarray) -> dict:
         "id": entry["id"],
         "subject": entry["subject"],
         "target": entry["target"],
-        "probabilities": [round(float(p), 6) for p in probabilities],
+        "probabilities": [float(p) for p in probabilities],
     }

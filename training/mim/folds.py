@@ -39,7 +39,9 @@ def with_fold(cache: Cache, fold: str) -> Cache:
             f"fold={fold}: {cache.folder} has {len(labeled)} labelled training subjects, too few "
             f"for {count} parts."
         )
-    held_back = set(stratified(labeled, _ORDER)[index::count])
+    # Class by class: an order that mixes them evenly could have a class in every fifth place.
+    order = sorted(stratified(labeled, _ORDER), key=labeled.__getitem__)
+    held_back = set(order[index::count])
     return replace(
         cache,
         train=tuple(subject for subject in cache.train if subject not in held_back),

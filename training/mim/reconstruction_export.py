@@ -20,6 +20,7 @@ from mim.masked_unet import MaskedAutoencoderUNet, MethodSettings
 from mim.networks import NetworkConfig
 from mim.onnx_export import export_onnx
 from mim.onnx_half import round_to_half, store_half
+from mim.seen import check_unseen
 from mim.sparse_unet import SparseMaskedUNet, SparseSettings
 from MIMSegment.Logic.expectations import ReconstructionRange
 from MIMSegment.Logic.reconstruction import hidden_blocks, measure
@@ -47,7 +48,8 @@ def export_reconstruction(
     """Write the network of ``checkpoint`` (of pretrain.py) to ``path`` as ONNX and measure it.
 
     ``preprocessing`` is that of the package. Raises CheckpointError for another method, another
-    preprocessing, or too few held-back subjects; ExportError when the file computes otherwise.
+    preprocessing, or too few held-back subjects, RecipeError when it has learnt from some of them;
+    ExportError when the file computes otherwise.
     """
     content = load_checkpoint(checkpoint)
     metadata = content["metadata"]
@@ -57,6 +59,7 @@ def export_reconstruction(
             "the package's; pre-train on the same cache."
         )
     images = _held_back_images(cache, checkpoint)
+    check_unseen(cache, metadata.get("seen", ()), checkpoint)
     model, patch, block, ratio = _masked_model(content, checkpoint)
     if half_weights:
         round_to_half(model)

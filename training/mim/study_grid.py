@@ -93,7 +93,10 @@ def cells_of(recipe: StudyRecipe) -> list[Cell]:
 
 
 def runs_of(cells: Sequence[Cell]) -> list[Run]:
-    """Every run once, pre-trainings before what starts from them; seed by seed."""
+    """Every run once, pre-trainings before what starts from them; seed by seed.
+
+    Raises RecipeError where two different runs would have one folder.
+    """
     ordered: dict[Path, Run] = {}
     seeds = range(max(len(runs) for cell in cells for runs in cell.runs.values()))
     for seed, cell in product(seeds, cells):
@@ -101,8 +104,18 @@ def runs_of(cells: Sequence[Cell]) -> list[Run]:
             for run in runs[seed]:
                 for part in (run.after, run):
                     if part is not None:
-                        ordered.setdefault(part.folder, part)
+                        known = ordered.setdefault(part.folder, part)
+                        _check_one_run(known, part)
     return list(ordered.values())
+
+
+def _check_one_run(first: Run, second: Run) -> None:
+    if set(first.overrides) != set(second.overrides):
+        both = " and ".join(sorted(set(first.overrides) ^ set(second.overrides)))
+        raise RecipeError(
+            f"{first.folder.name} would be two runs ({both}); an axis needs values that differ in "
+            "the names of folders: give the caches different names."
+        )
 
 
 def name_of(axis: str, value: Any) -> str:

@@ -60,14 +60,14 @@ class Scores:
         return [_mean_curve([_curve(folder) for folder in folds]) for folds in self.folders]
 
     def interval(self) -> tuple[float, float]:
-        """Of the mean over seeds: DeLong's for two classes, a bootstrap over subjects for Dice."""
-        if self.metric == "AUC":
-            if self._truth.shape[1] != 2:
-                return float("nan"), float("nan")
-            found = delong_mean_interval(self._probabilities[..., 1], self._truth[:, 1])
+        """Of the mean over seeds: DeLong's for two classes, else a bootstrap over subjects."""
+        if self.metric == "Dice":
+            return bootstrap_mean_ci(self._dice, self.subjects)[1:]
+        truth, scores = self._areas_of
+        if truth.shape[1] == 1:
+            found = delong_mean_interval(scores[..., 0], truth[:, 0])
             return found.low, found.high
-        _, low, high = bootstrap_mean_ci(self._dice.mean(0), self.subjects)
-        return low, high
+        return bootstrap_over_subjects(self._area, self.subjects)[1:]
 
     def difference(self, baseline: Scores) -> tuple[float, float, float]:
         """Mean over seeds of this arm's score less the baseline's, with a bootstrap over subjects.
@@ -75,8 +75,7 @@ class Scores:
         The cases and the seeds of both must be the same.
         """
         if self.metric == "Dice":
-            gain = (self._dice - baseline._dice).mean(axis=0)
-            return bootstrap_mean_ci(gain, self.subjects)
+            return bootstrap_mean_ci(self._dice - baseline._dice, self.subjects)
 
         def gain(cases: np.ndarray) -> float:
             return self._area(cases) - baseline._area(cases)
@@ -85,30 +84,34 @@ class Scores:
 
     @cached_property
     def _dice(self) -> np.ndarray:
-        """(seeds, cases), the mean over structures."""
+        """(cases,), the mean over structures and then over the seeds that have one; or NaN."""
         rows = [result["rows"] for result in self.results]
-        return np.array([[np.nanmean(list(r["dice"].values())) for r in case] for case in rows])
+        dice = np.array([[_known_mean(list(r["dice"].values())) for r in case] for case in rows])
+        return np.array([_known_mean(seeds) for seeds in dice.T])
 
     @cached_property
-    def _probabilities(self) -> np.ndarray:
-        """(seeds, cases, classes)"""
-        return np.array([[r["probabilities"] for r in run["rows"]] for run in self.results])
+    def _areas_of(self) -> tuple[np.ndarray, np.ndarray]:
+        """Truth (cases, n) and probabilities (seeds, cases, n) of the classes that areas are of.
 
-    @cached_property
-    def _truth(self) -> np.ndarray:
-        """(cases, classes), boolean."""
+        Of two classes that exclude each other one is enough, both have the same area. A class that
+        no case has, or every one, has none.
+        """
         targets = np.array([row["target"] for row in self.results[0]["rows"]])
-        several = targets.ndim == 2
-        count = len(self.results[0]["classes"])
-        return targets > 0.5 if several else targets[:, None] == np.arange(count)
+        scores = np.array([[r["probabilities"] for r in run["rows"]] for run in self.results])
+        if targets.ndim == 2:
+            truth = targets > 0.5
+        else:
+            truth = targets[:, None] == np.arange(len(self.results[0]["classes"]))
+        of = truth.any(0) & ~truth.all(0)
+        if targets.ndim == 1 and len(of) == 2:
+            of[0] = False
+        return truth[:, of], scores[..., of]
 
     def _area(self, cases: np.ndarray) -> float:
         """Mean over seeds and classes; NaN where a class does not occur among ``cases``."""
-        truth, scores = self._truth[cases], self._probabilities[:, cases]
-        if truth.shape[1] == 2:  # both classes have the same area
-            truth, scores = truth[:, 1:], scores[..., 1:]
+        truth, scores = (values[..., cases, :] for values in self._areas_of)
         areas = [auc(s[:, i], truth[:, i]) for s in scores for i in range(truth.shape[1])]
-        return float(np.mean(areas))
+        return float(np.mean(areas)) if areas else float("nan")
 
 
 def bootstrap_over_subjects(
@@ -116,9 +119,12 @@ def bootstrap_over_subjects(
 ) -> tuple[float, float, float]:
     """``statistic`` of all cases, and the percentile interval with subjects drawn as wholes.
 
-    It gets the indices of the cases; draws for which it is NaN do not count.
+    It gets the indices of the cases; draws for which it is NaN do not count. With a single subject
+    the interval is NaN.
     """
     names, owner = np.unique(subjects, return_inverse=True)
+    if len(names) < 2:
+        return statistic(np.arange(len(owner))), float("nan"), float("nan")
     members = [np.flatnonzero(owner == i) for i in range(len(names))]
     random, drawn = np.random.default_rng(seed), []
     for _ in range(_RESAMPLES):
@@ -126,6 +132,12 @@ def bootstrap_over_subjects(
         drawn.append(statistic(np.concatenate([members[i] for i in chosen])))
     low, high = np.nanquantile(drawn, [0.025, 0.975])
     return statistic(np.arange(len(owner))), float(low), float(high)
+
+
+def _known_mean(values: Sequence[float]) -> float:
+    """The mean of what is no NaN (a structure that neither prediction nor label has)."""
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.mean(known)) if known else float("nan")
 
 
 def _curve(folder: Path) -> tuple[list[int], list[float]]:
