@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mim.cases import Case, Dataset, find_dataset
+from mim.held_back_list import with_test_list
 from mim.inspection import inspect_cases, read_labels
 from mim.pictures import fit
 from mim.planning import intensity_summary
@@ -61,15 +62,20 @@ def prepare_dataset(scans: str | Path, cache: str | Path, options: PrepareOption
     cache = Path(cache)
     if cache.exists() and any(cache.iterdir()) and not (cache / "cases.json").is_file():
         raise InputError(f"{cache} is not empty and not a cache; choose another folder.")
-    cases = [c for c in dataset.cases if c.subject not in set(options.exclude)]
+    cases = dataset.cases
     if options.test_list:
-        cases = _with_test_list(cases, Path(options.test_list))
+        cases = with_test_list(cases, Path(options.test_list))
+    cases = [c for c in cases if c.subject not in set(options.exclude)]
     jobs = options.jobs or os.cpu_count() or 1
     with ProcessPoolExecutor(jobs) as pool:
         prints, excluded = inspect_cases(pool, cases, dataset)
         usable = [c for c in cases if c.id in prints]
         if not usable:
             raise InputError(f"No usable volume in {scans}:\n" + _listing(excluded))
+        if options.test_list and not any(c.split == "test" for c in usable):
+            raise InputError(
+                f"Nothing that {options.test_list} names is usable:\n" + _listing(excluded)
+            )
         split = split_subjects(usable, options.held_back, options.seed)
         training = [prints[c.id] for c in usable if c.subject in set(split["train"])]
         fingerprint = make_fingerprint(training)
@@ -95,29 +101,6 @@ def prepare_dataset(scans: str | Path, cache: str | Path, options: PrepareOption
         },
     )
     return _summary(cache, entries, split, plan, excluded)
-
-
-def _with_test_list(cases: Sequence[Case], path: Path) -> list[Case]:
-    """The cases with `Case.split` from a list, one case or subject a line, endings allowed."""
-    try:
-        lines = path.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as a list of cases ({error}).") from None
-    wanted = {line.strip() for line in lines}
-    wanted |= set(map(_stem, wanted))
-    marked = [
-        replace(
-            case, split="test" if wanted & {case.id, case.subject, case.image.name} else "train"
-        )
-        for case in cases
-    ]
-    if not any(case.split == "test" for case in marked):
-        raise InputError(f"{path} names no case or subject of this data set.")
-    return marked
-
-
-def _stem(name: str) -> str:
-    return name.split(".")[0]
 
 
 def split_subjects(cases: Sequence[Case], held_back: float, seed: int) -> dict[str, list[str]]:

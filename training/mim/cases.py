@@ -147,7 +147,11 @@ def read_images(paths: Iterable[str | Path]) -> Volume:
 
 def case_id(image: str) -> str:
     """A name for a case from its image's path, safe as a file name."""
-    name = image.removeprefix("./").removeprefix("imagesTr/").removeprefix("imagesTs/")
+    return safe_name(image.removeprefix("./").removeprefix("imagesTr/").removeprefix("imagesTs/"))
+
+
+def safe_name(name: str) -> str:
+    """``name`` without the ending of an image, safe as a file name."""
     for suffix in sorted(IMAGE_SUFFIXES + PICTURE_SUFFIXES, key=len, reverse=True):
         if name.lower().endswith(suffix):
             name = name[: -len(suffix)]
