@@ -17,7 +17,12 @@ from MIMSegment.Logic.labels import wanted_labels
 from MIMSegment.Logic.package import ModelPackage
 from MIMSegment.Logic.result_checks import check_sides, check_structures
 from MIMSegment.Logic.result_places import check_containment
-from MIMSegment.Logic.sequence_checks import check_contents, check_gray_values, check_sequences
+from MIMSegment.Logic.sequence_checks import (
+    check_contents,
+    check_gray_values,
+    check_sequences,
+    refuse_empty,
+)
 from MIMSegment.Logic.structures import measure_structures
 from MIMSegment.Logic.volume import Volume
 
@@ -27,9 +32,10 @@ def check_inputs(volumes: Volume | Sequence[Volume], package: ModelPackage) -> t
 
     ``volumes`` has one image for each input of the package, in their order, as it was read: on its
     own grid with its own header. One volume (c, z, y, x) with all inputs as channels does as well,
-    but says less.
+    but says less. Raises InputError for an image without contents.
     """
     images = _single_channels(volumes)
+    refuse_empty(images, package)
     found = check_contents(images, package)
     told = check_sequences(images, package)
     found += told + check_box(images, package)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.finding import Finding, Severity
 from MIMSegment.Logic.gray_values import describe, profile_distance
 from MIMSegment.Logic.matching import InputSpec
@@ -30,19 +31,20 @@ _MUCH_NEARER = 0.5  # times that distance, to the other input
 _TWINS = 0.9999  # correlation of two images that are one
 
 
-def check_contents(images: Sequence[Volume], package: ModelPackage) -> list[Finding]:
-    """Empty images, and one image taken for two inputs."""
-    found, names = [], [item.name for item in package.spec.inputs]
-    for name, image in zip(names, images, strict=False):
+def refuse_empty(images: Sequence[Volume], package: ModelPackage) -> None:
+    """Raise InputError for an image of one value, in which no network can find anything."""
+    for item, image in zip(package.spec.inputs, images, strict=False):
         values = describe(image.array[0])
         if values.constant:
-            found.append(
-                Finding(
-                    "input-empty",
-                    Severity.ALERT,
-                    f"{name} is empty: every voxel is {values.low:g}; choose another image.",
-                )
+            raise InputError(
+                f"{item.name} is empty: every voxel of {image.source or 'the image'} is "
+                f"{values.low:g}; choose another image."
             )
+
+
+def check_contents(images: Sequence[Volume], package: ModelPackage) -> list[Finding]:
+    """One image taken for two inputs."""
+    found, names = [], [item.name for item in package.spec.inputs]
     for second in range(1, len(images)):
         for first in range(second):
             if _same(images[first], images[second]):
@@ -123,8 +125,6 @@ def check_gray_values(
     found = []
     for index, (item, image) in enumerate(zip(package.spec.inputs, images, strict=False)):
         values = describe(image.array[0])
-        if values.constant:
-            continue
         finding = _impossible(item, image, values.low) or _out_of_range(index, package, values)
         if finding is None and not suspected:
             finding = _like_another(index, package, values)

@@ -120,7 +120,7 @@ def test_results_of_two_models_never_meet_in_one_table(package, cohort, tmp_path
     assert "another model" in capsys.readouterr().err
 
 
-def test_the_findings_of_the_checks_are_in_the_table_and_alerts_are_said(tmp_path, capsys):
+def test_findings_are_in_the_table_and_alerts_are_said_but_an_empty_image_fails(tmp_path, capsys):
     """Each image is checked with its own header, as on the command line."""
     package = write_threshold_package(tmp_path / "package", phantom=True)
     kinds = {"scan": {"SeriesDescription": "Thorax"}, "empty": {"SeriesDescription": "Thorax"}}
@@ -129,13 +129,14 @@ def test_the_findings_of_the_checks_are_in_the_table_and_alerts_are_said(tmp_pat
         write_series(tmp_path / "cohort" / name, array, modality="CT", tags=tags)
     out = tmp_path / "out"
     assert main(["batch", str(tmp_path / "cohort"), "-m", str(package.path), "-o", str(out),
-                 "--device", "cpu"]) == 0  # fmt: skip
-    found = {row["case"]: row for row in rows(out / "volumes.csv")}
-    assert found["scan"]["gravest"] == found["empty"]["gravest"] == "alert"
-    assert "alert: Bright thing was trained on digital phantoms" in found["scan"]["findings"]
-    assert "scan from a scanner" in found["scan"]["findings"]
-    assert "CT is empty" in found["empty"]["findings"]
-    assert "    alert: CT is empty" in capsys.readouterr().out
+                 "--device", "cpu"]) == 1  # fmt: skip
+    (scan,) = rows(out / "volumes.csv")
+    assert scan["case"] == "scan" and scan["gravest"] == "alert"
+    assert "alert: Bright thing was trained on digital phantoms" in scan["findings"]
+    assert "scan from a scanner" in scan["findings"]
+    assert "    alert: Bright thing was trained" in capsys.readouterr().out
+    (empty,) = rows(out / "failures.csv")
+    assert empty["case"] == "empty" and empty["reason"].startswith("CT is empty: every voxel of ")
 
 
 def test_the_series_of_every_case_can_be_chosen(package, tmp_path):

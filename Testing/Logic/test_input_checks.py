@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.expectations import GrayValueRange
 from MIMSegment.Logic.finding import Severity
 from MIMSegment.Logic.gray_values import describe
@@ -33,10 +34,9 @@ def test_gray_values_of_a_ct_in_a_file_without_header_are_seen():
     assert finding.code == "gray-values-of-ct" and "-1024" in finding.message
 
 
-def test_an_empty_image_is_an_alert():
-    finding = only(check_inputs([image(np.full(GEOMETRY.shape, 7.0))], package()))
-    assert (finding.code, finding.severity) == ("input-empty", Severity.ALERT)
-    assert "every voxel is 7" in finding.message
+def test_an_empty_image_is_refused():
+    with pytest.raises(InputError, match=r"CT is empty: every voxel of scan\.nii\.gz is 7; choose"):
+        check_inputs([image(np.full(GEOMETRY.shape, 7.0))], package())
 
 
 def test_one_image_for_two_inputs_is_an_alert():
@@ -158,4 +158,5 @@ def test_a_phantom_model_is_an_alert_on_a_scan_and_a_warning_on_a_file():
 def test_one_volume_with_all_inputs_as_channels_is_checked_too():
     array = np.stack([image().array[0], np.zeros(GEOMETRY.shape, np.float32)])
     stacked = Volume(array, GEOMETRY, "study.nii.gz")
-    assert "ADC is empty" in only(check_inputs(stacked, package(("T2w", "ADC")))).message
+    with pytest.raises(InputError, match="ADC is empty"):
+        check_inputs(stacked, package(("T2w", "ADC")))
