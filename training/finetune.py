@@ -30,6 +30,7 @@ from mim.folds import FOLD, cache_of
 from mim.intensity import IntensitySettings, augment_intensity
 from mim.layers import layer_scales
 from mim.learning_curve import WATCHED
+from mim.limits import check_shared
 from mim.loop import LoopSettings, TrainState, train
 from mim.optim import OptimizerSettings
 from mim.parallel import require_one_process
@@ -39,7 +40,7 @@ from mim.schedule import TransferSettings
 from mim.seen import check_unseen
 from mim.segmentation import Segmentation
 from mim.subsets import stratified
-from mim.transfer import load_pretrained, part_of
+from mim.transfer import PARTS, load_pretrained, part_of
 from MIMSegment.Logic.errors import MIMSegmentError
 from MIMSegment.Logic.files import write_json
 
@@ -51,7 +52,7 @@ class FinetuneRecipe:
     cache: str = setting("cache", "folder that prepare.py wrote", affects_result=False)
     run: str = setting("runs/finetune", "folder to write", affects_result=False)
     pretrained: str = setting("", "checkpoint of pretrain.py to start from; empty: from scratch")
-    parts: tuple[str, ...] = setting(("encoder", "decoder"), "what to take from it")
+    parts: tuple[str, ...] = setting(PARTS, "what to take from it: encoder, decoder, or both")
     fold: str = setting("", FOLD)
     subjects: int = setting(
         0, "labelled subjects to train on, the same first n for every arm; 0: all"
@@ -86,6 +87,21 @@ class FinetuneRecipe:
     transfer: TransferSettings = section(TransferSettings)
     optimizer: OptimizerSettings = section(OptimizerSettings)
     loop: LoopSettings = section(LoopSettings)
+
+    def __post_init__(self):
+        check_shared(self.seed, self.patch, self.memory_gib)
+        unknown = [part for part in self.parts if part not in PARTS]
+        if unknown or not self.parts:
+            raise RecipeError(
+                f"parts names what to take of the pre-training: {' and '.join(PARTS)}, or one of "
+                f"them; not {', '.join(unknown) or 'nothing'}."
+            )
+        if self.subjects < 0 or self.watch < 0:
+            raise RecipeError(f"subjects and watch are counts: {self.subjects}, {self.watch}.")
+        if not 0 <= self.foreground <= 1:
+            raise RecipeError(f"foreground is a share, from 0 to 1, not {self.foreground}.")
+        if self.loop.shard:
+            raise RecipeError("loop.shard is for pretrain.py; finetune.py trains in one process.")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -134,6 +150,8 @@ def finetune(recipe: FinetuneRecipe, resume: bool = False) -> dict:
         metadata["seen"] = checkpoint["metadata"].get("seen", [])
     elif recipe.pretrained:
         parts = [part for part in recipe.parts if part in task.parts]
+        if not parts:
+            raise RecipeError(f"For {task.kind} write parts={','.join(task.parts)}.")
         spacing = cache.plan["preprocessing"]["spacing"] if len(cache.patch) == 3 else None
         report = load_pretrained(network, recipe.pretrained, parts, spacing)
         check_unseen(cache, report.seen, recipe.pretrained)

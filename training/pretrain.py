@@ -24,6 +24,7 @@ from mim.augment import SpatialSettings, augment_spatial
 from mim.data import Cache, Crops, UnlabeledVolumes, draw_crops
 from mim.device import Generators, Precision, resolve_device, seed_everything, uses_bf16
 from mim.folds import FOLD, cache_of
+from mim.limits import check_shared
 from mim.loop import LoopSettings, TrainState, train
 from mim.masking import MaskSettings
 from mim.mean_loss import MeanLoss
@@ -69,9 +70,10 @@ class PretrainRecipe:
     loop: LoopSettings = section(LoopSettings)
 
     def __post_init__(self):
-        if len(self.patch) not in (0, 2, 3) or self.validation_crops < 1:
+        check_shared(self.seed, self.patch, self.memory_gib)
+        if self.validation_crops < 1 or self.validation_subjects < 0:
             raise RecipeError(
-                "patch has a size for each axis, or none; validation_crops is at least 1."
+                "validation_crops must be at least 1, and validation_subjects not below 0."
             )
 
 

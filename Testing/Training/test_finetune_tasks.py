@@ -157,6 +157,12 @@ def test_pre_training_on_the_same_cache_starts_the_classifier(pictures, capsys):
     assert load_checkpoint(pictures / "fine/last.pt")["metadata"]["kind"] == "classification"
 
 
+def test_a_classifier_cannot_take_the_decoder_alone(pictures, capsys):
+    start = pictures / "scratch/last.pt"
+    assert run(pictures, "decoder", f"pretrained={start}", "parts=decoder") == 2
+    assert "For classification write parts=encoder." in capsys.readouterr().err
+
+
 VIT = ["network.patch=8,8", "network.width=32", "network.depth=2", "network.heads=2"]
 
 

@@ -145,6 +145,7 @@ def test_few_subjects_are_all_learnt_from():
         ("cache=nowhere", "nowhere"),
         ("patch=10,16,16", "must be a multiple of (4, 4, 4)"),
         ("device=gpu", "write auto, cpu, cuda"),
+        ("network.name = unetr", "network.name must be one of resenc_unet, vit, swin, not 'unetr'"),
         ("patch=16", "a size for each axis, or none"),
     ],
 )

@@ -40,6 +40,7 @@ class Recipe:
     kind: Literal["adamw", "sgd"] = setting("adamw", "which")
     shape: tuple[int, int, int] = setting((1, 2, 3), "where")
     strides: tuple[tuple[int, int, int], ...] = setting((), "how far")
+    words: tuple[str, ...] = setting((), "which ones")
     flips: tuple[bool, bool] = setting((True, True), "turns")
     loop: Loop = section(Loop)
 
@@ -74,6 +75,11 @@ def test_file_then_override_decide_and_the_rest_are_defaults(load):
         ("name=runs/a b=c", "name", "runs/a b=c"),
         ("name=12", "name", "12"),
         ("kind=sgd", "kind", "sgd"),
+        (" kind = sgd ", "kind", "sgd"),
+        ("words=a", "words", ("a",)),
+        ("words=a, b", "words", ("a", "b")),
+        ("words=[a,b]", "words", ("a", "b")),
+        ("words=['a=1,2', 'b']", "words", ("a=1,2", "b")),
     ],
 )
 def test_overrides_are_read_by_the_type_of_their_key(load, override, name, value):
@@ -209,6 +215,22 @@ def test_a_section_is_of_the_kind_that_its_name_says(tmp_path):
     recipe = shaped(tmp_path, "", "shape.edge=4.0", "shape.name=square")
     assert isinstance(recipe, Shaped)
     assert to_dict(recipe) == {"shape": {"edge": 4.0, "name": "square"}, "count": 1}
+
+
+@pytest.mark.parametrize(
+    "text", ["shape.name = square", "shape.name='square'", " shape.name=square"]
+)
+def test_a_kind_is_chosen_however_it_is_spaced_or_quoted(tmp_path, text):
+    assert shaped(tmp_path, "", text, "shape.edge = 4.0 ").shape == Square(4.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides"),
+    [("[shape]\nname = ['round']", ()), ("[shape]\nname = ''", ()), ("", ("shape.name = oval",))],
+)
+def test_a_kind_that_is_not_there_is_refused_with_all_that_are(tmp_path, text, overrides):
+    with pytest.raises(RecipeError, match=r"shape\.name must be one of round, square, not"):
+        shaped(tmp_path, text, *overrides)
 
 
 def test_keys_of_another_kind_and_unknown_kinds_are_errors(tmp_path):

@@ -17,7 +17,7 @@ from mim.device import Generators
 from mim.masking import draw_mask
 from mim.methods import build_method
 from mim.patches import token_mask
-from mim.recipe import load_recipe
+from mim.recipe import RecipeError, load_recipe
 
 PATCH, BLOCK = (16, 16, 16), (8, 4, 4)
 UNET = ("network.features=4,8,8", "network.blocks=1,1,1")
@@ -42,6 +42,34 @@ def work(tmp_path_factory):
     plan = with_targets(read_cache(root / "cache"), "labels").plan
     (root / "cache/plan.json").write_text(json.dumps(plan))
     return root
+
+
+BAD_OF_BOTH = [
+    ("seed=-1", "seed"),
+    ("seed=4294967296", "seed"),
+    ("patch=0,0,0", "patch"),
+    ("patch=16", "patch"),
+    ("memory_gib=-1", "memory_gib"),
+    ("optimizer.betas=0.9,1.0", "optimizer.betas"),
+    ("optimizer.betas=-0.1,0.9", "optimizer.betas"),
+    ("optimizer.momentum=0", "momentum"),
+    ("optimizer.momentum=1", "momentum"),
+]
+BAD = [
+    *((command, *case) for command in (pretrain, finetune) for case in BAD_OF_BOTH),
+    (pretrain, "validation_subjects=-1", "validation_subjects"),
+    (pretrain, "validation_crops=0", "validation_crops"),
+    (finetune, "parts=encodr", "parts names .*encoder and decoder.*not encodr"),
+    (finetune, "parts=[]", "parts names .*not nothing"),
+    (finetune, "subjects=-1", "subjects"),
+    (finetune, "watch=-1", "watch"),
+    (finetune, "foreground=1.5", "foreground"),
+    (finetune, "foreground=-0.1", "foreground"),
+    (finetune, "loop.shard=true", r"loop\.shard is for pretrain\.py"),
+    (finetune, "intensity.contrast_factor=-1,1", "contrast_factor"),
+    (finetune, "intensity.noise_deviation=-1", "noise_deviation"),
+    (finetune, "intensity.brightness_shift=-1", "brightness_shift"),
+]
 
 
 def recipe_of(work, command, *changes):
@@ -140,6 +168,17 @@ def test_views_are_compared_at_the_temperature_of_the_recipe(work, name, monkeyp
     monkeypatch.setattr(contrastive, "nt_xent", compared)
     learn_and_watch(method_of(work, name, "method.temperature=0.2"), volumes_of(work))
     assert seen == [0.2, 0.2]
+
+
+@pytest.mark.parametrize(("command", "change", "message"), BAD)
+def test_a_value_that_cannot_be_is_refused_before_anything_is_read(work, command, change, message):
+    with pytest.raises(RecipeError, match=message):
+        recipe_of(work, command, change)
+
+
+@pytest.mark.parametrize("change", ["optimizer.betas=0,0", "foreground=1", "foreground=0"])
+def test_values_at_the_edge_of_what_can_be_are_taken(work, change):
+    recipe_of(work, finetune, change)
 
 
 class Handed(Exception):

@@ -48,6 +48,16 @@ def test_arms_with_equal_pre_training_share_it():
     assert "loop.steps=5" in plain.after.overrides
 
 
+def test_spaces_around_the_equals_sign_of_an_arm_change_nothing():
+    spaced = [" pre.toml", "loop.steps = 5", " finetune.transfer.schedule = sawtooth"]
+    arms = {**ARMS, "sawtooth": spaced}
+    recipe = StudyRecipe(seeds=(0,), arms=arms, finetune_overrides=("watch = 2",), run="R")
+    run = cells_of(recipe)[0].runs["sawtooth"][0][0]
+    assert {"transfer.schedule=sawtooth", "watch=2"} <= set(run.overrides)
+    assert run.after.recipe == "pre.toml" and "loop.steps=5" in run.after.overrides
+    assert run.after.folder.name == "pretrain-mae-seed0"  # the same pre-training
+
+
 def test_an_axis_of_both_reaches_both_commands_and_a_cache_replaces_the_other():
     cell = cells_of(
         StudyRecipe(

@@ -98,6 +98,12 @@ def test_matching_nothing_is_an_error_that_names_reasons(pretrained):
         load_pretrained(network(features=(5, 7, 9)), pretrained[1])
 
 
+@pytest.mark.parametrize("parts", [(), ("encodr",), ("decodr", "head")])
+def test_loading_nothing_at_all_is_an_error(pretrained, parts):
+    with pytest.raises(CheckpointError, match=r"last\.pt gave no tensor.*part not asked for"):
+        load_pretrained(network(), pretrained[1], parts)
+
+
 def test_averaged_weights_are_the_ones_that_are_used_where_a_run_had_them(tmp_path):
     last, average = network(), network()
     content = {

@@ -42,8 +42,12 @@ class IntensitySettings:
         check_probabilities(**{kind: getattr(self, kind) for kind in kinds})
         if not 0 < self.low_resolution_zoom[0] <= self.low_resolution_zoom[1] <= 1:
             raise RecipeError("intensity.low_resolution_zoom must rise from above 0 to at most 1.")
-        if min(self.blur_sigma) <= 0 or min(self.gamma_power) <= 0:
-            raise RecipeError("intensity.blur_sigma and gamma_power must be above 0.")
+        if min(*self.blur_sigma, *self.gamma_power, *self.contrast_factor) <= 0:
+            raise RecipeError(
+                "intensity.blur_sigma, gamma_power and contrast_factor must be above 0."
+            )
+        if min(self.noise_deviation, self.brightness_shift) < 0:
+            raise RecipeError("intensity.noise_deviation and brightness_shift must not be below 0.")
 
 
 def augment_intensity(

@@ -35,6 +35,11 @@ class OptimizerSettings:
             raise RecipeError(
                 "optimizer.lr must be above 0, and warmup, clip and weight_decay not below it."
             )
+        if not all(0 <= beta < 1 for beta in self.betas) or not 0 < self.momentum < 1:
+            raise RecipeError(
+                f"optimizer.betas must be at least 0 and below 1, momentum between 0 and 1, not "
+                f"{self.betas} and {self.momentum}."
+            )
 
 
 def build_optimizer(

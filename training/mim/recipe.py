@@ -141,15 +141,16 @@ def _read(path: Path) -> dict:
 
 def _narrow(cls: type[R], values: dict, overrides: Sequence[str]) -> type[R]:
     """``cls`` with every `choice` made: a subclass whose sections are of the kinds named."""
-    named = dict(text.split("=", 1) for text in overrides if "=" in text)
+    named = {key: _unquoted(raw) for key, equals, raw in map(_parts, overrides) if equals}
     chosen = []
     for field, _ in _fields(cls):
         if "variants" not in field.metadata:
             continue
         variants, inside = field.metadata["variants"], values.get(field.name, {})
-        name = inside.get("name") if isinstance(inside, dict) else None
-        name = named.get(f"{field.name}.name", name or field.metadata["default"])
-        if name not in variants:
+        written = inside if isinstance(inside, dict) else {}
+        name = written.get("name", field.metadata["default"])
+        name = named.get(f"{field.name}.name", name)
+        if not isinstance(name, str) or name not in variants:
             raise RecipeError(
                 f"{field.name}.name must be one of {', '.join(variants)}, not {name!r}."
             )
@@ -211,10 +212,14 @@ def _unknown(cls: type, key: str, where: str) -> RecipeError:
     return RecipeError(f"{where}unknown key {key}; {advice}")
 
 
+def normalized(override: str) -> str:
+    """``key=value`` without the spaces that people put around both."""
+    return "".join(_parts(override))
+
+
 def _override(cls: type, values: dict, text: str) -> None:
     """Put one ``dotted.key=value`` into ``values``."""
-    key, equals, raw = text.partition("=")
-    key = key.strip()
+    key, equals, raw = _parts(text)
     if not equals:
         raise RecipeError(f"'{text}' is not an override; write key=value.")
     if key not in _keys(cls):
@@ -224,18 +229,30 @@ def _override(cls: type, values: dict, text: str) -> None:
     for name in sections:
         kind = _kinds(kind)[name]
         values = values.setdefault(name, {})
-    values[last] = _parse(raw.strip(), _kinds(kind)[last])
+    values[last] = _parse(raw, _kinds(kind)[last])
+
+
+def _parts(text: str) -> tuple[str, str, str]:
+    """Key, equals sign and value of an override, without the spaces that people put around them."""
+    key, equals, raw = text.partition("=")
+    return key.strip(), equals, raw.strip()
+
+
+def _unquoted(raw: str) -> str:
+    return raw.strip("\"'")
 
 
 def _parse(raw: str, kind: Any) -> Any:
     """Read a value typed by hand; its type is checked later, with the whole recipe."""
     if kind is str or typing.get_origin(kind) is typing.Literal:
-        return raw.strip("\"'")
+        return _unquoted(raw)
     literal = re.sub(r"\b(true|false)\b", lambda match: match[0].capitalize(), raw)
     try:
         value = ast.literal_eval(literal)
     except (ValueError, SyntaxError):
-        return raw
+        # A shell takes quotes away, and words need none.
+        words = [_unquoted(word.strip()) for word in raw.strip("[]()").split(",")]
+        return words if kind == tuple[str, ...] else raw
     is_list = typing.get_origin(kind) is tuple
     return (value,) if is_list and not isinstance(value, list | tuple) else value
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mim.folds import fold_names
-from mim.recipe import RecipeError, setting, table
+from mim.recipe import RecipeError, normalized, setting, table
 
 _SIDES = ("pretrain", "finetune", "both")
 
@@ -147,7 +147,7 @@ class _Plan:
         if before is not None:
             sides = (*sides, "pretrain")
         changes = (
-            *recipe.finetune_overrides,
+            *map(normalized, recipe.finetune_overrides),
             *_own(recipe.arms[arm], finetune=True),
             *_changes(cell, ("finetune", "both")),
             *self._common(cell, seed, fold),
@@ -186,7 +186,7 @@ class _Plan:
 def _own(entries: Sequence[str], finetune: bool) -> tuple[str, ...]:
     """The entries of an arm for one of its two commands."""
     prefix = "finetune."
-    chosen = (entry for entry in entries if entry.startswith(prefix) == finetune)
+    chosen = (entry for entry in map(normalized, entries) if entry.startswith(prefix) == finetune)
     return tuple(entry.removeprefix(prefix) for entry in chosen)
 
 

@@ -26,6 +26,7 @@ _ENCODER = re.compile(
 )
 _EMBEDDING = re.compile(r"(^|\.)patch_embed(\.proj|ding\.patch_embeddings)\.weight$")
 
+PARTS = ("encoder", "decoder")
 _SAME_SPACING = 1.5  # factor; augmentation scales by about as much
 
 
@@ -70,7 +71,7 @@ class TransferReport:
 def load_pretrained(
     model: nn.Module,
     checkpoint: str | Path,
-    parts: Sequence[str] = ("encoder", "decoder"),
+    parts: Sequence[str] = PARTS,
     spacing: Sequence[float] | None = None,
 ) -> TransferReport:
     """Load the ``parts`` of a pre-trained network into ``model``, in place.
@@ -80,8 +81,8 @@ def load_pretrained(
     is loaded where name and shape agree, and adapted where `weight_shapes.fit` knows how. Output
     layers belong to their task and are left alone. ``spacing`` is the voxel size (z, y, x in mm) of
     the task, to note where that of the pre-training was another. Raises CheckpointError when the
-    encoder finds no tensor, or a decoder that is in the file or is all that was asked for, and for
-    a network that is not built here.
+    encoder finds no tensor, or a decoder that is in the file or is all that was asked for, when
+    nothing was loaded at all, and for a network that is not built here.
     """
     weights = read_weights(checkpoint)
     _check_known(weights, checkpoint)
@@ -94,6 +95,8 @@ def load_pretrained(
             if part == "encoder" or len(parts) == 1 or any(part_of(n) == part for n in known):
                 raise _nothing_for(part, skipped, checkpoint)
             notes.append(f"the file holds no {part} of this model: it starts fresh")
+    if not carried:
+        raise _nothing_for("encoder or decoder", skipped, checkpoint)
     missing = {
         name: skipped.get(name, "not in the checkpoint") for name in target if name not in carried
     }
