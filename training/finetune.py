@@ -39,10 +39,15 @@ from mim.runs import LAST, open_run, run_metadata
 from mim.schedule import TransferSettings
 from mim.seen import check_unseen
 from mim.segmentation import Segmentation
+from mim.sources import SOURCES, check_moved, require_originals, with_sources
 from mim.subsets import stratified
 from mim.transfer import PARTS, load_pretrained, part_of
 from MIMSegment.Logic.errors import MIMSegmentError
 from MIMSegment.Logic.files import write_json
+
+
+class EvaluationError(MIMSegmentError):
+    """The network is trained, but could not be measured."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class FinetuneRecipe:
 
     cache: str = setting("cache", "folder that prepare.py wrote", affects_result=False)
     run: str = setting("runs/finetune", "folder to write", affects_result=False)
+    sources: tuple[str, ...] = setting((), SOURCES, affects_result=False)
     pretrained: str = setting("", "checkpoint of pretrain.py to start from; empty: from scratch")
     parts: tuple[str, ...] = setting(PARTS, "what to take from it: encoder, decoder, or both")
     fold: str = setting("", FOLD)
@@ -90,6 +96,7 @@ class FinetuneRecipe:
 
     def __post_init__(self):
         check_shared(self.seed, self.patch, self.memory_gib)
+        check_moved(self.sources)
         unknown = [part for part in self.parts if part not in PARTS]
         if unknown or not self.parts:
             raise RecipeError(
@@ -132,10 +139,11 @@ def finetune(recipe: FinetuneRecipe, resume: bool = False) -> dict:
     Raises MIMSegmentError with a sentence for the user.
     """
     require_one_process("finetune.py")
-    cache = cache_of(recipe.cache, recipe.fold)
+    cache = with_sources(cache_of(recipe.cache, recipe.fold), recipe.sources)
     if recipe.patch:
         cache = cache.with_patch(recipe.patch)
     task = task_of(cache, recipe)
+    require_originals(task.originals(), cache)
     device = resolve_device(recipe.device)
     bf16 = uses_bf16(recipe.precision, device)
     seed_everything(recipe.seed)
@@ -174,11 +182,28 @@ def finetune(recipe: FinetuneRecipe, resume: bool = False) -> dict:
         metadata=metadata,
     )
     print(f"Trained to step {state.step}. Speed: {speed.summary()}.")
-    with state.averaged():
-        results = task.evaluate(network, bf16)
+    results = _measured(task, network, state, recipe, bf16)
     results["training_subjects"] = len(subjects)
     write_json(Path(recipe.run) / "results.json", results)
     return results
+
+
+def _measured(
+    task: Segmentation | Classification,
+    network: nn.Module,
+    state: TrainState,
+    recipe: FinetuneRecipe,
+    bf16: bool,
+) -> dict:
+    """`task.evaluate`; an error says that the weights are not lost."""
+    try:
+        with state.averaged():
+            return task.evaluate(network, bf16)
+    except MIMSegmentError as error:
+        raise EvaluationError(
+            f"{error} The trained weights are in {Path(recipe.run) / LAST}; when that is mended, "
+            "--resume measures them again."
+        ) from error
 
 
 def _fresh_state(network: nn.Module, recipe: FinetuneRecipe, device: torch.device) -> TrainState:

@@ -42,6 +42,8 @@ def write_cache(
                 "subject": f"subject_{i}",
                 "image": f"images/case_{i}.npy",
                 "label": f"labels/case_{i}.npy" if labels else None,
+                "source": str(folder / f"images/case_{i}.npy"),
+                "source_label": str(folder / f"labels/case_{i}.npy") if labels else None,
                 "shape": [channels, *size],
             }
         )

@@ -78,6 +78,7 @@ def test_file_then_override_decide_and_the_rest_are_defaults(load):
         (" kind = sgd ", "kind", "sgd"),
         ("words=a", "words", ("a",)),
         ("words=a, b", "words", ("a", "b")),
+        ("words=C:\\new, /b c", "words", ("C:\\new", "/b c")),
         ("words=[a,b]", "words", ("a", "b")),
         ("words=['a=1,2', 'b']", "words", ("a=1,2", "b")),
     ],

@@ -72,6 +72,11 @@ class Classification:
 
         return measure
 
+    @staticmethod
+    def originals() -> list[str]:
+        """The files beside the cache that `evaluate` reads: none."""
+        return []
+
     def evaluate(self, network: nn.Module, bf16: bool) -> dict:
         """Figures of the held-back images: `summarize_classes`."""
         classes, held_back = self.cache.plan["classes"], set(self.cache.held_back)

@@ -12,6 +12,7 @@ from mim.data import Cache, LabeledCrops, LabeledVolumes, draw_labeled_crops
 from mim.evaluation import evaluate_cases, summarize, torch_predictor
 from mim.learning_curve import WatchedSegmentation, held_back_cases
 from mim.regions import Region, region_targets
+from mim.sources import originals
 
 
 class Segmentation:
@@ -71,10 +72,16 @@ class Segmentation:
 
     def evaluate(self, network: nn.Module, bf16: bool) -> dict:
         """Dice of the held-back images: `evaluation.summarize`, and ``rows`` with each of them."""
-        held_back = set(self.cache.held_back)
-        entries = [c for c in self.cache.cases if c["subject"] in held_back and self.is_labeled(c)]
-        rows = evaluate_cases(entries, self.cache.plan, torch_predictor(network, bf16))
+        rows = evaluate_cases(self._measured(), self.cache.plan, torch_predictor(network, bf16))
         return {**summarize(rows), "rows": rows}
+
+    def originals(self) -> list[str]:
+        """The files beside the cache that `evaluate` reads."""
+        return originals(self._measured())
+
+    def _measured(self) -> list[dict]:
+        held_back = set(self.cache.held_back)
+        return [c for c in self.cache.cases if c["subject"] in held_back and self.is_labeled(c)]
 
 
 def plan_regions(plan: dict) -> tuple[Region, ...]:
