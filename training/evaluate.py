@@ -8,6 +8,8 @@
 `segment` runs the package as the module does, on each image's own grid, and writes OUT/cases.csv
 (Dice, surface Dice, HD95, volume error of every case and structure) and OUT/summary.json with 95 %
 intervals over subjects; `--lesions NAME` adds detection of that structure's lesions as objects.
+Cases that the package has learnt from are left out, but for `--with-training`; `--save-predictions`
+writes each result to OUT/predictions.
 `classify` does the same with a classifier: AUC with DeLong's interval, sensitivity, probabilities.
 `compare` bootstraps the paired difference B - A over subjects; of tables of `classify` that of the
 AUC of each class, with DeLong's p. `rank` averages the methods' ranks over data sets of `segment`;
@@ -19,13 +21,9 @@ SET1=DIR1 SET2=DIR2 ...
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-
-from tqdm import tqdm
 
 from mim.case_table import (
     METRICS,
@@ -35,35 +33,27 @@ from mim.case_table import (
     summarize_cases,
     write_cases,
 )
-from mim.cases import Case, find_dataset
 from mim.class_comparison import compare_classes, read_classes
 from mim.class_results import class_table
 from mim.classifier_evaluation import evaluate_classifier, write_classes
 from mim.classifier_package import load_classifier
 from mim.comparison import NO_HARM, mean_ranks, paired_difference
 from mim.data_sets import data_sets
-from mim.lesion_metrics import CaseDetections, average_precision, froc, match_by_size
-from mim.protocols import PROTOCOLS, Protocol, find_protocol
-from mim.seen import TrainingImageCheck, warn_of_training_images
-from mim.segmentation_metrics import structure_metrics
-from MIMSegment.Logic.errors import GeometryError, InputError, MIMSegmentError
+from mim.package_evaluation import (
+    EvaluationOptions,
+    detection_figures,
+    evaluate_package,
+    saving,
+)
+from mim.protocols import PROTOCOLS, find_protocol
+from mim.seen import warn_of_training_images
+from MIMSegment.Logic.errors import InputError, MIMSegmentError
 from MIMSegment.Logic.files import make_folder, write_json
-from MIMSegment.Logic.inference import InferenceOptions, run_package
-from MIMSegment.Logic.package import ModelPackage, load_package
+from MIMSegment.Logic.inference import InferenceOptions
+from MIMSegment.Logic.package import load_package
 from MIMSegment.Logic.store import PackageStore
-from MIMSegment.Logic.volume import read_volume
 
 _HIGHER_IS_BETTER = {"dice": True, "nsd": True, "hd95": False}
-
-
-@dataclass
-class Measured:
-    """(case, subject, metrics by structure) of every case, the lesions if asked for, and the cases
-    that the package has learnt from."""
-
-    cases: list[tuple[str, str, dict]] = field(default_factory=list)
-    detections: list[CaseDetections] = field(default_factory=list)
-    learnt: TrainingImageCheck = field(default_factory=lambda: TrainingImageCheck({}))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,73 +67,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def evaluate_package(
-    package: ModelPackage,
-    data: str | Path,
-    protocol: Protocol | None = None,
-    cases: Sequence[str] = (),
-    tolerance: float = 2.0,
-    options: InferenceOptions | None = None,
-    lesions: str | None = None,
-) -> Measured:
-    """Segment the labelled cases of ``data`` and measure them.
-
-    ``cases`` keeps those with these names, a protocol those with its numbers; ``lesions`` names the
-    structure whose connected parts are measured as objects. Raises InputError when no case is left,
-    there is no such structure or the protocol does not understand the data set's labels,
-    GeometryError when a label lies on another grid than its image.
-    """
-    values = {label.name: label.value for label in package.labels}
-    if lesions and lesions not in values:
-        raise InputError(f"{package.title} has no {lesions!r}, it has {', '.join(values)}.")
-    dataset = find_dataset(data)
-    structures = protocol.measured(dataset) if protocol else values
-    measured = Measured(learnt=TrainingImageCheck(package.metadata))
-    for case in tqdm(_chosen(dataset.cases, protocol, cases), "evaluate", unit="case"):
-        volume, label = case.read(), read_volume(case.label)
-        if not volume.geometry.is_close(label.geometry):
-            raise GeometryError(f"{case.label} does not lie on the grid of {case.image}.")
-        measured.learnt.look(case, volume)
-        found = run_package(volume, package, options)
-        metrics = structure_metrics(
-            found.labels, label.array[0], structures, volume.geometry.spacing, tolerance
-        )
-        measured.cases.append((case.id, case.subject or case.id, metrics))
-        if lesions:
-            pair = found.labels == values[lesions], label.array[0] == values[lesions]
-            measured.detections.append(match_by_size(*pair))
-    return measured
-
-
-def _chosen(cases: Sequence[Case], protocol: Protocol | None, names: Sequence[str]) -> list[Case]:
-    labelled = [case for case in cases if case.label is not None]
-    chosen = [case for case in labelled if not names or case.id in names]
-    if protocol and protocol.cases:
-        chosen = [case for case in chosen if _number(case.id) in protocol.cases]
-    if not chosen:
-        known = ", ".join(case.id for case in labelled[:8]) or "none"
-        raise InputError(f"No labelled case is left to evaluate; the data set has {known} ...")
-    return chosen
-
-
-def _number(name: str) -> int | None:
-    numbers = re.findall(r"\d+", name)
-    return int(numbers[-1]) if numbers else None
-
-
 def _segment(arguments: argparse.Namespace) -> None:
     package = load_package(PackageStore().find(arguments.package))
     protocol = find_protocol(arguments.protocol) if arguments.protocol else None
-    options = InferenceOptions(arguments.device, arguments.precision)
-    measured = evaluate_package(
-        package,
-        arguments.data,
+    options = EvaluationOptions(
         protocol,
-        arguments.cases,
+        tuple(arguments.cases),
         arguments.tolerance,
-        options,
         arguments.lesions,
+        arguments.with_training,
+        InferenceOptions(arguments.device, arguments.precision),
     )
+    predictions = arguments.output / "predictions"
+    saved = {"save": saving(predictions, package)} if arguments.save_predictions else {}
+    measured = evaluate_package(package, arguments.data, options, **saved)
     make_folder(arguments.output)
     table = arguments.output / "cases.csv"
     write_cases(table, measured.cases)
@@ -156,34 +93,24 @@ def _segment(arguments: argparse.Namespace) -> None:
         **summarize_cases(read_cases(table)),
     }
     if arguments.lesions:
-        summary["detection"] = _detection(measured.detections)
+        summary["detection"] = detection_figures(measured.detections)
     write_json(arguments.output / "summary.json", summary)
     print(format_summary(summary))
     for name, value in summary.get("detection", {}).items():
         print(f"{name}: {value}")
-    print(f"Wrote {table} and summary.json")
+    print(f"Wrote {table} and summary.json" + (f", {predictions}" if saved else ""))
     warn_of_training_images(summary)
 
 
 def _classify(arguments: argparse.Namespace) -> None:
     package = load_classifier(arguments.package)
-    summary = evaluate_classifier(package, arguments.data, arguments.cases, arguments.device)
+    summary = evaluate_classifier(
+        package, arguments.data, arguments.cases, arguments.device, arguments.with_training
+    )
     write_classes(arguments.output, summary)
     print(class_table(summary))
     print(f"Wrote {arguments.output / 'cases.csv'} and summary.json")
     warn_of_training_images(summary)
-
-
-def _detection(cases: Sequence[CaseDetections]) -> dict:
-    """PI-CAI's figures. A segmentation has no confidence of its own; the larger is the surer."""
-    return {
-        "lesions": sum(case.reference_lesions for case in cases),
-        "average_precision": round(average_precision(cases), 4),
-        "sensitivity_at_false_lesions_per_case": {
-            str(rate): round(share, 4) for rate, share in froc(cases).items()
-        },
-        "confidence": "size in voxels",
-    }
 
 
 def _compare(arguments: argparse.Namespace) -> None:
@@ -236,6 +163,10 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    with_training = {
+        "action": "store_true",
+        "help": "measure cases that the package has learnt from as well",
+    }
     segment = commands.add_parser("segment", help="measure a package on labelled scans")
     segment.add_argument("package", help="package folder, zip or id")
     segment.add_argument("data", type=Path, help="labelled data set, as for prepare.py")
@@ -246,6 +177,12 @@ def _parser() -> argparse.ArgumentParser:
         "--tolerance", type=float, default=2.0, help="of the surface Dice in mm (default: 2)"
     )
     segment.add_argument("--lesions", metavar="NAME", help="structure to measure as objects")
+    segment.add_argument("--with-training", **with_training)
+    segment.add_argument(
+        "--save-predictions",
+        action="store_true",
+        help="write each result to OUT/predictions, for Slicer",
+    )
     segment.add_argument("--device", default="auto", help="as for mimsegment")
     segment.add_argument("--precision", help="as for mimsegment")
     segment.set_defaults(run=_segment)
@@ -254,6 +191,7 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument("data", type=Path, help="data set with classes, as for prepare.py")
     classify.add_argument("-o", "--output", type=Path, required=True, metavar="OUT")
     classify.add_argument("--cases", nargs="+", default=(), help="names of the cases to measure")
+    classify.add_argument("--with-training", **with_training)
     classify.add_argument("--device", default="auto", help="as for mimsegment")
     classify.set_defaults(run=_classify)
     compare = commands.add_parser("compare", help="paired difference of two models")

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 import evaluate
 from mim.case_table import read_cases
@@ -61,6 +62,26 @@ def test_a_perfect_package_scores_one_everywhere(work, tmp_path, capsys):
     assert summary["detection"]["average_precision"] == 1
     said = capsys.readouterr().out
     assert BRIGHT.name in said and said.startswith("3 cases")
+
+
+def test_results_are_saved_case_by_case_as_slicers_segments(work, tmp_path, capsys):
+    assert run(work, "-o", str(tmp_path), "--save-predictions", "--cases", "img0036") == 0
+    (path,) = (tmp_path / "predictions").iterdir()
+    assert path.name == "img0036.seg.nrrd" and str(path.parent) in capsys.readouterr().out
+    truth = read_volume(work / "data/labelsTr/img0036.nii.gz")
+    image = sitk.ReadImage(str(path))
+    assert image.GetMetaData("Segment0_Name") == BRIGHT.name
+    assert image.GetMetaData("Segment0_Color").startswith("0.866667 0.509804")
+    assert (sitk.GetArrayFromImage(image) == truth.array[0]).all()
+
+
+def test_results_saved_before_a_case_fails_stay(work, tmp_path):
+    shutil.copytree(work / "data", tmp_path / "data")
+    (tmp_path / "data/labelsTr/img0040.nii.gz").write_bytes(b"damaged")
+    command = ["segment", str(work / "package"), str(tmp_path / "data"), "--save-predictions"]
+    assert evaluate.main([*command, "-o", str(tmp_path / "out")]) == 2
+    saved = sorted(path.name for path in (tmp_path / "out/predictions").iterdir())
+    assert saved == ["img0035.seg.nrrd", "img0036.seg.nrrd"]
 
 
 def test_a_protocol_chooses_cases_and_structures(work, tmp_path, monkeypatch):

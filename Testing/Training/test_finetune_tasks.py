@@ -136,6 +136,20 @@ def test_the_exported_classifier_says_of_the_images_what_fine_tuning_measured(
     assert summary["auc_per_class"]["sick"]["auc"] == scratch["auc_per_class"]["sick"]["auc"]
 
 
+def test_a_classifier_is_measured_only_on_what_it_has_not_learnt_from(
+    pictures, scratch, tmp_path, capsys
+):
+    package = tmp_path / "package"
+    assert export.main([str(pictures / "scratch/last.pt"), str(package)]) == 0
+    command = ["classify", str(package), str(pictures / "data"), "--device", "cpu", "-o"]
+    assert evaluate.main([*command, str(tmp_path / "new")]) == 0
+    assert "left out" in capsys.readouterr().err
+    assert evaluate.main([*command, str(tmp_path / "all"), "--with-training"]) == 0
+    new, all_ = (json.loads((tmp_path / n / "summary.json").read_text()) for n in ("new", "all"))
+    assert new["cases"] == len(scratch["rows"]) and all_["cases"] == 24
+    assert len(new["left_out"]) == len(all_["learnt_from"]) == 24 - new["cases"]
+
+
 def test_a_data_set_of_other_classes_is_refused_by_name(pictures, scratch, tmp_path, capsys):
     for name in ("one", "two"):
         picture(tmp_path / "data" / name / "p.png", 0)

@@ -12,6 +12,7 @@ import export
 import finetune
 import pretrain
 from mim.caching import PrepareOptions, prepare_dataset
+from mim.case_table import read_cases
 from mim.checkpoint import load_checkpoint, save_checkpoint
 from mim.data import read_cache
 from mim.recipe import RecipeError
@@ -51,23 +52,60 @@ def fine_tune(root, cache, run, start):
     )  # fmt: skip
 
 
-def test_a_package_is_not_measured_unwarned_on_what_it_has_learnt_from(work, capsys, tmp_path):
-    cache = read_cache(work / "cache")
+@pytest.fixture(scope="module")
+def package(work):
+    """What finetune.py and export.py make of the cache."""
     assert fine_tune(work, "cache", "packaged", work / "pre/last.pt") == 0
-    package = tmp_path / "package"
-    assert export.main([str(work / "packaged/last.pt"), str(package), "--license", "none"]) == 0
+    folder = work / "package"
+    assert export.main([str(work / "packaged/last.pt"), str(folder), "--license", "none"]) == 0
+    return folder
 
-    def measure(out, *more):
-        command = ["segment", str(package), str(work / "copy"), "-o", str(out), *more]
-        assert evaluate.main(command) == 0
-        summary = json.loads((out / "summary.json").read_text())
-        return summary["learnt_from"], capsys.readouterr().err
 
-    learnt, error = measure(tmp_path / "all")
-    assert learnt == sorted(cache.train)
-    assert f"has learnt from {len(learnt)} of these cases ({learnt[0]}, " in error
-    learnt, error = measure(tmp_path / "new", "--cases", *cache.held_back)
-    assert learnt == [] and "warning: the package" not in error
+def measure(package, work, out, *more):
+    """The status of evaluate.py on the copy, its summary and the cases of its table."""
+    command = ["segment", str(package), str(work / "copy"), "-o", str(out), *more]
+    status = evaluate.main(command)
+    if status:
+        return status, {}, set()
+    summary = json.loads((out / "summary.json").read_text())
+    return status, summary, {row["case"] for row in read_cases(out / "cases.csv")}
+
+
+def test_a_package_is_measured_only_on_what_it_has_not_learnt_from(work, package, capsys, tmp_path):
+    cache = read_cache(work / "cache")
+    _, summary, measured = measure(package, work, tmp_path / "new")
+    assert measured == set(cache.held_back) and summary["cases"] == len(measured)
+    assert summary["left_out"] == sorted(cache.train) and summary["learnt_from"] == []
+    error = capsys.readouterr().err
+    assert f"left out 3 cases that the package has learnt from ({sorted(cache.train)[0]}, " in error
+    assert "warning" not in error
+
+
+def test_training_images_are_measured_when_asked_for_and_warned_of(work, package, capsys, tmp_path):
+    cache = read_cache(work / "cache")
+    _, summary, measured = measure(package, work, tmp_path / "all", "--with-training")
+    assert measured == {*cache.train, *cache.held_back}
+    assert summary["learnt_from"] == sorted(cache.train) and summary["left_out"] == []
+    assert "warning: the package has learnt from 3 of these cases" in capsys.readouterr().err
+
+
+def test_nothing_is_measured_where_everything_has_been_learnt_from(work, package, capsys, tmp_path):
+    cases = ["--cases", *read_cache(work / "cache").train]
+    assert measure(package, work, tmp_path / "out", *cases)[0] == 2
+    error = capsys.readouterr().err
+    assert "has learnt from all 3 cases" in error and "--with-training" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_package_that_does_not_tell_is_measured_on_everything(work, package, capsys, tmp_path):
+    shutil.copytree(package, tmp_path / "package")
+    path = tmp_path / "package/configs/metadata.json"
+    metadata = json.loads(path.read_text())
+    del metadata["mimsegment"]["training_images"]
+    path.write_text(json.dumps(metadata))
+    _, summary, measured = measure(tmp_path / "package", work, tmp_path / "out")
+    assert len(measured) == 5 and "left_out" not in summary
+    assert "learnt from" not in capsys.readouterr().err
 
 
 def test_another_split_of_the_same_images_is_refused_wherever_they_lie(work, capsys):

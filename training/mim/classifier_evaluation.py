@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from mim.cases import Case, Dataset, find_dataset
 from mim.class_results import summarize_classes
 from mim.classifier_package import ClassifierPackage, classify_cases
@@ -15,11 +17,16 @@ from MIMSegment.Logic.runtime import open_session
 
 
 def evaluate_classifier(
-    package: ClassifierPackage, data: str | Path, names: Sequence[str] = (), device: str = "auto"
+    package: ClassifierPackage,
+    data: str | Path,
+    names: Sequence[str] = (),
+    device: str = "auto",
+    with_training: bool = False,
 ) -> dict:
     """`summarize_classes` of the cases of ``data`` that have a class, or of those of ``names``.
 
-    Raises InputError when none is left or the data set has other classes than the package.
+    Those that the package has learnt from are left out, but for ``with_training``. Raises
+    InputError when none is left or the data set has other classes than the package.
     """
     dataset = find_dataset(data)
     _check_classes(package, dataset)
@@ -28,9 +35,11 @@ def evaluate_classifier(
     if not cases:
         raise InputError(f"{data} has no case with a class that could be evaluated.")
     session = open_session(package.model, device, precision="float32" if device == "cpu" else None)
-    learnt = TrainingImageCheck(package.metadata)
-    probabilities = classify_cases(package.spec, cases, session, learnt.look)
-    entries = [_entry(case) for case in cases]
+    learnt = TrainingImageCheck(package.metadata, with_training)
+    found = classify_cases(package.spec, cases, session, learnt.admits)
+    learnt.require_others(len(cases), data)
+    entries = [_entry(case) for case in cases if case.id in found]
+    probabilities = np.stack(list(found.values()))
     summary = summarize_classes(probabilities, entries, package.spec.classes)
     return {**summary, **learnt.summary()}
 

@@ -91,20 +91,21 @@ def classify_cases(
     spec: ClassifierSpec,
     cases: Sequence[Case],
     session: Callable[[np.ndarray], np.ndarray],
-    look: Callable[[Case, Volume], None] = lambda case, volume: None,
-) -> np.ndarray:
-    """Probabilities (cases, classes) from the middle of each image, as fine-tuning measures them.
+    admits: Callable[[Case, Volume], bool] = lambda case, volume: True,
+) -> dict[str, np.ndarray]:
+    """Probabilities (classes,) by case, of the middle of its image, as fine-tuning measures them.
 
-    ``session`` is the network: float32 (b, c, [z,] y, x) to logits (b, classes). ``look`` gets each
-    image as it was read.
+    ``session`` is the network: float32 (b, c, [z,] y, x) to logits (b, classes). ``admits`` is
+    asked of each image, as it was read, whether to classify it.
     """
-    logits = []
+    found = {}
     for case in tqdm(cases, "classify", unit="case"):
         volume = case.read()
-        look(case, volume)
-        logits.append(session(_input(spec, volume)))
-    tensor = torch.from_numpy(np.concatenate(logits))
-    return (tensor.sigmoid() if spec.multi_label else tensor.softmax(1)).numpy()
+        if admits(case, volume):
+            logits = torch.from_numpy(session(_input(spec, volume)))[0]
+            probabilities = logits.sigmoid() if spec.multi_label else logits.softmax(0)
+            found[case.id] = probabilities.numpy()
+    return found
 
 
 def _input(spec: ClassifierSpec, volume: Volume) -> np.ndarray:

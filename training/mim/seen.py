@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from mim.cases import Case
 from mim.data import Cache
 from mim.recipe import RecipeError
+from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.volume import Volume
 
 
@@ -39,47 +40,71 @@ def check_unseen(cache: Cache, seen: Iterable[str], checkpoint: str | Path) -> N
     leaked = set(seen) - _digests_of(cache, cache.train)
     subjects = [s for s in cache.held_back if leaked & _digests_of(cache, [s])]
     if subjects:
-        names = ", ".join(subjects[:5]) + (", ..." if len(subjects) > 5 else "")
         raise RecipeError(
             f"{checkpoint} has learnt from {len(subjects)} of the {len(cache.held_back)} subjects "
-            f"that {cache.folder} holds back ({names}), so that results would not be of unseen "
-            f"subjects. Prepare the cache with the split of the pre-training (prepare.py --seed, "
-            f"--held-back, --test-list) and with its fold, or pre-train again on this cache."
+            f"that {cache.folder} holds back ({_listed(subjects)}), so that results would not "
+            f"be of unseen subjects. Prepare the cache with the split of the pre-training "
+            f"(prepare.py --seed, --held-back, --test-list) and with its fold, or pre-train again "
+            f"on this cache."
         )
 
 
 class TrainingImageCheck:
     """Finds, among images that a package is measured on, those that it has learnt from.
 
-    ``metadata`` is that of the package, which may not tell (one made by others).
+    ``metadata`` is that of the package, which may not tell (one made by others). With ``measured``
+    such images are measured all the same, else they are left out.
     """
 
-    def __init__(self, metadata: Mapping):
+    def __init__(self, metadata: Mapping, measured: bool = False):
         self._known = frozenset(metadata.get("mimsegment", {}).get("training_images", ()))
+        self._measured = measured
         self.cases: list[str] = []
 
-    def look(self, case: Case, volume: Volume) -> None:
-        """Take note of ``case``, whose image is ``volume`` as it was read."""
-        if self._known and self._known.intersection(digests(volume.array)):
+    def admits(self, case: Case, volume: Volume) -> bool:
+        """Whether ``case`` is measured, whose image is ``volume`` as it was read."""
+        learnt = bool(self._known and self._known.intersection(digests(volume.array)))
+        if learnt:
             self.cases.append(case.id)
+        return self._measured or not learnt
+
+    def require_others(self, count: int, data: str | Path) -> None:
+        """Raise InputError when all ``count`` cases of ``data`` were left out."""
+        if not self._measured and len(self.cases) == count:
+            raise InputError(
+                f"The package has learnt from all {count} cases of {data} ({_listed(self.cases)}); "
+                "none is left that tells how it does on new patients. Measure it on other data, or "
+                "on these with --with-training."
+            )
 
     def summary(self) -> dict:
-        """``learnt_from``: the names of these cases, empty where none was found; absent where the
-        package does not tell."""
-        return {"learnt_from": self.cases} if self._known else {}
+        """``learnt_from``, the measured cases that were learnt from, and ``left_out``, those that
+        were not measured for that; nothing where the package does not tell."""
+        if not self._known:
+            return {}
+        learnt, left_out = (self.cases, []) if self._measured else ([], self.cases)
+        return {"learnt_from": learnt, "left_out": left_out}
 
 
 def warn_of_training_images(summary: Mapping) -> None:
-    """Say on stderr what figures are worth whose ``summary`` has cases that were learnt from."""
-    cases = summary.get("learnt_from", ())
-    if cases:
-        names = ", ".join(cases[:5]) + (", ..." if len(cases) > 5 else "")
+    """Say on stderr which cases of ``summary`` were left out as the package has learnt from them,
+    or what the figures are worth when they were not."""
+    if left_out := summary.get("left_out"):
         print(
-            f"evaluate: warning: the package has learnt from {len(cases)} of these cases "
-            f"({names}): their figures do not tell how it does on new patients. "
-            "--cases chooses others.",
+            f"evaluate: left out {len(left_out)} cases that the package has learnt from "
+            f"({_listed(left_out)}); --with-training measures them as well.",
             file=sys.stderr,
         )
+    if learnt := summary.get("learnt_from"):
+        print(
+            f"evaluate: warning: the package has learnt from {len(learnt)} of these cases "
+            f"({_listed(learnt)}): their figures do not tell how it does on new patients.",
+            file=sys.stderr,
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def _digests_of(cache: Cache, subjects: Iterable[str]) -> set[str]:

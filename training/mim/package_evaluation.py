@@ -1,0 +1,130 @@
+"""Measuring a package that segments on a data set with labels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from mim.cases import Case, find_dataset
+from mim.lesion_metrics import CaseDetections, average_precision, froc, match_by_size
+from mim.protocols import Protocol
+from mim.seen import TrainingImageCheck
+from mim.segmentation_metrics import structure_metrics
+from MIMSegment.Logic.engine import Segmentation
+from MIMSegment.Logic.errors import GeometryError, InputError
+from MIMSegment.Logic.files import make_folder
+from MIMSegment.Logic.inference import InferenceOptions, run_package
+from MIMSegment.Logic.package import ModelPackage
+from MIMSegment.Logic.segmentation_file import write_segmentation
+from MIMSegment.Logic.volume import read_volume
+
+Save = Callable[[Case, Segmentation], None]
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What is measured, and how.
+
+    ``cases`` keeps those with these names, a ``protocol`` those with its numbers; ``tolerance`` of
+    the surface Dice is in mm; ``lesions`` names the structure whose connected parts are measured as
+    objects; ``with_training`` measures cases that the package has learnt from as well.
+    """
+
+    protocol: Protocol | None = None
+    cases: tuple[str, ...] = ()
+    tolerance: float = 2.0
+    lesions: str | None = None
+    with_training: bool = False
+    inference: InferenceOptions = InferenceOptions()
+
+
+@dataclass
+class Measured:
+    """(case, subject, metrics by structure) of every case, the lesions if asked for, and the cases
+    that the package has learnt from."""
+
+    learnt: TrainingImageCheck
+    cases: list[tuple[str, str, dict]] = field(default_factory=list)
+    detections: list[CaseDetections] = field(default_factory=list)
+
+
+def evaluate_package(
+    package: ModelPackage,
+    data: str | Path,
+    options: EvaluationOptions,
+    save: Save = lambda case, found: None,
+) -> Measured:
+    """Segment the labelled cases of ``data`` and measure them; ``save`` gets each result.
+
+    Raises InputError when no case is left, there is no such structure or the protocol does not
+    understand the data set's labels, GeometryError when a label lies on another grid than its
+    image.
+    """
+    values = {label.name: label.value for label in package.labels}
+    lesions = options.lesions
+    if lesions and lesions not in values:
+        raise InputError(f"{package.title} has no {lesions!r}, it has {', '.join(values)}.")
+    dataset = find_dataset(data)
+    structures = options.protocol.measured(dataset) if options.protocol else values
+    measured = Measured(TrainingImageCheck(package.metadata, options.with_training))
+    cases = _chosen(dataset.cases, options)
+    for case in tqdm(cases, "evaluate", unit="case"):
+        volume, label = case.read(), read_volume(case.label)
+        if not volume.geometry.is_close(label.geometry):
+            raise GeometryError(f"{case.label} does not lie on the grid of {case.image}.")
+        if not measured.learnt.admits(case, volume):
+            continue
+        found = run_package(volume, package, options.inference)
+        save(case, found)
+        metrics = structure_metrics(
+            found.labels, label.array[0], structures, volume.geometry.spacing, options.tolerance
+        )
+        measured.cases.append((case.id, case.subject or case.id, metrics))
+        if lesions:
+            pair = found.labels == values[lesions], label.array[0] == values[lesions]
+            measured.detections.append(match_by_size(*pair))
+    measured.learnt.require_others(len(cases), data)
+    return measured
+
+
+def saving(folder: Path, package: ModelPackage) -> Save:
+    """Writes each result to ``folder``/CASE.seg.nrrd, which Slicer opens with names and colors."""
+
+    def save(case: Case, found: Segmentation) -> None:
+        make_folder(folder)
+        path = folder / f"{case.id}.seg.nrrd"
+        write_segmentation(found, package.labels, path, f"{package.id} {package.version}")
+
+    return save
+
+
+def detection_figures(cases: Sequence[CaseDetections]) -> dict:
+    """PI-CAI's figures. A segmentation has no confidence of its own; the larger is the surer."""
+    return {
+        "lesions": sum(case.reference_lesions for case in cases),
+        "average_precision": round(average_precision(cases), 4),
+        "sensitivity_at_false_lesions_per_case": {
+            str(rate): round(share, 4) for rate, share in froc(cases).items()
+        },
+        "confidence": "size in voxels",
+    }
+
+
+def _chosen(cases: Sequence[Case], options: EvaluationOptions) -> list[Case]:
+    labelled = [case for case in cases if case.label is not None]
+    chosen = [case for case in labelled if not options.cases or case.id in options.cases]
+    if options.protocol and options.protocol.cases:
+        chosen = [case for case in chosen if _number(case.id) in options.protocol.cases]
+    if not chosen:
+        known = ", ".join(case.id for case in labelled[:8]) or "none"
+        raise InputError(f"No labelled case is left to evaluate; the data set has {known} ...")
+    return chosen
+
+
+def _number(name: str) -> int | None:
+    numbers = re.findall(r"\d+", name)
+    return int(numbers[-1]) if numbers else None
