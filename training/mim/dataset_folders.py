@@ -11,6 +11,7 @@ from mim.cases import Case, Dataset, case_id, is_dicom, is_image, same_case
 from mim.folder_subjects import common_folder, subjects_of
 from mim.pictures import is_picture
 from mim.regions import Region
+from mim.split_names import is_part, sides
 from MIMSegment.Logic.errors import InputError
 
 
@@ -189,11 +190,12 @@ def has_class_folders(folder: Path) -> bool:
 
     Only pictures: a folder of volumes is rather a patient than a class.
     """
-    return len(_class_folders(folder, _own_pictures)) > 1
+    groups = _class_folders(folder, _own_pictures)
+    return sum(not is_part(group.name) for _, group, _ in groups) > 1
 
 
 def from_class_folders(folder: Path) -> Dataset:
-    """A folder for each class, or train/CLASS and test/CLASS; the folder's name is the class.
+    """A folder for each class, or train/CLASS, val/CLASS and test/CLASS; its name is the class.
 
     A class may hold a folder for each patient.
     """
@@ -213,17 +215,35 @@ def from_class_folders(folder: Path) -> Dataset:
     return Dataset(folder.name, tuple(cases), classes=tuple(classes), pictures=pictures)
 
 
-_SPLITS = {"train": "train", "training": "train", "val": "train", "valid": "train", "test": "test"}
-
-
 def _class_folders(folder: Path, images) -> list[tuple[str, Path, list[Path]]]:
-    """(split, folder of a class, ``images`` of it) of every folder with some."""
-    found = []
-    for outer in sorted(path for path in folder.iterdir() if path.is_dir()):
-        split = _SPLITS.get(outer.name.lower(), "")
-        inner = sorted(p for p in outer.iterdir() if p.is_dir()) if split else [outer]
-        found += [(split, group, paths) for group in inner if (paths := images(group))]
-    return found
+    """(split, folder of a class, ``images`` of it) of every folder with some.
+
+    A folder called like a part (`split_names`) is one where any such folder holds classes.
+    """
+    outer = _folders(folder)
+    inner = {part: _with_images(_folders(part), images) for part in outer if is_part(part.name)}
+    parts = [part for part, groups in inner.items() if groups]
+    if not parts:
+        groups = _with_images(outer, images)
+        named = any(not is_part(group.name) for group, _ in groups)
+        return [("", *group) for group in groups] if named else []
+    beside = _with_images([path for path in outer if path not in inner], images)
+    if beside:
+        raise InputError(
+            f"{folder} has {beside[0][0].name} beside {', '.join(part.name for part in parts)}: is "
+            "it a class or a part? Move it elsewhere, or write a table with the columns image, "
+            "class and split."
+        )
+    found = zip(parts, sides([part.name for part in parts]), strict=True)
+    return [(side, *group) for part, side in found for group in inner[part]]
+
+
+def _with_images(folders: list[Path], images) -> list[tuple[Path, list[Path]]]:
+    return [(folder, paths) for folder in folders if (paths := images(folder))]
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir())
 
 
 def _own_pictures(folder: Path) -> list[Path]:

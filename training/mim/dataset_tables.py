@@ -10,6 +10,7 @@ import numpy as np
 
 from mim.cases import Case, Dataset, Target, case_id, is_image
 from mim.pictures import is_picture
+from mim.split_names import is_part, sides
 from MIMSegment.Logic.errors import InputError
 
 # Names of columns, compared without case, spaces and underscores; the first that is there counts.
@@ -18,7 +19,6 @@ _SUBJECT = ("group", "subject", "patient", "patientid", "subjectid")
 _CLASS = ("class", "findinglabels", "label", "diagnosis", "target")
 _LABEL = ("label", "mask", "segmentation", "seg")
 _SPLIT = ("split", "fold", "subset")
-_SPLITS = {"train": "train", "training": "train", "val": "train", "valid": "train", "test": "test"}
 _NOTHING = ("no finding", "none", "")
 
 
@@ -35,7 +35,7 @@ def from_table(path: Path) -> Dataset:
     """A CSV file with a row for each case.
 
     Columns: ``image`` (or several, ``image_T2w``, ``image_ADC`` ..., for channels), relative to the
-    file; ``group``, the subject; ``split``, train or test; and one of
+    file; ``group``, the subject; ``split``, train, val or test (`split_names`); and one of
 
     - ``label``, ``mask`` or ``segmentation``: a label image,
     - ``class`` (or ``label``): the name of a class, or several with ``|`` between them,
@@ -55,7 +55,7 @@ def from_table(path: Path) -> Dataset:
         ((), [None] * len(rows), False) if label else _targets(rows, header, used, path)
     )
     cases = []
-    for row, target in zip(rows, targets, strict=True):
+    for row, target, side in zip(rows, targets, _sides(rows, split, path), strict=True):
         images = tuple(path.parent / row[column].strip() for column in image_columns)
         identifier = case_id(row[image_columns[0]].strip())
         mask = row[label].strip() if label else ""
@@ -66,7 +66,7 @@ def from_table(path: Path) -> Dataset:
                 images,
                 path.parent / mask if mask else None,
                 target,
-                _SPLITS.get((row[split] or "").strip().lower(), "") if split else "",
+                side,
             )
         )
     inputs = tuple(c.split("_", 1)[1] for c in image_columns) if len(image_columns) > 1 else ()
@@ -79,6 +79,20 @@ def from_table(path: Path) -> Dataset:
         multi_label=multi_label,
         pictures=pictures,
     )
+
+
+def _sides(rows: list[dict], column: str | None, path: Path) -> list[str]:
+    """The `Case.split` of each row; a part that is not understood could be one for testing."""
+    if column is None:
+        return [""] * len(rows)
+    names = [row[column].strip() for row in rows]
+    unknown = sorted({name for name in names if name and not is_part(name)})
+    if unknown:
+        raise InputError(
+            f"{path}: column {column} has {', '.join(map(repr, unknown[:5]))}; write train, val or "
+            "test, nothing at all where a split is to be drawn, or leave the column out."
+        )
+    return sides(names)
 
 
 def from_medmnist(path: Path) -> Dataset:
@@ -94,7 +108,7 @@ def from_medmnist(path: Path) -> Dataset:
             flat = archive["train_images"].ndim == 3 or archive["train_images"].shape[-1] == 3
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path} is no archive of MedMNIST ({error}).") from None
-    held_back = "test" if "test" in labels else "val"
+    side = dict(zip(labels, sides(list(labels)), strict=True))
     width = labels["train"].shape[1] if labels["train"].ndim > 1 else 1
     multi_label = width > 1
     count = width if multi_label else int(max(array.max() for array in labels.values())) + 1
@@ -105,9 +119,8 @@ def from_medmnist(path: Path) -> Dataset:
             raise InputError(f"{path} has {split}_labels, but no {name}.")
         for index, value in enumerate(array.reshape(len(array), -1)):
             target = tuple(int(v) for v in value) if multi_label else int(value[0])
-            side = "test" if split == held_back else "train"
-            identifier = f"{split}_{index:06d}"
-            cases.append(Case(identifier, identifier, (path,), None, target, side, (name, index)))
+            identifier, member = f"{split}_{index:06d}", (name, index)
+            cases.append(Case(identifier, identifier, (path,), None, target, side[split], member))
     classes = tuple(str(number) for number in range(count))
     return Dataset(path.stem, tuple(cases), classes=classes, multi_label=multi_label, pictures=flat)
 
