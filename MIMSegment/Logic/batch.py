@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from MIMSegment.Logic import errors
-from MIMSegment.Logic.errors import Cancelled, InputError, MIMSegmentError, OutputError
+from MIMSegment.Logic.cohort import FAILURES, RECORD, VOLUMES, BatchCase, read_table
+from MIMSegment.Logic.errors import Cancelled, MIMSegmentError, OutputError
 from MIMSegment.Logic.file_lock import file_lock
 from MIMSegment.Logic.files import (
     not_written,
@@ -21,51 +21,19 @@ from MIMSegment.Logic.files import (
 )
 from MIMSegment.Logic.finding import Severity
 from MIMSegment.Logic.inference import InferenceOptions, check_options
+from MIMSegment.Logic.input_guard import keep_inputs
 from MIMSegment.Logic.job_files import StudyFiles
 from MIMSegment.Logic.jobs import Job, JobQueue, JobState
 from MIMSegment.Logic.labels import wanted_labels
 from MIMSegment.Logic.package import ModelPackage
 from MIMSegment.Logic.plausibility import gravest_first
 from MIMSegment.Logic.segmentation_file import write_segmentation
-from MIMSegment.Logic.spec import ModelSpec
-from MIMSegment.Logic.volume import IMAGE_SUFFIXES
 
-VOLUMES, FAILURES, RECORD = "volumes.csv", "failures.csv", "batch.json"
 _LOCK = ".batch.lock"
 _FURTHER = ("gravest", "findings", "warnings", "inputs", "device")
 _LOOK = 0.2  # seconds between two looks at what a worker says
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class BatchCase:
-    """A study of the cohort: its name, and its inputs as `inputs.read_images` takes them."""
-
-    name: str
-    inputs: tuple[str, ...]
-
-
-def find_cases(source: str | Path, spec: ModelSpec) -> list[BatchCase]:
-    """The cases of a folder (an image file or a sub-folder each) or of a CSV table.
-
-    The table has a column ``case`` and either one for each input of the model, by its name, or one
-    ``image``; paths are relative to the table. Raises InputError.
-    """
-    source = Path(source)
-    if source.is_dir():
-        cases = _cases_of_folder(source)
-    elif source.suffix.lower() == ".csv" and source.is_file():
-        cases = _cases_of_table(source, spec)
-    else:
-        raise InputError(f"{source} is neither a folder nor a .csv table.")
-    if not cases:
-        raise InputError(f"{source} holds no case: no image file and no sub-folder.")
-    names = [case.name for case in cases]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(f"{source} has several cases named {twice[0]!r}; use a table instead.")
-    return cases
 
 
 def run_batch(
@@ -88,14 +56,16 @@ def run_batch(
     run tells the user, ``progress`` several times a second the case's number (from 1), how many
     there are, and its job; ``series`` chooses the images of every case, as for
     `inputs.read_images`. Raises OutputError when the folder holds results of another model or of
-    other options, another batch is writing to it, or it cannot be written; as
-    `inference.check_options` before the first case.
+    other options, another batch is writing to it, or it cannot be written; before the first case
+    when a result would replace an input, and as `inference.check_options`.
     """
     check_options(options, package)
+    targets = (folder / f"{case.name}{ending}" for case in cases)
+    keep_inputs([folder, *targets], [path for case in cases for path in case.inputs])
     with _alone_in(folder), JobQueue() as queue:
         _check_same_origin(folder, package, options)
         run = _Run(queue, package, options, series, lambda text: report(f"    {text}"), progress)
-        volumes = {row["case"]: row for row in _read(folder / VOLUMES)}
+        volumes = {row["case"]: row for row in read_table(folder / VOLUMES)}
         failures: dict[str, dict] = {}
         skipped = 0
         for number, case in enumerate(cases, 1):
@@ -220,48 +190,6 @@ def _column(label) -> str:
     return f"{label.name} (mL)"
 
 
-def _cases_of_folder(folder: Path) -> list[BatchCase]:
-    cases = []
-    for path in sorted(folder.iterdir()):
-        name = _without_ending(path.name)
-        if path.name.startswith("."):
-            continue
-        if path.is_dir() or path.name.lower().endswith(IMAGE_SUFFIXES):
-            cases.append(BatchCase(name, (str(path),)))
-    return cases
-
-
-def _cases_of_table(path: Path, spec: ModelSpec) -> list[BatchCase]:
-    rows, names = _read(path), [item.name for item in spec.inputs]
-    cases = []
-    for number, row in enumerate(rows, start=2):
-        given = {k: str(path.parent / v) for k, v in row.items() if k and v and k != "case"}
-        if not row.get("case"):
-            raise InputError(f"{path}, line {number}: the column 'case' is empty or missing.")
-        if "image" in given:
-            inputs = (given["image"],)
-        elif all(name in given for name in names):
-            inputs = tuple(f"{name}={given[name]}" for name in names)
-        else:
-            missing = next(name for name in names if name not in given)
-            raise InputError(f"{path}, line {number}: {missing!r} is missing, and so is 'image'.")
-        cases.append(BatchCase(_safe(row["case"], path, number), inputs))
-    return cases
-
-
-def _safe(name: str, path: Path, number: int) -> str:
-    if name != Path(name).name or name in (".", "..") or "\\" in name:
-        raise InputError(f"{path}, line {number}: case {name!r} cannot be a file name.")
-    return name
-
-
-def _without_ending(name: str) -> str:
-    for ending in sorted(IMAGE_SUFFIXES, key=len, reverse=True):
-        if name.lower().endswith(ending):
-            return name[: -len(ending)]
-    return name
-
-
 def _check_same_origin(folder: Path, package: ModelPackage, options: InferenceOptions) -> None:
     """Results of two models, or of options that change results, must not end in one table."""
     model = {"id": package.id, "version": package.version, "checksums": dict(package.checksums)}
@@ -271,7 +199,7 @@ def _check_same_origin(folder: Path, package: ModelPackage, options: InferenceOp
         "precision": options.precision or "the fastest",
     }
     path = folder / RECORD
-    if path.is_file() and _read(folder / VOLUMES):
+    if path.is_file() and read_table(folder / VOLUMES):
         earlier = read_json_object(path)
         before = earlier.pop("options", {})
         if earlier != model:
@@ -289,16 +217,6 @@ def _check_same_origin(folder: Path, package: ModelPackage, options: InferenceOp
                 "folder, or remove this one to begin anew."
             )
     write_json(path, {**model, "options": chosen})
-
-
-def _read(path: Path) -> list[dict]:
-    if not path.is_file():
-        return []
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            return list(csv.DictReader(file))
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read as a table: {error}.") from None
 
 
 def _write(path: Path, columns: Sequence[str], rows) -> None:

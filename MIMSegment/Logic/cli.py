@@ -224,11 +224,13 @@ def _no_web(arguments: argparse.Namespace) -> None:
 def _segment(arguments: argparse.Namespace) -> None:
     gpu_runtime.activate(*gpu_runtime.runtimes_for(arguments.device))
     from MIMSegment.Logic.inference import run_package
+    from MIMSegment.Logic.input_guard import keep_inputs
     from MIMSegment.Logic.inputs import read_package_and_study
     from MIMSegment.Logic.labels import wanted_labels
     from MIMSegment.Logic.segmentation_file import check_output_path, write_segmentation
 
     output, options = check_output_path(arguments.output), _options(arguments)
+    keep_inputs([output], arguments.inputs)
     package, study = read_package_and_study(
         models_command.find_package(arguments.model), arguments.inputs, arguments.series
     )
@@ -260,12 +262,14 @@ def _print_findings(findings) -> None:
 
 
 def _batch(arguments: argparse.Namespace) -> int:
-    from MIMSegment.Logic.batch import FAILURES, VOLUMES, find_cases, run_batch
+    from MIMSegment.Logic.batch import run_batch
+    from MIMSegment.Logic.cohort import FAILURES, VOLUMES, find_cases
     from MIMSegment.Logic.package import load_package
     from MIMSegment.Logic.segmentation_file import check_ending
 
     package = load_package(models_command.find_package(arguments.model))
-    cases, folder = find_cases(arguments.cases, package.spec), Path(arguments.output)
+    folder = Path(arguments.output)
+    cases = find_cases(arguments.cases, package.spec, folder)
     check_ending(f"case{arguments.ending}")
     lines = _Lines()
     try:
@@ -308,11 +312,13 @@ class _Lines:
 
 
 def _scene(arguments: argparse.Namespace) -> None:
+    from MIMSegment.Logic.input_guard import keep_inputs
     from MIMSegment.Logic.inputs import read_inputs
     from MIMSegment.Logic.package import load_package
     from MIMSegment.Logic.scene_summary import write_scene
     from MIMSegment.Logic.volume import read_volume
 
+    keep_inputs([Path(arguments.output)], [*arguments.inputs, arguments.segmentation])
     package = load_package(models_command.find_package(arguments.model))
     volume, explanation = read_inputs(arguments.inputs, package.spec, arguments.series)
     print("\n".join(explanation))

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from dicom_writer import noise, write_series
-from MIMSegment.Logic.batch import find_cases, run_batch
+from MIMSegment.Logic.batch import run_batch
 from MIMSegment.Logic.cli import main
+from MIMSegment.Logic.cohort import find_cases
 from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.inference import InferenceOptions
 from MIMSegment.Logic.volume import Geometry, Volume, read_volume, write_volume
@@ -168,7 +169,7 @@ def test_a_table_names_the_inputs_of_each_case(tmp_path, cohort):
         ("case,T2w\nfirst,a.nii\n", "'ADC' is missing"),
         ("T2w,ADC\na.nii,b.nii\n", "'case'"),
         ("case,image\n../up,a.nii\n", "file name"),
-        ("case,image\nx,a.nii\nx,b.nii\n", "several"),
+        ("case,image\nx,a.nii\nx,b.nii\n", "several cases"),
         ("case,image\n", "no case"),
     ):
         table.write_text(text)

@@ -1,0 +1,46 @@
+"""A result never takes the place of an image that it is made from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from MIMSegment.Logic.errors import OutputError
+from MIMSegment.Logic.volume import IMAGE_SUFFIXES
+
+
+def keep_inputs(targets: Iterable[Path], inputs: Iterable[str]) -> None:
+    """Raise OutputError when a file or folder to be written is an input, or an image file in a
+    folder that is one.
+
+    ``inputs`` are as `inputs.read_images` takes them. Files are compared as the disk does it, so
+    links and other spellings are seen through.
+    """
+    given = {identity for path in _paths(inputs) if (identity := _identity(path))}
+    for target in targets:
+        found = [_identity(target)]
+        if found[0] and target.name.lower().endswith(IMAGE_SUFFIXES):
+            found.append(_identity(target.parent))
+        if not given.isdisjoint(filter(None, found)):
+            raise OutputError(
+                f"{target} is one of the inputs, which a result never replaces; choose another "
+                "name or folder for the output."
+            )
+
+
+def _paths(inputs: Iterable[str]) -> Iterator[Path]:
+    """All that an input can mean: PATH, NAME=PATH, and either with #CHANNEL."""
+    for text in inputs:
+        for path in {text, text.partition("=")[2] or text}:
+            yield Path(path)
+            yield Path(re.sub(r"#\d+$", "", path))
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What two paths of one file share; None where there is nothing."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
