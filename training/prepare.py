@@ -76,7 +76,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--test-list", metavar="FILE", help="names of the cases or subjects to hold back"
     )
-    parser.add_argument("--stages", type=int, default=4, help="resolutions of the network")
+    parser.add_argument(
+        "--stages",
+        type=int,
+        default=4,
+        help="resolutions of the network (default: %(default)s, for a CPU)",
+    )
+    parser.add_argument(
+        "--like",
+        metavar="CHECKPOINT_OR_CACHE",
+        help="take voxel size, crop, strides and kernels from there, so that the network of a "
+        "pre-training fits as it is",
+    )
     parser.add_argument(
         "--held-back",
         type=float,

@@ -20,6 +20,7 @@ from mim.cases import Case, Dataset, find_dataset
 from mim.held_back_list import with_test_list
 from mim.inspection import inspect_cases, read_labels
 from mim.pictures import fit
+from mim.plan_like import PlannedShape, planned_shape
 from mim.planning import intensity_summary
 from mim.plans import make_plan, plan_preprocessing
 from mim.plausibility_ranges import expectations_of
@@ -38,7 +39,8 @@ class PrepareOptions:
 
     ``test_list`` is a text file that names the held-back cases or subjects; without it, and where
     the data set does not say it, ``held_back`` is the share of labelled subjects. ``inputs`` are
-    the suffixes of a BIDS tree that make up the channels.
+    the suffixes of a BIDS tree that make up the channels. ``like`` is a checkpoint or a cache whose
+    voxel size, crop and network are to be had here too.
     """
 
     modality: str | None = None
@@ -46,6 +48,7 @@ class PrepareOptions:
     patch_voxels: int = 100_000
     picture_size: int = 224
     stages: int = 4
+    like: str | None = None
     held_back: float = 0.2
     test_list: str | None = None
     exclude: tuple[str, ...] = ()
@@ -59,6 +62,7 @@ class PrepareOptions:
 def prepare_dataset(scans: str | Path, cache: str | Path, options: PrepareOptions) -> str:
     """Write ``cache`` from ``scans``; returns the lines to show. Raises InputError."""
     dataset = find_dataset(scans, options.inputs, options.classes_from_folders)
+    like = _shape_like(options, dataset)
     cache = Path(cache)
     if cache.exists() and any(cache.iterdir()) and not (cache / "cases.json").is_file():
         raise InputError(f"{cache} is not empty and not a cache; choose another folder.")
@@ -80,7 +84,7 @@ def prepare_dataset(scans: str | Path, cache: str | Path, options: PrepareOption
         training = [prints[c.id] for c in usable if c.subject in set(split["train"])]
         fingerprint = make_fingerprint(training)
         dataset = _with_labels_named(dataset, prints.values())
-        plan = make_plan(dataset, fingerprint, options)
+        plan = make_plan(dataset, fingerprint, options, like)
         shutil.rmtree(cache, ignore_errors=True)
         (cache / "images").mkdir(parents=True)
         (cache / "labels").mkdir()
@@ -100,7 +104,31 @@ def prepare_dataset(scans: str | Path, cache: str | Path, options: PrepareOption
             "excluded": excluded,
         },
     )
-    return _summary(cache, entries, split, plan, excluded)
+    return _summary(cache, entries, split, plan, excluded, options)
+
+
+def _shape_like(options: PrepareOptions, dataset: Dataset) -> PlannedShape | None:
+    """What ``options.like`` says, where it goes with the data set and the other options."""
+    if not options.like:
+        return None
+    like = planned_shape(options.like)
+    if like.dims != (2 if dataset.pictures else 3):
+        here, there = ("pictures", "volumes") if dataset.pictures else ("volumes", "pictures")
+        raise InputError(
+            f"{options.like} is of {there}, {dataset.name} of {here}; --like takes a checkpoint or "
+            f"cache of {here}."
+        )
+    chosen = [
+        f"--{name.replace('_', '-')}"
+        for name in ("spacing", "patch_voxels", "stages", "picture_size")
+        if getattr(options, name) != getattr(PrepareOptions, name)
+    ]
+    if chosen:
+        raise InputError(
+            f"--like takes voxel size, crop and stages from {options.like}; leave out "
+            f"{' and '.join(chosen)}, or --like."
+        )
+    return like
 
 
 def split_subjects(cases: Sequence[Case], held_back: float, seed: int) -> dict[str, list[str]]:
@@ -224,7 +252,7 @@ def _listing(excluded: list[dict]) -> str:
     return "\n".join(f"  left out: {item['reason']}" for item in excluded)
 
 
-def _summary(cache: Path, entries, split, plan, excluded) -> str:
+def _summary(cache: Path, entries, split, plan, excluded, options: PrepareOptions) -> str:
     labelled = sum(e["label"] is not None or e["target"] is not None for e in entries)
     lines = [_listing(excluded)] if excluded else []
     lines.append(
@@ -238,6 +266,8 @@ def _summary(cache: Path, entries, split, plan, excluded) -> str:
         if plan["dims"] == 3
         else f"Pictures of {plan['patch'][1]} x {plan['patch'][2]} pixels."
     )
+    if options.like:
+        lines[-1] = f"{lines[-1].removesuffix('.')}, and a network as in {options.like}."
     if plan["classes"]:
         counts = class_counts(entries, len(plan["classes"]))
         pairs = zip(plan["classes"], counts, strict=True)

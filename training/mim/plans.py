@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mim.cases import Dataset
+from mim.plan_like import PlannedShape
 from mim.planning import (
     kernel_sizes,
     make_preprocessing,
@@ -24,15 +25,19 @@ if TYPE_CHECKING:
     from mim.caching import PrepareOptions
 
 
-def make_plan(dataset: Dataset, fingerprint: dict, options: PrepareOptions) -> dict:
+def make_plan(
+    dataset: Dataset, fingerprint: dict, options: PrepareOptions, like: PlannedShape | None = None
+) -> dict:
     """Everything that later steps share, ready for JSON.
 
     ``labels`` and ``regions`` are for segmentation, ``classes`` and ``multi_label`` for
     classification. With ``dims`` 2 a volume is one slice, ``patch`` is (1, y, x), and ``strides``
-    and ``kernel_sizes`` have two numbers for each stage.
+    and ``kernel_sizes`` have two numbers for each stage. ``like`` decides them where it is given.
     """
     names, modalities = _inputs(dataset, len(fingerprint["intensities"]), options.modality)
-    if dataset.pictures:
+    if like is not None:
+        shape = _shaped(like, modalities, fingerprint)
+    elif dataset.pictures:
         shape = _pictures(options, modalities, fingerprint)
     else:
         shape = _volumes(options, modalities, fingerprint, bool(dataset.classes))
@@ -67,6 +72,22 @@ def _inputs(dataset: Dataset, channels: int, modality: str | None):
         )
     known = "XR" if dataset.pictures else None
     return names, [modality or known or modality_of(name) for name in names]
+
+
+def _shaped(like: PlannedShape, modalities: Sequence[str], fingerprint: dict) -> dict:
+    """Spacing, patch and network from elsewhere; intensities are the data's own."""
+    shapes = np.asarray(fingerprint["shapes"], float)
+    if like.dims == 3:
+        shapes = shapes * np.asarray(fingerprint["spacings"]) / np.asarray(like.spacing)
+    preprocessing = make_preprocessing(modalities, like.spacing, fingerprint["intensities"])
+    return {
+        "dims": like.dims,
+        "preprocessing": asdict(preprocessing),
+        "patch": like.patch,
+        "strides": like.strides,
+        "kernel_sizes": like.kernel_sizes,
+        "median_shape": [round(float(n), 1) for n in np.median(shapes, axis=0)],
+    }
 
 
 def _volumes(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mim.checkpoint import CheckpointError
-from mim.weight_files import Weights, read_weights
+from mim.weight_files import OWN, Weights, read_weights
 from mim.weight_names import translate
 from mim.weight_shapes import Grids, fit
 
@@ -28,6 +28,7 @@ _EMBEDDING = re.compile(r"(^|\.)patch_embed(\.proj|ding\.patch_embeddings)\.weig
 
 PARTS = ("encoder", "decoder")
 _SAME_SPACING = 1.5  # factor; augmentation scales by about as much
+_FEW = 0.1  # of the parameters asked for; output layers and adapted kernels are fewer
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ def load_pretrained(
     }
     counts = (_count(target, carried), _count(target, target))
     notes = [_provenance(weights, dialect), *notes, *_other_spacing(weights, spacing)]
+    notes += _other_shapes(target, skipped, parts, weights, checkpoint)
     shares = {part: _share(target, carried, part) for part in ("encoder", "decoder")}
     shares = {part: share for part, share in shares.items() if share is not None}
     return TransferReport(
@@ -226,6 +228,31 @@ def _other_spacing(weights: Weights, spacing: Sequence[float] | None) -> list[st
     return [
         f"WARNING: pre-trained on voxels of {sizes[0]} mm, used on voxels of {sizes[1]} mm; that "
         f"can cost more than pre-training gives. Pre-train on this cache, or compare with scratch."
+    ]
+
+
+def _other_shapes(
+    target: dict[str, Tensor],
+    skipped: dict[str, str],
+    parts: Sequence[str],
+    weights: Weights,
+    checkpoint: str | Path,
+) -> list[str]:
+    """A warning when much of what was asked for is in the file, but in other shapes."""
+    misfits = [name for name in skipped if name in target and part_of(name) in parts]
+    lost = _count(target, misfits)
+    total = _count(target, [name for name in target if part_of(name) in parts])
+    if lost <= _FEW * total:
+        return []
+    way_out = "choose network.features, strides and kernel_sizes as the file's network has them"
+    if weights.origin == OWN:
+        way_out = (
+            f"prepare this cache with prepare.py --like {checkpoint}, and keep network.features"
+        )
+    example = f"{misfits[0]}: {skipped[misfits[0]]}"
+    return [
+        f"WARNING: {lost / total:.0%} of the parameters of {' and '.join(parts)} stay fresh, as "
+        f"the pre-trained network has other shapes ({example}); {way_out}."
     ]
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mim.checkpoint import FORMAT, CheckpointError, first_line
 
+OWN = "MIM Segment"  # origin of the checkpoints of this program
 # Where programs keep the state dict; the first that is there counts. "average" is ours: the
 # averaged weights of a run are the better ones.
 _HOLDERS = ("network_weights", "state_dict", "model_state_dict", "average", "model", "net")
@@ -98,7 +99,7 @@ def _load(path: Path) -> Any:
 
 def _origin(content: Mapping, holder: str | None) -> str:
     if holder in ("average", "model") and content.get("format") == FORMAT:
-        return "MIM Segment"
+        return OWN
     if holder == "network_weights":
         return "nnssl" if "nnssl_adaptation_plan" in content else "nnU-Net"
     return f"a state dict ({holder})" if holder else "a state dict"
