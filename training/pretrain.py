@@ -29,6 +29,7 @@ from mim.loop import LoopSettings, TrainState, train
 from mim.masking import MaskSettings
 from mim.mean_loss import MeanLoss
 from mim.methods import build_method, method_choice
+from mim.more_caches import read_more
 from mim.optim import OptimizerSettings
 from mim.parallel import local_device, process_group, rank, shard
 from mim.recipe import RecipeError, describe, load_recipe, section, setting
@@ -51,6 +52,11 @@ class PretrainRecipe:
     cache: str = setting("cache", "folder made by prepare.py", affects_result=False)
     run: str = setting("runs/pretrain", "folder for what this run writes", affects_result=False)
     fold: str = setting("", FOLD)
+    more_caches: tuple[str, ...] = setting(
+        (),
+        "folders of other data sets with the same voxels and inputs, whose training subjects are "
+        "learnt from too",
+    )
     seed: int = setting(0, "of weights, crops, changes and masks")
     device: str = setting("auto", "auto, cpu, cuda, cuda:1", affects_result=False)
     precision: Precision = setting("auto", "bf16, fp32, or bf16 where the hardware has it (auto)")
@@ -87,6 +93,7 @@ def pretrain(recipe: PretrainRecipe, resume: bool = False) -> None:
 def _pretrain(recipe: PretrainRecipe, device: torch.device, resume: bool) -> None:
     begin = time.perf_counter()
     cache = cache_of(recipe.cache, recipe.fold)
+    more = read_more(cache, recipe.more_caches)
     bf16 = uses_bf16(recipe.precision, device)
     patch = _patch(recipe, cache)
     spacing = cache.plan["preprocessing"]["spacing"]
@@ -99,7 +106,7 @@ def _pretrain(recipe: PretrainRecipe, device: torch.device, resume: bool) -> Non
 
     generators = Generators.seeded(recipe.seed, device, rank())
     learn, spared = split_off_validation(cache.train, recipe.validation_subjects)
-    volumes = UnlabeledVolumes(cache, learn, device, recipe.memory_gib)
+    volumes = UnlabeledVolumes(cache, learn, device, recipe.memory_gib, more)
     watched = UnlabeledVolumes(cache, spared, limit_gib=0)
     watch = method.watch(watched, patch, recipe.validation_crops, device)
 
@@ -117,14 +124,16 @@ def _pretrain(recipe: PretrainRecipe, device: torch.device, resume: bool) -> Non
         return {"validation_loss": validated[-1]}
 
     run = Path(recipe.run)
-    metadata = run_metadata(recipe.method.name, recipe, cache, method.network)
+    metadata = run_metadata(recipe.method.name, recipe, cache, method.network, more)
     state = TrainState.fresh(model, recipe.optimizer, generators, ema=recipe.loop.ema)
     checkpoint = open_run(recipe, metadata, resume)
     if checkpoint:
         state.restore(checkpoint)
     say = print if rank() == 0 else lambda text: None
+    subjects = len(learn) + sum(len(other.train) for other in more)
+    sets = f" of {1 + len(more)} data sets" if more else ""
     say(
-        f"Pre-training on {len(volumes)} images of {len(learn)} subjects, crops of "
+        f"Pre-training on {len(volumes)} images of {subjects} subjects{sets}, crops of "
         f"{cache.extent(patch)}, {method}, "
         f"{'bfloat16' if bf16 else 'float32'} on {device}, "
         f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters."

@@ -119,7 +119,8 @@ class UnlabeledVolumes:
     """The images of some subjects, and nothing else: no label can leak into pre-training.
 
     They lie in memory on ``device`` as fp16 when all together take at most ``limit_gib``, else
-    they stay memory-mapped on the disk.
+    they stay memory-mapped on the disk. Of the caches in ``more`` all training subjects are there
+    too, named "folder/case".
     """
 
     def __init__(
@@ -128,10 +129,14 @@ class UnlabeledVolumes:
         subjects: Iterable[str],
         device: torch.device | str = "cpu",
         limit_gib: float = 8.0,
+        more: Sequence[Cache] = (),
     ):
         cases = cache.cases_of(subjects)
+        others = [(other, case) for other in more for case in other.cases_of(other.train)]
         self.ids = tuple(case["id"] for case in cases)
-        self.images = _load_all(cache, cases, "image", device, limit_gib)
+        self.ids += tuple(f"{other.folder.name}/{case['id']}" for other, case in others)
+        images = [(cache, case) for case in cases] + others
+        self.images = _load_all(images, "image", device, limit_gib)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -155,8 +160,9 @@ class LabeledVolumes:
         if not cases:
             raise InputError(f"None of the asked subjects in {cache.folder} has a label.")
         self.ids = tuple(case["id"] for case in cases)
-        self.images = _load_all(cache, cases, "image", device, limit_gib)
-        self.labels = _load_all(cache, cases, "label", device, limit_gib)
+        pairs = [(cache, case) for case in cases]
+        self.images = _load_all(pairs, "image", device, limit_gib)
+        self.labels = _load_all(pairs, "label", device, limit_gib)
         self.locations = [_foreground(label) for label in self.labels]
 
     def __len__(self) -> int:
@@ -271,14 +277,13 @@ def _json(folder: Path, name: str) -> dict:
 
 
 def _load_all(
-    cache: Cache,
-    cases: Sequence[dict],
+    cases: Sequence[tuple[Cache, dict]],
     kind: Literal["image", "label"],
     device: torch.device | str,
     limit_gib: float,
 ) -> list[Tensor]:
     first_axis = 0 if kind == "image" else 1  # a label has no channels
-    mapped = [_map(cache.folder / case[kind], case["shape"][first_axis:]) for case in cases]
+    mapped = [_map(cache.folder / case[kind], case["shape"][first_axis:]) for cache, case in cases]
     total = sum(tensor.numel() * tensor.element_size() for tensor in mapped)
     if total > limit_gib * 2**30:
         return mapped

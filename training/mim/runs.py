@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,21 @@ BEST = "best.pt"
 STOPPED = "stopped.pt"
 
 
-def run_metadata(kind: str, recipe: Any, cache: Cache, network: dict) -> dict:
+def run_metadata(
+    kind: str, recipe: Any, cache: Cache, network: dict, more: Sequence[Cache] = ()
+) -> dict:
     """What a checkpoint says about itself.
 
     ``kind`` is the method of pre-training, or "segmentation"; ``network`` is a configuration of
-    `architectures`. ``seen`` are the digests of the training subjects' images.
+    `architectures`. ``seen`` are the digests of the training subjects' images, also of those in
+    ``more``.
     """
     return {
         "kind": kind,
         "network": network,
         "plan": cache.plan,
         "fingerprint": cache.fingerprint,
-        "seen": seen_images(cache),
+        "seen": seen_images(cache, more),
         "recipe": to_dict(recipe),
         "recipe_hash": recipe_hash(recipe),
     }

@@ -27,9 +27,9 @@ def digests(image: np.ndarray) -> list[str]:
     ]
 
 
-def seen_images(cache: Cache) -> list[str]:
+def seen_images(cache: Cache, more: Sequence[Cache] = ()) -> list[str]:
     """The digests of the training subjects' images; none where the cache is older than they."""
-    return sorted(_digests_of(cache, cache.train))
+    return sorted({digest for part in (cache, *more) for digest in digests_of(part, part.train)})
 
 
 def check_unseen(cache: Cache, seen: Iterable[str], checkpoint: str | Path) -> None:
@@ -37,8 +37,8 @@ def check_unseen(cache: Cache, seen: Iterable[str], checkpoint: str | Path) -> N
 
     An image that is in training here as well is a copy under two names, which no split mends.
     """
-    leaked = set(seen) - _digests_of(cache, cache.train)
-    subjects = [s for s in cache.held_back if leaked & _digests_of(cache, [s])]
+    leaked = set(seen) - digests_of(cache, cache.train)
+    subjects = [s for s in cache.held_back if leaked & digests_of(cache, [s])]
     if subjects:
         raise RecipeError(
             f"{checkpoint} has learnt from {len(subjects)} of the {len(cache.held_back)} subjects "
@@ -107,7 +107,8 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
-def _digests_of(cache: Cache, subjects: Iterable[str]) -> set[str]:
+def digests_of(cache: Cache, subjects: Iterable[str]) -> set[str]:
+    """The digests of the images of ``subjects``, as prepare.py wrote them."""
     wanted = set(subjects)
     cases = (case for case in cache.cases if case["subject"] in wanted)
     return {digest for case in cases for digest in case.get("digests", ())}

@@ -1,0 +1,77 @@
+"""A pre-training learns from several data sets, and never from what one of them holds back."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import pretrain
+from mim.caching import PrepareOptions, prepare_dataset
+from mim.checkpoint import load_checkpoint
+from mim.data import UnlabeledVolumes, draw_crops, read_cache
+from mim.more_caches import read_more
+from mim.recipe import RecipeError
+from mim.seen import seen_images
+from small_sets import decathlon, put, scan
+
+RECIPES = Path(__file__).resolve().parents[2] / "training" / "recipes"
+SMALL = ["network.features=4,8,8", "network.blocks=1,1,1", "device=cpu", "precision=fp32",
+         "loop.steps=4", "loop.tensorboard=false", "validation_crops=2"]  # fmt: skip
+OPTIONS = PrepareOptions(patch_voxels=4000, stages=3, jobs=1, held_back=0.4)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """Caches of two data sets, whose files have the same names, and of a copy of the first."""
+    root = tmp_path_factory.mktemp("more")
+    for name in ("first", "second"):
+        decathlon(root / name, count=5)
+    for index in range(5):
+        for part, volume in zip(("imagesTr", "labelsTr"), scan(50 + index), strict=True):
+            put(root / f"second/{part}/case_{index}.nii.gz", volume)
+    shutil.copytree(root / "first", root / "copy")
+    for name in ("first", "second"):
+        prepare_dataset(root / name, root / f"{name}_cache", OPTIONS)
+    prepare_dataset(root / "copy", root / "copy_cache", replace(OPTIONS, seed=1))
+    return root
+
+
+def test_crops_come_from_all_data_sets(work):
+    first, second = (read_cache(work / f"{name}_cache") for name in ("first", "second"))
+    volumes = UnlabeledVolumes(first, first.train, more=[second])
+    assert len(volumes) == 6 and len(set(volumes.ids)) == 6
+    drawn = {
+        case
+        for seed in range(8)
+        for case in draw_crops(volumes, (8, 8, 8), 8, torch.Generator().manual_seed(seed)).cases
+    }
+    assert drawn == set(volumes.ids)
+
+
+def test_a_pre_training_knows_what_it_has_seen_of_each(work, capsys):
+    more = f"more_caches=['{work / 'second_cache'}']"
+    common = [f"cache={work / 'first_cache'}", f"run={work / 'run'}", more, *SMALL]
+    assert pretrain.main([str(RECIPES / "pretrain_cpu.toml"), *common]) == 0
+    assert "6 images of 6 subjects of 2 data sets" in capsys.readouterr().out
+    first, second = (read_cache(work / f"{name}_cache") for name in ("first", "second"))
+    seen = load_checkpoint(work / "run/last.pt")["metadata"]["seen"]
+    assert seen == seen_images(first, [second]) and len(seen) == 6
+
+
+def test_a_copy_with_another_split_would_leak_and_is_refused(work):
+    cache = read_cache(work / "first_cache")
+    assert set(cache.held_back) != set(read_cache(work / "copy_cache").held_back)
+    with pytest.raises(RecipeError, match=r"first_cache holds back.*copy_cache.*--exclude"):
+        read_more(cache, [work / "copy_cache"])
+
+
+def test_images_of_other_voxels_are_refused_with_the_way_out(work, tmp_path):
+    shutil.copytree(work / "second_cache", tmp_path / "cache")
+    plan = json.loads((tmp_path / "cache/plan.json").read_text())
+    plan["preprocessing"]["spacing"] = [3.0, 2.0, 2.0]
+    (tmp_path / "cache/plan.json").write_text(json.dumps(plan))
+    with pytest.raises(RecipeError, match=r"voxels of \(mm\) \[3.0, 2.0, 2.0\].*prepare.py --like"):
+        read_more(read_cache(work / "first_cache"), [tmp_path / "cache"])
