@@ -104,9 +104,15 @@ class OpenVinoSession(BaseSession):
         except Exception as error:
             if is_out_of_memory(error):
                 raise failure(error, "OpenVINO") from None
-            raise PackageError(
-                f"{self._path} is no ONNX model that OpenVINO can load ({reason(error)}); choose "
-                "the device cpu, or get the package again."
+            try:
+                read_shapes(self._path)
+            except (OSError, ValueError, LookupError):
+                raise PackageError(
+                    f"{self._path} is no ONNX model ({reason(error)}); get the package again."
+                ) from None
+            raise DeviceError(
+                f"{self._path.name} cannot run on openvino ({reason(error)}); choose another "
+                "device."
             ) from None
 
     def _calculates_in_half(self) -> bool:

@@ -27,6 +27,21 @@ def relu_onnx(path: Path, shape: list, dtype: type = np.float32) -> Path:
     return write_onnx(path, [node("Relu", ["image"], "logits")], shape, shape, dtype=dtype)
 
 
+def unpooling_onnx(path: Path, inputs: int, outputs: int) -> Path:
+    """A network that ONNX Runtime runs, with an operation (MaxUnpool) that OpenVINO lacks."""
+    from onnx import helper
+
+    weight = np.linspace(-1, 1, inputs * outputs, dtype=np.float32)
+    halves = {"kernel_shape": [2, 2, 2], "strides": [2, 2, 2]}
+    nodes = [
+        node("Conv", ["image", "weight"], "convolved"),
+        helper.make_node("MaxPool", ["convolved"], ["pooled", "places"], **halves),
+        node("MaxUnpool", ["pooled", "places"], "logits", **halves),
+    ]
+    shapes = (["batch", channels, "2*z", "2*y", "2*x"] for channels in (inputs, outputs))
+    return write_onnx(path, nodes, *shapes, {"weight": weight.reshape(outputs, inputs, 1, 1, 1)})
+
+
 def write_torchscript(path: Path) -> Path:
     import torch
 

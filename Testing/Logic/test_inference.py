@@ -12,7 +12,7 @@ from MIMSegment.Logic.errors import DeviceError, MissingDevice, OutOfMemory, Pac
 from MIMSegment.Logic.gpu_runtime import Gpu
 from MIMSegment.Logic.inference import InferenceOptions, run_package
 from MIMSegment.Logic.volume import Geometry, Volume
-from runtime_cases import TORCH, write_torchscript
+from runtime_cases import OPENVINO, TORCH, unpooling_onnx, write_torchscript
 from tiny_package import threshold_spec, write_threshold_package
 
 
@@ -241,6 +241,18 @@ def test_a_device_that_fails_is_told_and_one_that_was_never_there_only_if_asked_
     assert [line for line in told if "Trying" in line] == [
         *missing, "It is broken. Trying the next device.",
     ]  # fmt: skip
+
+
+@OPENVINO
+def test_a_network_that_openvino_cannot_load_runs_on_the_next_device(package, volume, tmp_path):
+    unpooling_onnx(tmp_path / "model.onnx", 1, 2)
+    other = replace(package, path=tmp_path, spec=replace(package.spec, models=("model.onnx",)))
+    told = []
+    run_package(volume, other, InferenceOptions("auto", threads=1), told.append)
+    (failed,) = [line for line in told if "openvino" in line]
+    assert failed.startswith("model.onnx cannot run on openvino (")
+    assert failed.endswith("; choose another device. Trying the next device.")
+    assert any(line.startswith("Runs on ONNX Runtime") for line in told)
 
 
 def test_a_computer_without_any_device_says_the_last_reason(devices, package, volume):

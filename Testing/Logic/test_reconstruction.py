@@ -11,12 +11,13 @@ import pytest
 from MIMSegment.Logic.errors import PackageError
 from MIMSegment.Logic.expectations import Expectations, ReconstructionRange
 from MIMSegment.Logic.finding import Severity
-from MIMSegment.Logic.inference import run_package
+from MIMSegment.Logic.inference import InferenceOptions, run_package
 from MIMSegment.Logic.jobs import JobQueue
 from MIMSegment.Logic.package import load_package, write_package
 from MIMSegment.Logic.reconstruction import ReconstructionError, hidden_blocks, judge, measure
 from MIMSegment.Logic.volume import Geometry, Volume
 from onnx_writer import node, write_onnx
+from runtime_cases import OPENVINO, unpooling_onnx
 from tiny_package import BRIGHT, MONAI, threshold_onnx, threshold_spec
 
 PATCH, BLOCK, RATIO = (8, 16, 16), (2, 4, 4), 0.6
@@ -147,6 +148,16 @@ def test_inference_hands_the_finding_over_with_the_result(package):
     assert findings["reconstruction"].severity is Severity.ALERT
     assert "Comparing the scan with those that the model knows" in said
     assert len(sessions) == 2  # both can be stopped
+
+
+@OPENVINO
+def test_a_network_that_openvino_cannot_load_is_compared_on_the_other_runtime(package):
+    unpooling_onnx(package.path / KNOWN.model, 2, 1)
+    volume = Volume(np.random.default_rng(0).random((1, 20, 40, 40)), Geometry.from_parts(
+        (20, 40, 40), (1.0, 1.0, 1.0)))  # fmt: skip
+    result = run_package(volume, package, InferenceOptions("openvino", threads=1))
+    (finding,) = [f for f in result.findings if f.code == "reconstruction"]
+    assert finding.severity is Severity.ALERT
 
 
 def test_the_finding_arrives_from_the_inference_process(package):
