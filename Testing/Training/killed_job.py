@@ -1,9 +1,10 @@
 """A training command that kills itself, as hard as there is, at a chosen moment.
 
-python killed_job.py MOMENT NUMBER pretrain|finetune ARGUMENTS...
+python killed_job.py MOMENT NUMBER prepare|pretrain|finetune ARGUMENTS...
 
 MOMENT: step (gradient computed, weights not yet changed), save (half of a checkpoint written),
-rename (written, but without its name), log (half a line written); NUMBER counts from 1.
+rename (written, but without its name), log (half a line written), describe (a JSON file of a cache
+is missing), move (a folder is not yet moved); NUMBER counts from 1.
 """
 
 import importlib
@@ -49,6 +50,7 @@ if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parents[2] / "training"), str(Path(__file__).parents[2])]
     import torch
 
+    from mim import caching
     from mim.run_log import RunLog
 
     moment, number, command, *arguments = sys.argv[1:]
@@ -58,6 +60,8 @@ if __name__ == "__main__":
         "save": (torch, "save", save_half),
         "rename": (os, "replace", lambda *args: die()),
         "log": (RunLog, "write", write_half),
+        "describe": (caching, "write_json", lambda *args: die()),
+        "move": (Path, "rename", lambda *args: die()),
     }
     owner, name, act = places[moment]
     on_call(owner, name, int(number), act)

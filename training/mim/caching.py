@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -16,6 +15,7 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
+from mim.cache_folder import replacing_cache
 from mim.cases import Case, Dataset, find_dataset
 from mim.held_back_list import with_test_list
 from mim.inspection import inspect_cases, read_labels
@@ -60,13 +60,21 @@ class PrepareOptions:
 
 
 def prepare_dataset(scans: str | Path, cache: str | Path, options: PrepareOptions) -> str:
-    """Write ``cache`` from ``scans``; returns the lines to show. Raises InputError."""
+    """Write ``cache`` from ``scans``, whole or not at all; returns the lines to show.
+
+    Raises InputError, OutputError.
+    """
     dataset = find_dataset(scans, options.inputs, options.classes_from_folders)
-    like = _shape_like(options, dataset)
     cache = Path(cache)
     if cache.exists() and any(cache.iterdir()) and not (cache / "cases.json").is_file():
         raise InputError(f"{cache} is not empty and not a cache; choose another folder.")
-    cases = dataset.cases
+    with replacing_cache(cache) as folder:
+        lines = _write(dataset, scans, folder, options)
+    return f"{lines}\nWrote {cache}"
+
+
+def _write(dataset: Dataset, scans: str | Path, cache: Path, options: PrepareOptions) -> str:
+    like, cases = _shape_like(options, dataset), dataset.cases
     if options.test_list:
         cases = with_test_list(cases, Path(options.test_list))
     cases = [c for c in cases if c.subject not in set(options.exclude)]
@@ -85,8 +93,7 @@ def prepare_dataset(scans: str | Path, cache: str | Path, options: PrepareOption
         fingerprint = make_fingerprint(training)
         dataset = _with_labels_named(dataset, prints.values())
         plan = make_plan(dataset, fingerprint, options, like)
-        shutil.rmtree(cache, ignore_errors=True)
-        (cache / "images").mkdir(parents=True)
+        (cache / "images").mkdir()
         (cache / "labels").mkdir()
         store = partial(_store, cache=cache, plan=plan)
         stored = pool.map(store, usable, chunksize=1 + len(usable) // 1000)
@@ -104,7 +111,7 @@ def prepare_dataset(scans: str | Path, cache: str | Path, options: PrepareOption
             "excluded": excluded,
         },
     )
-    return _summary(cache, entries, split, plan, excluded, options)
+    return _summary(entries, split, plan, excluded, options)
 
 
 def _shape_like(options: PrepareOptions, dataset: Dataset) -> PlannedShape | None:
@@ -252,7 +259,7 @@ def _listing(excluded: list[dict]) -> str:
     return "\n".join(f"  left out: {item['reason']}" for item in excluded)
 
 
-def _summary(cache: Path, entries, split, plan, excluded, options: PrepareOptions) -> str:
+def _summary(entries, split, plan, excluded, options: PrepareOptions) -> str:
     labelled = sum(e["label"] is not None or e["target"] is not None for e in entries)
     lines = [_listing(excluded)] if excluded else []
     lines.append(
@@ -272,7 +279,6 @@ def _summary(cache: Path, entries, split, plan, excluded, options: PrepareOption
         counts = class_counts(entries, len(plan["classes"]))
         pairs = zip(plan["classes"], counts, strict=True)
         lines.append("Classes: " + ", ".join(f"{name} {count}" for name, count in pairs) + ".")
-    lines.append(f"Wrote {cache}")
     return "\n".join(lines)
 
 
