@@ -47,6 +47,7 @@ from mim.package_evaluation import (
 )
 from mim.protocols import PROTOCOLS, find_protocol
 from mim.seen import warn_of_training_images
+from mim.structures import Structures
 from MIMSegment.Logic.errors import InputError, MIMSegmentError
 from MIMSegment.Logic.files import make_folder, write_json
 from MIMSegment.Logic.inference import InferenceOptions
@@ -89,6 +90,7 @@ def _segment(arguments: argparse.Namespace) -> None:
         "data": str(arguments.data),
         "protocol": arguments.protocol or "every labelled case, every structure of the package",
         "surface_tolerance_mm": arguments.tolerance,
+        **measured.structures.summary(),
         **measured.learnt.summary(),
         **summarize_cases(read_cases(table)),
     }
@@ -99,7 +101,20 @@ def _segment(arguments: argparse.Namespace) -> None:
     for name, value in summary.get("detection", {}).items():
         print(f"{name}: {value}")
     print(f"Wrote {table} and summary.json" + (f", {predictions}" if saved else ""))
+    _say_what_is_left_out(measured.structures)
     warn_of_training_images(summary)
+
+
+def _say_what_is_left_out(structures: Structures) -> None:
+    for side, names in (
+        ("package", structures.only_in_package),
+        ("data set", structures.only_in_data),
+    ):
+        if names:
+            left_out = f"evaluate: not measured, only the {side} has: {', '.join(names)}."
+            print(left_out, file=sys.stderr)
+    if absent := ", ".join(structures.absent):
+        print(f"evaluate: the package lacks what the protocol measures: {absent}.", file=sys.stderr)
 
 
 def _classify(arguments: argparse.Namespace) -> None:

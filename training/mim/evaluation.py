@@ -9,7 +9,9 @@ import torch
 from tqdm import tqdm
 
 from mim.cases import read_images
+from mim.regions import Region
 from mim.statistics import bootstrap_mean_ci
+from mim.structures import own_structures
 from MIMSegment.Logic.engine import Predictor, segment
 from MIMSegment.Logic.spec import ModelSpec
 from MIMSegment.Logic.volume import Volume, read_volume
@@ -47,16 +49,23 @@ def torch_predictor(model: torch.nn.Module, bf16: bool = False) -> Predictor:
 
 
 def dice_per_class(
-    labels: np.ndarray, truth: np.ndarray, values: Sequence[int | Sequence[int]]
+    labels: np.ndarray,
+    truth: np.ndarray,
+    values: Sequence[int | Sequence[int]],
+    truth_values: Sequence[int | Sequence[int]] | None = None,
 ) -> list[float]:
-    """Dice of each label value, or union of values; NaN where neither array has it."""
+    """Dice of each label value, or union of values; NaN where neither array has it.
+
+    ``truth_values`` are those of ``truth``, where they are others.
+    """
     from monai.metrics import compute_dice
 
     scores = []
-    for value in values:
-        pair = [torch.from_numpy(np.isin(a, value))[None, None].float() for a in (labels, truth)]
+    for found, true in zip(values, truth_values or values, strict=True):
+        masks = np.isin(labels, found), np.isin(truth, true)
+        pair = [torch.from_numpy(mask)[None, None].float() for mask in masks]
         scores.append(float(compute_dice(*pair, ignore_empty=True)))
-        if not np.isin(truth, value).any() and np.isin(labels, value).any():
+        if masks[0].any() and not masks[1].any():
             scores[-1] = 0.0  # a structure found where there is none
     return scores
 
@@ -67,18 +76,18 @@ def evaluate_cases(entries: Sequence[dict], plan: dict, predict: Predictor, desc
     ``entries`` are those of a cache's cases.json; the original image and label files are read.
     """
     spec, rows = model_spec(plan), []
-    structures = plan.get("regions") or plan["labels"]
-    names = [structure["name"] for structure in structures]
-    values = [structure.get("labels", structure.get("value")) for structure in structures]
+    names = {label["value"]: label["name"] for label in plan["labels"]}
+    structures = own_structures(names, [Region.from_dict(r) for r in plan.get("regions", ())])
+    values = list(structures.found.values()), list(structures.truth.values())
     for entry in tqdm(entries, desc, unit="case"):
         result = segment(read_source(entry["source"]), spec, predict)
         truth = read_volume(entry["source_label"]).array[0]
-        scores = dice_per_class(result.labels, truth, values)
+        scores = dice_per_class(result.labels, truth, *values)
         rows.append(
             {
                 "id": entry["id"],
                 "subject": entry["subject"],
-                "dice": dict(zip(names, scores, strict=True)),
+                "dice": dict(zip(structures.found, scores, strict=True)),
             }
         )
     return rows

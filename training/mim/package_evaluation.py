@@ -7,13 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
-from mim.cases import Case, find_dataset
+from mim.cases import Case, Dataset, find_dataset
 from mim.lesion_metrics import CaseDetections, average_precision, froc, match_by_size
 from mim.protocols import Protocol
 from mim.seen import TrainingImageCheck
 from mim.segmentation_metrics import structure_metrics
+from mim.structures import Structures, Values, structures_of
 from MIMSegment.Logic.engine import Segmentation
 from MIMSegment.Logic.errors import GeometryError, InputError
 from MIMSegment.Logic.files import make_folder
@@ -44,9 +46,10 @@ class EvaluationOptions:
 
 @dataclass
 class Measured:
-    """(case, subject, metrics by structure) of every case, the lesions if asked for, and the cases
-    that the package has learnt from."""
+    """What was measured on which cases: (case, subject, metrics by structure) of every case, and
+    its lesions if asked for."""
 
+    structures: Structures
     learnt: TrainingImageCheck
     cases: list[tuple[str, str, dict]] = field(default_factory=list)
     detections: list[CaseDetections] = field(default_factory=list)
@@ -64,30 +67,37 @@ def evaluate_package(
     understand the data set's labels, GeometryError when a label lies on another grid than its
     image.
     """
-    values = {label.name: label.value for label in package.labels}
-    lesions = options.lesions
-    if lesions and lesions not in values:
-        raise InputError(f"{package.title} has no {lesions!r}, it has {', '.join(values)}.")
-    dataset = find_dataset(data)
-    structures = options.protocol.measured(dataset) if options.protocol else values
-    measured = Measured(TrainingImageCheck(package.metadata, options.with_training))
+    dataset, lesions = find_dataset(data), None
+    if options.protocol:
+        structures = options.protocol.for_package(package, dataset)
+    else:
+        structures = structures_of(package, dataset)
+    if options.lesions:
+        lesions = _lesion_values(options.lesions, package, dataset)
+    learnt = TrainingImageCheck(package.metadata, options.with_training)
+    measured = Measured(structures, learnt)
     cases = _chosen(dataset.cases, options)
     for case in tqdm(cases, "evaluate", unit="case"):
         volume, label = case.read(), read_volume(case.label)
         if not volume.geometry.is_close(label.geometry):
             raise GeometryError(f"{case.label} does not lie on the grid of {case.image}.")
-        if not measured.learnt.admits(case, volume):
+        if not learnt.admits(case, volume):
             continue
         found = run_package(volume, package, options.inference)
         save(case, found)
         metrics = structure_metrics(
-            found.labels, label.array[0], structures, volume.geometry.spacing, options.tolerance
+            found.labels,
+            label.array[0],
+            structures.found,
+            volume.geometry.spacing,
+            options.tolerance,
+            structures.truth,
         )
         measured.cases.append((case.id, case.subject or case.id, metrics))
         if lesions:
-            pair = found.labels == values[lesions], label.array[0] == values[lesions]
-            measured.detections.append(match_by_size(*pair))
-    measured.learnt.require_others(len(cases), data)
+            pair = zip((found.labels, label.array[0]), lesions, strict=True)
+            measured.detections.append(match_by_size(*(np.isin(*side) for side in pair)))
+    learnt.require_others(len(cases), data)
     return measured
 
 
@@ -112,6 +122,16 @@ def detection_figures(cases: Sequence[CaseDetections]) -> dict:
         },
         "confidence": "size in voxels",
     }
+
+
+def _lesion_values(name: str, package: ModelPackage, dataset: Dataset) -> tuple[Values, Values]:
+    """The values of a structure in a result and in a reference; raises InputError."""
+    structures = structures_of(package, dataset)
+    if name not in structures.found:
+        names = dict.fromkeys([*structures.found, *(label.name for label in package.labels)])
+        who, others = (dataset.name, structures.found) if name in names else (package.title, names)
+        raise InputError(f"{who} has no {name!r}, it has {', '.join(others)}.")
+    return structures.found[name], structures.truth[name]
 
 
 def _chosen(cases: Sequence[Case], options: EvaluationOptions) -> list[Case]:

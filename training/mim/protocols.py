@@ -9,8 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mim.cases import Dataset
-from mim.regions import brats_regions
+from mim.regions import Region, brats_regions
+from mim.structures import (
+    Structures,
+    Values,
+    name_key,
+    package_regions,
+    paired_regions,
+    values_by_key,
+)
 from MIMSegment.Logic.errors import InputError
+from MIMSegment.Logic.package import ModelPackage
 
 BTCV = {
     "spleen": 1,
@@ -52,13 +61,54 @@ class Protocol:
     background: bool = False
     by_name: bool = False
 
-    def measured(self, dataset: Dataset) -> dict[str, int | tuple[int, ...]]:
-        """Everything that enters the mean, by name. Raises InputError where the names of the
-        labels leave open what is edema, core and enhancing tumor."""
+    def measured(self, dataset: Dataset) -> dict[str, int | Values]:
+        """Everything that enters the mean, by name, with its values in the data set's labels.
+
+        Raises InputError where the names of the labels leave open what is edema, core and enhancing
+        tumor, or have other values than the protocol and lack one of its structures.
+        """
         if self.by_name and dataset.labels:
             regions = dataset.regions or brats_regions(dataset.labels)
             return {region.name: region.labels for region in regions}
+        values = _by_name(self._everything, dataset.labels)
+        missing = [name for name in values if not _values(values[name])]
+        if missing:
+            raise InputError(
+                f"{dataset.name} has no {', '.join(missing)}, which the protocol measures, and "
+                "other label values than it; name them as the protocol does in dataset.json."
+            )
+        return values
+
+    def for_package(self, package: ModelPackage, dataset: Dataset) -> Structures:
+        """What is measured of a package, which segments nothing of what its names do not have;
+        where they say nothing, its values are taken for those of the data set."""
+        truth = {name: _values(value) for name, value in self.measured(dataset).items()}
+        names = {label.value: label.name for label in package.labels}
+        if self.by_name:
+            regions = [Region(name, values, 0) for name, values in truth.items()]
+            paired = paired_regions(regions, package_regions(package))
+            found = {name: paired.found.get(name, ()) for name in truth} if paired.found else truth
+        else:
+            found = _by_name(self._everything, names)
+        return Structures({name: _values(value) for name, value in found.items()}, truth)
+
+    @property
+    def _everything(self) -> dict[str, int | Values]:
         return {**({"background": 0} if self.background else {}), **self.structures}
+
+
+def _values(value: int | Values) -> Values:
+    return (value,) if isinstance(value, int) else tuple(value)
+
+
+def _by_name(structures: Mapping[str, int | Values], names: Mapping[int, str]) -> dict:
+    """``structures`` with the values that ``names`` gives them, if these are others; empty for what
+    is then not named."""
+    known = values_by_key({0: "background", **names})
+    common = {name: known[name_key(name)] for name in structures if name_key(name) in known}
+    if all(values == _values(structures[name]) for name, values in common.items()):
+        return dict(structures)
+    return {name: common.get(name, ()) for name in structures}
 
 
 PROTOCOLS: dict[str, Protocol] = {

@@ -36,11 +36,7 @@ def brats_regions(names: Mapping[int, str]) -> tuple[Region, ...]:
     say nothing, 1-2-4 is the coding of BraTS 2017 to 2021: necrosis, edema, enhancing (Bakas et
     al., 2018). Raises InputError for anything else.
     """
-    parts: dict[str, list[int]] = {"edema": [], "core": [], "enhancing": []}
-    for value, name in names.items():
-        part = _part(name)
-        if part:
-            parts[part].append(value)
+    parts = brats_parts(names)
     if not any(parts.values()) and set(names) == {1, 2, 4}:
         parts = {"core": [1], "edema": [2], "enhancing": [4]}
     edema, core, enhancing = parts["edema"], parts["core"], parts["enhancing"]
@@ -56,6 +52,15 @@ def brats_regions(names: Mapping[int, str]) -> tuple[Region, ...]:
         Region("tumor core", tuple(sorted(inner)), core[0]),
         Region("enhancing tumor", tuple(sorted(enhancing)), enhancing[0]),
     )
+
+
+def brats_parts(names: Mapping[int, str]) -> dict[str, list[int]]:
+    """The values of "edema", "core" and "enhancing" by ``names`` (value → name)."""
+    parts: dict[str, list[int]] = {"edema": [], "core": [], "enhancing": []}
+    for value, name in names.items():
+        if part := _part(name):
+            parts[part].append(value)
+    return parts
 
 
 def region_targets(labels: Tensor, regions: Sequence[Region], values: Sequence[int]) -> Tensor:

@@ -38,18 +38,21 @@ def structure_metrics(
     values: Mapping[str, int | Sequence[int]],
     spacing: Sequence[float],
     tolerance: float = 2.0,
+    reference_values: Mapping[str, int | Sequence[int]] | None = None,
 ) -> dict[str, StructureMetrics]:
     """Metrics by structure name for label images (z, y, x) with voxels of ``spacing`` mm (z, y, x).
 
-    ``values`` maps a name to its label value, or to the values that make up a region (whole tumor).
-    ``tolerance`` of the surface Dice is in mm. Surfaces are measured by MONAI (Nikolov et al.,
-    arXiv 1809.04430, for the surface Dice). Raises ValueError when the arrays' shapes differ.
+    ``values`` maps a name to its label value, or to the values that make up a region (whole tumor),
+    and ``reference_values`` to those of the reference, where they are others. ``tolerance`` of the
+    surface Dice is in mm. Surfaces are measured by MONAI (Nikolov et al., arXiv 1809.04430, for the
+    surface Dice). Raises ValueError when the arrays' shapes differ.
     """
     if prediction.shape != reference.shape:
         raise ValueError(f"prediction {prediction.shape} and reference {reference.shape} differ")
+    truth = values if reference_values is None else reference_values
     return {
         name: _metrics(
-            np.isin(prediction, value), np.isin(reference, value), tuple(spacing), tolerance
+            np.isin(prediction, value), np.isin(reference, truth[name]), tuple(spacing), tolerance
         )
         for name, value in values.items()
     }
