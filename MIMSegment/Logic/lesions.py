@@ -51,14 +51,29 @@ class ProstateVolume:
 
 def prostate_volume(case: ReviewedCase) -> ProstateVolume | None:
     """The prostate's volume: its own label, or its zones, with the lesions in them; None for other
-    results, and when a zone was rejected. Raises InputError for a PSA that is none."""
+    results, when a zone was rejected, and when a zone or the lesions were not asked for, without
+    which the gland is too small. Raises InputError for a PSA that is none."""
     values = _gland(case)
-    if not values:
+    if not values or parts_not_asked(case):
         return None
     lesions = [s.value for s in case.table if is_lesion(s)]
     voxels = int(np.isin(case.labels.array, [*values, *lesions]).sum())
     return ProstateVolume(
         voxels * case.labels.geometry.voxel_volume_ml, _psa(case.options.get("psa"))
+    )
+
+
+def parts_not_asked(case: ReviewedCase) -> tuple[str, ...]:
+    """What the prostate's volume lacks because it was not asked for, by name; empty for results
+    with nothing of a prostate."""
+    codes = {s.type.value for s in case.table if s.type is not None and not is_lesion(s)}
+    if not codes & {_PROSTATE, *_ZONES}:
+        return ()
+    zones = () if _PROSTATE in codes else _ZONES
+    return tuple(
+        s.name
+        for s in case.not_asked
+        if is_lesion(s) or (s.type is not None and s.type.value in zones)
     )
 
 

@@ -7,14 +7,14 @@ back for files that other programs read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from MIMSegment.Logic.anatomy import is_lesion
 from MIMSegment.Logic.engine import Segmentation
-from MIMSegment.Logic.labels import Color, Label, distinct_colors
+from MIMSegment.Logic.labels import Color, Label, distinct_colors, wanted_labels
 from MIMSegment.Logic.structures import split_pieces, structure_masks
 
 MOST_OBJECTS = 20  # with a row of their own; the rest of a label shares one
@@ -32,26 +32,28 @@ def separable(labels: Sequence[Label]) -> list[Label]:
 
 
 def separate_lesions(
-    found: Segmentation, labels: Sequence[Label]
+    found: Segmentation, labels: Sequence[Label], wanted: Collection[int] | None = None
 ) -> tuple[Segmentation, tuple[Label, ...]]:
     """The result with a label value and a `Label` for each lesion, the largest first.
 
-    Nothing changes where there is at most one. Findings and doubtful places go to the lesion that
-    they are nearest to; all lesions have the confidence of their label.
+    ``labels`` are all of the model; those whose value is not in ``wanted`` (default: all) were not
+    asked for and get no `Label`. Nothing changes where there is at most one lesion. Findings and
+    doubtful places go to the lesion that they are nearest to; all lesions have the confidence of
+    their label.
     """
-    wanted = {label.value for label in separable(labels)}
-    if not wanted:
-        return found, tuple(labels)
-    masks = {v: (mask, start) for v, mask, start in structure_masks(found.labels) if v in wanted}
-    free = max(label.value for label in labels) + 1
+    asked = wanted_labels(labels, wanted)
+    apart = {label.value for label in separable(labels)} & {label.value for label in asked}
+    if not apart:
+        return found, tuple(asked)
+    masks = {v: (mask, start) for v, mask, start in structure_masks(found.labels) if v in apart}
+    own_values = _own_values(labels)
     table: list[Label] = []
-    for label in labels:
+    for label in asked:
         objects = _objects(*masks[label.value], found) if label.value in masks else None
         if objects is None:
             table.append(label)
             continue
-        values = [label.value, *range(free, free + objects.count - 1)]
-        free += objects.count - 1
+        values = [label.value, *own_values[label.value][: objects.count - 1]]
         taken = [other.color for other in labels if other is not label]
         colors = distinct_colors(label.color, taken, min(objects.count, _COLORS))
         table += _named(label, values, objects.has_rest, colors)
@@ -72,6 +74,15 @@ def in_model_values(
     if all(label.value == label.source_value for label in table):
         return labels, ordered
     return lookup.astype(labels.dtype)[labels], ordered
+
+
+def _own_values(labels: Sequence[Label]) -> dict[int, range]:
+    """The further values of each separable label: never those of another, whose lesions may be
+    in the same segmentation from an earlier run."""
+    first = max(label.value for label in labels) + 1
+    starts = range(first, first + MOST_OBJECTS * len(labels), MOST_OBJECTS)
+    pairs = zip(separable(labels), starts, strict=False)
+    return {label.value: range(start, start + MOST_OBJECTS) for label, start in pairs}
 
 
 def _as_model(label: Label) -> Label:

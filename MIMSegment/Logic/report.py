@@ -19,7 +19,7 @@ from MIMSegment.Logic.comparison import volume_rows
 from MIMSegment.Logic.files import write_csv, write_text
 from MIMSegment.Logic.image_record import distinct, said_of_images
 from MIMSegment.Logic.key_pictures import key_pictures
-from MIMSegment.Logic.lesions import lesion_rows
+from MIMSegment.Logic.lesions import lesion_rows, parts_not_asked
 from MIMSegment.Logic.report_tables import Table, gland_table, lesion_table, volume_table
 from MIMSegment.Logic.reviewed_case import ReviewedCase
 
@@ -51,7 +51,7 @@ def report_html(case: ReviewedCase) -> str:
         _pictures(case),
         _section("Volumes", volume_table(case), _swatches(case)),
         _left_out(case),
-        _section("Prostate", gland_table(case)),
+        _section("Prostate", gland_table(case)) or _no_gland(case),
         _section("Lesions", lesions[: 1 + _MOST_LESIONS]),
         _more(len(lesions) - 1 - _MOST_LESIONS, "smaller lesions are left out"),
         _missing_lesions(case) if lesions else "",
@@ -127,8 +127,17 @@ def _is_number(column: Sequence[str]) -> bool:
 
 def _left_out(case: ReviewedCase) -> str:
     kept = {item.id for item in case.kept}
-    names = [item.name for item in case.items if item.id not in kept]
-    return f"<p>Rejected and left out: {escape(', '.join(names))}.</p>" if names else ""
+    rejected = [item.name for item in case.items if item.id not in kept]
+    not_asked = [label.name for label in case.not_asked]
+    lines = [f"Rejected and left out: {', '.join(rejected)}."] if rejected else []
+    lines += [f"Not asked for: {', '.join(not_asked)}."] if not_asked else []
+    return "".join(f"<p>{escape(line)}</p>" for line in lines)
+
+
+def _no_gland(case: ReviewedCase) -> str:
+    """Why a prostate has no volume."""
+    parts = escape(", ".join(parts_not_asked(case)))
+    return f"<p>The prostate has no volume here without: {parts}.</p>" if parts else ""
 
 
 def _missing_lesions(case: ReviewedCase) -> str:

@@ -34,7 +34,8 @@ class ReviewedCase:
     ``labels`` is the label image (1, z, y, x) of the structures that are not rejected, on the grid
     of the first input; ``table`` names its values, and ``rejected`` those that were left out.
     ``items`` are all rows of the review, rejected ones included. ``phantom``: the model was trained
-    on digital phantoms.
+    on digital phantoms. ``not_asked`` are structures of the model that no run was asked for: they
+    are not known to be absent.
     """
 
     title: str
@@ -48,6 +49,7 @@ class ReviewedCase:
     options: dict = field(default_factory=dict)
     """What the user gave for this export: ``psa`` (ng/mL), ``prior`` (a label image) ..."""
     rejected: tuple[Label, ...] = ()
+    not_asked: tuple[Label, ...] = ()
 
     def item(self, label: int) -> ReviewItem:
         """The row of a structure."""

@@ -19,6 +19,7 @@ from MIMSegment.Logic.scene_results import (
     kept_result,
     kept_state,
     restore_state,
+    with_earlier,
 )
 from MIMSegment.Logic.scene_review import NodeSegments
 from MIMSegment.Logic.scene_segments import add_segmentation
@@ -80,7 +81,7 @@ class MrmlGateway:
         if target:
             node = self._segmentation(target)
             _refuse_other_model(node, result.provenance)
-            before = kept_state(node)
+            before, result = kept_state(node), with_earlier(node, result)
             addition = add_to_segmentation(node, found.labels, geometry, result.labels, algorithm)
 
             def take_back() -> None:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from MIMSegment.Logic.audit import Provenance
 from MIMSegment.Logic.doubt import DoubtfulPlace
 from MIMSegment.Logic.finding import Finding, Severity
 from MIMSegment.Logic.image_record import ImageRecord
+from MIMSegment.Logic.labels import Label, labels_from_csv, labels_to_csv
 from MIMSegment.Logic.scene_inputs import FindFile, VolumeSource
+from MIMSegment.Logic.scene_labels import label_table
 from MIMSegment.Logic.scene_review import NodeSegments
 from MIMSegment.Logic.scene_segments import ATTRIBUTE_PREFIX, provenance, set_provenance
 from MIMSegment.Logic.workflow_ports import OpenResult, Result
@@ -39,9 +41,34 @@ def keep_result(node, result: Result, volumes: Sequence[tuple[str, object]]) -> 
         "Phantom": result.phantom,
         "Inputs": [name for name, _ in volumes],
         "Review": review,
+        "NotAsked": labels_to_csv(list(result.not_asked)) if result.not_asked else "",
     }
     set_provenance(node, values)
     keep_inputs(node, volumes)
+
+
+def with_earlier(node, result: Result) -> Result:
+    """``result``, with what the node keeps about structures that the result does not replace; to
+    be called before it is added."""
+    if not is_result(node):
+        return result
+    earlier, found = kept_result(node, lambda uid: None), result.segmentation
+    replaced = {label.source_value for label in result.labels}
+    stay = {s.value for s in label_table(node) if s.source_value not in replaced}
+    confidence = {label: v for label, v in earlier.confidence.items() if label in stay}
+    doubtful = [place for place in earlier.doubtful if place.label in stay]
+    findings = [finding for finding in earlier.findings if finding.label in stay]
+    unknown = {label.value for label in earlier.not_asked}
+    return replace(
+        result,
+        segmentation=replace(
+            found,
+            confidence=confidence | dict(found.confidence),
+            doubtful=(*found.doubtful, *doubtful),
+        ),
+        findings=(*result.findings, *findings),
+        not_asked=tuple(label for label in result.not_asked if label.value in unknown),
+    )
 
 
 def keep_inputs(node, volumes: Sequence[tuple[str, object]]) -> None:
@@ -103,7 +130,12 @@ def kept_result(node, find_file: FindFile) -> OpenResult:
         tuple((name, VolumeSource(v, find_file)) for name, v in volumes if v is not None),
         json.loads(kept["Phantom"]),
         node.GetID(),
+        tuple(_labels(kept.get("NotAsked", ""))),
     )
+
+
+def _labels(text: str) -> list[Label]:
+    return labels_from_csv(text) if text else []
 
 
 def _place(item: dict) -> DoubtfulPlace:

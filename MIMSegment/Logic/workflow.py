@@ -21,7 +21,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from MIMSegment.Logic.alignment import combine
 from MIMSegment.Logic.audit import AuditLog
 from MIMSegment.Logic.candidates import find_candidates
 from MIMSegment.Logic.finding import Finding
@@ -29,17 +28,15 @@ from MIMSegment.Logic.image_source import ImageSource
 from MIMSegment.Logic.jobs import Job, JobQueue, JobState
 from MIMSegment.Logic.offers import Offers, require_installed
 from MIMSegment.Logic.package import ModelPackage
-from MIMSegment.Logic.postprocess import separate_lesions
 from MIMSegment.Logic.review import Review
 from MIMSegment.Logic.run_times import RunTimes
-from MIMSegment.Logic.volume import Volume
 from MIMSegment.Logic.workflow_actions import actions_of
 from MIMSegment.Logic.workflow_attempts import Attempts
-from MIMSegment.Logic.workflow_checks import Checks
+from MIMSegment.Logic.workflow_checks import Checked, Checks
 from MIMSegment.Logic.workflow_exports import reviewed_case, write_export
 from MIMSegment.Logic.workflow_inputs import StudyInputs
-from MIMSegment.Logic.workflow_ports import OpenResult, Result, SceneGateway
-from MIMSegment.Logic.workflow_run import place, submit
+from MIMSegment.Logic.workflow_ports import OpenResult, SceneGateway
+from MIMSegment.Logic.workflow_run import Run, place, submit
 from MIMSegment.Logic.workflow_state import (
     Export,
     PackageCard,
@@ -85,23 +82,28 @@ class Workflow(Attempts):
         self._card: PackageCard | None = None
         self._package: ModelPackage | None = None
         self._inputs = StudyInputs()
-        self._volume: Volume | None = None  # the checked inputs as channels
-        self._findings: tuple[Finding, ...] = ()
-        self._job: Job | None = None
+        self._checked: Checked | None = None  # the inputs, as the next run takes them
+        self._findings: tuple[Finding, ...] = ()  # about inputs or result: what is shown
+        self._run: Run | None = None
         self.result: OpenResult | None = None
         self.log: AuditLog | None = None
         queue.listeners.append(lambda job: self._tell() if job is self._job else None)
 
     @property
+    def _job(self) -> Job | None:
+        return self._run.job if self._run else None
+
+    @property
     def state(self) -> WorkflowState:
         """Everything to be shown, at this moment."""
+        volume = self._checked.volume if self._checked else None
         state = WorkflowState(
             step=self._step,
             package=self._card,
             study=self._inputs.title,
             inputs=self._inputs.rows(),
             findings=self._findings,
-            device=self._estimates.line(self._card, self.settings.device, self._volume, self._job),
+            device=self._estimates.line(self._card, self.settings.device, volume, self._job),
             progress=Progress.of(self._job) if self._job else None,
             busy=self._waiting[1] if self._waiting else "",
             error=self._error,
@@ -109,9 +111,9 @@ class Workflow(Attempts):
             review=self.review.state if self.review else None,
             result=self.result.id if self.result else "",
         )
-        checked = self._volume is not None
         dicom = bool(self.result and self.result.inputs and self.result.inputs[0][1].instances)
-        return replace(state, actions=actions_of(state, self._inputs.problem, checked, dicom))
+        actions = actions_of(state, self._inputs.problem, volume is not None, dicom)
+        return replace(state, actions=actions)
 
     @property
     def images(self) -> list[ImageSource]:
@@ -229,7 +231,7 @@ class Workflow(Attempts):
         """Segment. Inputs are checked first; with alerts it goes on only if ``anyway``."""
         if not self._may("run_anyway" if anyway else "run"):
             return
-        if self._volume is not None:
+        if self._checked is not None:
             self._try(self._submit)
         else:
             self._check(lambda: self._submit() if anyway or not self.state.alerts else None)
@@ -282,7 +284,7 @@ class Workflow(Attempts):
 
     def _choose(self, name: str) -> None:
         self._card = card = self.offers.find(name)
-        self._package, self._volume, self._findings = None, None, ()
+        self._package, self._checked, self._findings = None, None, ()
         self._step = Step.CHOOSE
         if card.needs_acknowledgment or card.path is None:
             return
@@ -297,7 +299,7 @@ class Workflow(Attempts):
     def _remove(self) -> None:
         entry = self._card.entry
         self.offers.store.remove(entry.id, entry.version)
-        self._card = self._package = self._volume = None
+        self._card = self._package = self._checked = None
         self._findings, self._step = (), Step.CHOOSE
         self._message = f"{entry.title} was removed from the disk."
 
@@ -308,40 +310,39 @@ class Workflow(Attempts):
             self._step = Step.CHECK
 
     def _rematch(self) -> None:
-        self._volume, self._findings = None, ()
+        self._checked, self._findings = None, ()
         if self._package is not None:
             self._inputs.require(self._package.spec.inputs, self.settings.inputs)
 
     def _check(self, then: Callable[[], None]) -> None:
         package, inputs = self._package, self._inputs
 
-        def read() -> tuple[list[Volume], Volume, tuple[Finding, ...]]:
-            volumes = inputs.read()
-            stacked = combine(volumes)
-            return volumes, stacked, self._checks.before(stacked, volumes, package)
-
-        def show(found) -> None:
-            volumes, self._volume, self._findings = found
+        def show(checked: Checked) -> None:
+            self._checked, self._findings = checked, checked.findings
             names = [spec.name for spec in package.spec.inputs]
-            self._gateway.show_inputs(names, inputs.used(), volumes)
+            self._gateway.show_inputs(names, inputs.used(), checked.images)
             self._step = Step.CHECK
             then()
 
-        self._wait("Reading the images", read, show)
+        self._wait("Reading the images", lambda: self._checks.inputs(inputs.read(), package), show)
 
     def _submit(self) -> None:
-        self._job = submit(self._queue, self._gateway, self._volume, self._package, self.settings)
-        self._estimates.begin(self._card.key, self.settings.device, self._volume)
+        self._run = submit(
+            self._queue, self._gateway, self._package, self.settings, self._inputs.used(),
+            self._checked,
+        )  # fmt: skip
+        self._estimates.begin(self._card.key, self.settings.device, self._checked.volume)
         self._step = Step.RUN
 
     def _follow_job(self) -> None:
         if not self._job.finished:
             return
-        job, self._job = self._job, None
+        run, self._run = self._run, None
+        job = run.job
         self._estimates.end(job)
         self._step = Step.CHECK
         if job.state is JobState.DONE:
-            self._try(self._show_result, job)
+            self._try(self._show_result, run)
         elif job.state is JobState.CANCELLED:
             self._message = "The segmentation was cancelled; nothing was changed."
             self._tell()
@@ -349,16 +350,13 @@ class Workflow(Attempts):
             self._error = Problem(job.error, job.error_kind or "", job.log)
             self._tell()
 
-    def _show_result(self, job: Job) -> None:
-        found, labels = separate_lesions(job.result, self._package.labels)
-        findings = self._findings + self._checks.after(found, self._package)
-        result = Result.of(found, labels, self._package, self._inputs.used(), findings)
-        shown, message = place(self._gateway, result, self.settings.target)
-        notices = " ".join(job.notices)
+    def _show_result(self, run: Run) -> None:
+        shown, message = place(self._gateway, run.result(self._checks), run.target)
+        notices = " ".join(run.job.notices)
         self._message = f"{message} {notices}".strip()
         self._begin_review(shown)
         said = {"notices": notices} if notices else {}
-        self.log.record("segmented", device=job.device, **said)
+        self.log.record("segmented", device=run.job.device, **said)
 
     def _begin_review(self, result: OpenResult) -> None:
         if self.review is not None:

@@ -59,6 +59,7 @@ def reviewed_case(
         result.phantom,
         options,
         tuple(label for label in names if label not in table),
+        result.not_asked,
     )
 
 

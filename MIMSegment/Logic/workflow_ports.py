@@ -25,7 +25,8 @@ class Result:
     """A finished segmentation and all that a review of it needs.
 
     ``inputs`` are the (name, image) of the model's inputs; the result lies on the grid of the
-    first.
+    first. ``not_asked`` are the structures of the model that were not asked for, and so are in
+    neither ``segmentation`` nor ``labels``.
     """
 
     segmentation: Segmentation
@@ -35,6 +36,7 @@ class Result:
     inputs: Sequence[tuple[str, ImageSource]]
     findings: tuple[Finding, ...] = ()
     phantom: bool = False
+    not_asked: tuple[Label, ...] = ()
 
     @staticmethod
     def of(
@@ -47,6 +49,7 @@ class Result:
         """What ``package`` made of the images ``sources``, in the order of its inputs."""
         names = [spec.name for spec in package.spec.inputs]
         inputs = list(zip(names, sources, strict=True))
+        given = {label.source_value for label in labels}
         uids = [str(source.header.get("SeriesInstanceUID", "")) for source in sources]
         return Result(
             segmentation,
@@ -56,6 +59,7 @@ class Result:
             inputs,
             findings,
             package.phantom,
+            tuple(label for label in package.labels if label.value not in given),
         )
 
 
@@ -64,7 +68,8 @@ class OpenResult:
     """A result in the scene, ready for review: also one that was loaded again.
 
     ``inputs`` are the (name, image) of those inputs that are in the scene; ``phantom``: the model
-    was trained on digital phantoms; ``id`` is what `SceneGateway.results` calls it.
+    was trained on digital phantoms; ``id`` is what `SceneGateway.results` calls it; ``not_asked``
+    are the structures of the model that no run was asked for.
     """
 
     store: SegmentStore
@@ -76,6 +81,7 @@ class OpenResult:
     inputs: tuple[tuple[str, ImageSource], ...] = ()
     phantom: bool = False
     id: str = ""
+    not_asked: tuple[Label, ...] = ()
 
 
 class SceneGateway(Protocol):

@@ -106,6 +106,19 @@ def test_parts_of_one_tumor_stay_together():
     assert separable(ZONES) == [ZONES[2]]
 
 
+def test_lesions_asked_for_alone_are_as_they_are_among_all():
+    other = replace(ZONES[2], value=9, name="finding", region=BRAIN)
+    labels = np.where(prostate_labels() == 3, 9, prostate_labels()).astype(np.uint8)
+    for wanted, lesion in (((3,), prostate_labels()), ((9,), labels)):
+        _, table = separate_lesions(found(lesion), (*ZONES, other), wanted)
+        _, among_all = separate_lesions(found(lesion), (*ZONES, other))
+        assert len(table) == 2 and set(table) <= set(among_all)
+        assert all(s.value == wanted[0] or s.value > 9 for s in table), "no other one's value"
+    core = replace(other, name="core")
+    _, table = separate_lesions(found(labels), (replace(core, value=8), core), (9,))
+    assert table == (core,), "a part of a tumor, also without the others"
+
+
 def test_more_than_255_values_fit():
     wide = replace(ZONES[2], value=255)
     labels = np.where(prostate_labels() == 3, 255, 0).astype(np.uint8)
