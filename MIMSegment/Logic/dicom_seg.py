@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from MIMSegment.Logic.about import NAME, VERSION
-from MIMSegment.Logic.errors import InputError, OutputError
+from MIMSegment.Logic.dicom_source import read_sources
+from MIMSegment.Logic.errors import OutputError
 from MIMSegment.Logic.files import replacing
 from MIMSegment.Logic.labels import Code, Label
 from MIMSegment.Logic.reviewed_case import ReviewedCase
@@ -53,7 +54,7 @@ def _segmentation(case: ReviewedCase, files: Sequence[Path]):
     from highdicom import UID
     from highdicom.seg import Segmentation, SegmentationTypeValues
 
-    sources = [_read(path) for path in files]
+    sources = read_sources(files)
     masks = _on_source_slices(case.labels.array[0], case.labels.geometry, sources)
     present = [label for label in case.table if (case.labels.array[0] == label.value).any()]
     if not present:
@@ -126,15 +127,6 @@ def _new_uid():
     from highdicom import UID
 
     return UID()
-
-
-def _read(path: Path):
-    from pydicom import dcmread
-
-    try:
-        return dcmread(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read any more ({error}).") from None
 
 
 def _on_source_slices(labels: np.ndarray, geometry: Geometry, sources) -> np.ndarray:

@@ -18,7 +18,8 @@ import secrets
 from pathlib import Path
 
 from MIMSegment.Logic.alignment import combine
-from MIMSegment.Logic.errors import OutputError
+from MIMSegment.Logic.dicom_source import read_source
+from MIMSegment.Logic.errors import MIMSegmentError, OutputError
 from MIMSegment.Logic.file_lock import file_lock
 from MIMSegment.Logic.files import not_written, write_json, write_text
 from MIMSegment.Logic.image_file import write_channels
@@ -34,7 +35,7 @@ def write_training_case(case: ReviewedCase, folder: str | Path) -> None:
     replaces the one that is there.
 
     Raises OutputError when an image is missing, a structure is still open or being edited, or the
-    folder holds another data set.
+    folder holds another data set; InputError when a DICOM file of it cannot be read any more.
     """
     folder = Path(folder)
     missing = [item.name for item in case.inputs if item.volume is None]
@@ -70,7 +71,7 @@ def _add(case: ReviewedCase, folder: Path) -> None:
         write_channels(image, folder / entry["image"])
         write_volume(in_model_labels(case)[0], folder / entry["label"])
         _list_case(case, folder, index, entry, name)
-    except OutputError:
+    except MIMSegmentError:
         for path in () if known else entry.values():
             (folder / path).unlink(missing_ok=True)
         raise
@@ -129,9 +130,7 @@ def _subject(case: ReviewedCase, salt: str, name: str) -> str:
     files = case.inputs[0].files
     if not files:
         return name
-    import pydicom
-
-    patient = str(pydicom.dcmread(files[0], specific_tags=["PatientID"]).get("PatientID", ""))
+    patient = str(read_source(files[0], ["PatientID"]).get("PatientID") or "")
     return f"subject_{_digest((salt + patient).encode())}" if patient else name
 
 
