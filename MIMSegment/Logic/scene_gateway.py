@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from MIMSegment.Logic.audit import Provenance
@@ -25,8 +26,13 @@ from MIMSegment.Logic.scene_review import NodeSegments
 from MIMSegment.Logic.scene_segments import add_segmentation
 from MIMSegment.Logic.scene_settings import load_settings, save_settings
 from MIMSegment.Logic.scene_storage import save_scene, save_segmentation
-from MIMSegment.Logic.scene_volumes import add_volume, volume_grid
-from MIMSegment.Logic.volume import Geometry, Volume
+from MIMSegment.Logic.scene_volumes import (
+    add_volume,
+    volume_from_node,
+    volume_grid,
+    volume_version,
+)
+from MIMSegment.Logic.volume import Geometry, Volume, check_values
 from MIMSegment.Logic.workflow_ports import OpenResult, Result
 from MIMSegment.Logic.workflow_state import WorkflowSettings
 
@@ -42,7 +48,8 @@ class MrmlGateway:
         self.scene = scene
         self._find_elsewhere = find_file
         self._files: dict[str, Path] = {}  # of the series that were opened from folders
-        self._nodes: dict[object, str] = {}  # ID of the volume node by the key of its source
+        # By the key of a source that is not of the scene: its node's ID, and version when added.
+        self._shown: dict[Hashable, tuple[str, Hashable]] = {}
         self._undo: Callable[[], None] | None = None
 
     def volumes(self) -> list[ImageSource]:
@@ -56,14 +63,30 @@ class MrmlGateway:
                 node = add_volume(self.scene, volume, name)
                 remember_dicom(self.scene, node, source)
                 self._files.update(source.instances)
-                self._nodes[source.key] = node.GetID()
+                self._shown[source.key] = node.GetID(), volume_version(node)
 
     def volume_node(self, source: ImageSource):
         """The scene's volume node of an image; None when it is not in the scene (any more)."""
         if isinstance(source, VolumeSource):
             node = source.node
             return node if node.GetScene() is self.scene else None
-        return self.scene.GetNodeByID(self._nodes.get(source.key, ""))
+        return self.scene.GetNodeByID(self._shown.get(source.key, ("", None))[0])
+
+    def version(self, source: ImageSource) -> Hashable:
+        node = self.volume_node(source)
+        now = volume_version(node) if node is not None else None
+        return None if now == self._shown.get(source.key, ("", None))[1] else now
+
+    def read(self, source: ImageSource, original: Callable[[ImageSource], Volume]) -> Volume:
+        if isinstance(source, VolumeSource):
+            return source.read()
+        volume = original(source)
+        if self.version(source) is None:
+            return volume
+        now = volume_from_node(self.volume_node(source))
+        volume = replace(volume, array=now.array, geometry=now.geometry)
+        check_values(volume)
+        return volume
 
     def check_target(
         self, target: str, geometry: Geometry, labels: Sequence[Label], made: Provenance

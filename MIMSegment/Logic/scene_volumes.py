@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import numpy as np
 import slicer
 from vtkmodules.util.numpy_support import numpy_to_vtk, vtk_to_numpy
@@ -84,6 +86,17 @@ def volume_grid(node) -> tuple[np.ndarray, tuple[int, int, int]]:
     matrix = numpy_matrix(ijk_to_ras)
     matrix[:3, 3] += matrix[:3, :3] @ image.GetExtent()[::2]
     return matrix, image.GetDimensions()[::-1]
+
+
+def volume_version(node) -> Hashable:
+    """Equal as long as the node's voxels, its grid and its transforms stay as they are."""
+    if node.GetImageData() is None:
+        return ()
+    matrix, shape = volume_grid(node)
+    parent, to_world = node.GetParentTransformNode(), vtkMatrix4x4()
+    linear = parent is None or parent.GetMatrixTransformToWorld(to_world)
+    where = numpy_matrix(to_world).tobytes() if linear else parent.GetID()
+    return node.GetImageData().GetMTime(), shape, matrix.tobytes(), where
 
 
 def _image(channel: np.ndarray) -> vtkImageData:

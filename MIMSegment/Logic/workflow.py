@@ -81,7 +81,7 @@ class Workflow(Attempts):
         self._step = Step.CHOOSE
         self._card: PackageCard | None = None
         self._package: ModelPackage | None = None
-        self._inputs = StudyInputs()
+        self._inputs = StudyInputs(gateway)
         self._checked: Checked | None = None  # the inputs, as the next run takes them
         self._findings: tuple[Finding, ...] = ()  # about inputs or result: what is shown
         self._run: Run | None = None
@@ -201,11 +201,16 @@ class Workflow(Attempts):
 
     def follow_scene(self) -> None:
         """Match anew when volumes have come to the scene, left it or been renamed, as long as they
-        are the images of the study; for a timer."""
+        are the images of the study; forget what was read of an input that has been changed. For a
+        timer."""
         now, before = self._gateway.volumes(), self._inputs.sources
         same = [(v.key, v.name) for v in now] == [(v.key, v.name) for v in before]
         if self._inputs.title == _SCENE and not same:
             self.use_scene()
+        elif self._checked and not self._inputs.unchanged and self._may("open_study"):
+            self._checked = None
+            self._findings = self._findings if self.review else ()
+            self._tell()
 
     def assign(self, input_name: str, source_id: str) -> None:
         """Take this image for an input; "" leaves it to the matcher again."""
@@ -231,7 +236,7 @@ class Workflow(Attempts):
         """Segment. Inputs are checked first; with alerts it goes on only if ``anyway``."""
         if not self._may("run_anyway" if anyway else "run"):
             return
-        if self._checked is not None:
+        if self._checked is not None and self._inputs.unchanged:
             self._try(self._submit)
         else:
             self._check(lambda: self._submit() if anyway or not self.state.alerts else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,9 +11,18 @@ from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.image_source import ImageSource
 from MIMSegment.Logic.matching import InputSpec, Matching, match_inputs
 from MIMSegment.Logic.volume import Volume
+from MIMSegment.Logic.workflow_ports import SceneGateway
 from MIMSegment.Logic.workflow_state import InputRow
 
 _NOTHING = Matching((), (), ())
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """An image as it was read, and `SceneGateway.version` of it then."""
+
+    version: Hashable
+    volume: Volume
 
 
 class StudyInputs:
@@ -21,18 +31,21 @@ class StudyInputs:
     ``title`` names the study for display.
     """
 
-    def __init__(self):
+    def __init__(self, gateway: SceneGateway):
+        self._gateway = gateway
         self.title = ""
         self.sources: list[ImageSource] = []
         self.matching = _NOTHING
         self._specs: tuple[InputSpec, ...] = ()
         self._chosen: dict[str, str] = {}
-        self._volumes: dict[Hashable, Volume] = {}
+        self._files: dict[Hashable, Volume] = {}  # as they are on the disk
+        self._readings: dict[Hashable, _Reading] = {}
 
     def open(self, sources: Sequence[ImageSource], title: str) -> None:
         """Take these images for the study; what was read of others is dropped."""
         self.sources, self.title = list(sources), title
-        self._volumes.clear()
+        self._files.clear()
+        self._readings.clear()
         self._match()
 
     def require(self, specs: Sequence[InputSpec], chosen: Mapping[str, str]) -> None:
@@ -75,15 +88,32 @@ class StudyInputs:
         return [match.candidate for match in self.matching.matches]
 
     def read(self) -> list[Volume]:
-        """The voxels of `used`, each image read once. Raises InputError, GeometryError."""
+        """The voxels of `used`, each image read once as long as it stays as it is.
+
+        Raises InputError, GeometryError.
+        """
         volumes = []
         for source in self.used():
-            if source.key not in self._volumes:
-                volume = source.read()
-                _require_gray(volume)
-                self._volumes[source.key] = volume
-            volumes.append(self._volumes[source.key])
+            version, reading = self._gateway.version(source), self._readings.get(source.key)
+            if reading is None or reading.version != version:
+                reading = _Reading(version, self._gateway.read(source, self._from_files))
+                _require_gray(reading.volume)
+                self._readings[source.key] = reading
+            volumes.append(reading.volume)
         return volumes
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the images of the inputs still are as `read` last found them."""
+        if self.problem:
+            return False
+        pairs = ((source, self._readings.get(source.key)) for source in self.used())
+        return all(r is not None and r.version == self._gateway.version(s) for s, r in pairs)
+
+    def _from_files(self, source: ImageSource) -> Volume:
+        if source.key not in self._files:
+            self._files[source.key] = source.read()
+        return self._files[source.key]
 
     def _match(self) -> None:
         by_id = {source.id: source for source in self.sources}

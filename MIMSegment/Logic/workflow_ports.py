@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -94,6 +94,16 @@ class SceneGateway(Protocol):
         self, names: Sequence[str], sources: Sequence[ImageSource], volumes: Sequence[Volume]
     ) -> None:
         """Make the inputs visible; those that are in the scene already are not added again."""
+
+    def version(self, source: ImageSource) -> Hashable:
+        """Equal as long as the image's voxels, grid and transforms stay as they are; None for one
+        that is as its files are."""
+
+    def read(self, source: ImageSource, original: Callable[[ImageSource], Volume]) -> Volume:
+        """The image as it is in the scene now; ``original`` reads one that is as its files are.
+
+        Raises InputError, GeometryError.
+        """
 
     def check_target(
         self, target: str, geometry: Geometry, labels: Sequence[Label], made: Provenance
