@@ -29,6 +29,7 @@ from mim.case_table import (
     METRICS,
     case_means,
     format_summary,
+    of_shared_structures,
     read_cases,
     summarize_cases,
     write_cases,
@@ -132,7 +133,8 @@ def _compare(arguments: argparse.Namespace) -> None:
     classes = read_classes(arguments.a), read_classes(arguments.b)
     if all(classes):
         return _compare_classes(*classes)
-    a, b = read_cases(arguments.a), read_cases(arguments.b)
+    tables = {str(path): read_cases(path) for path in (arguments.a, arguments.b)}
+    a, b = _shared(tables).values()
     for metric in METRICS[:3]:
         means_a, subjects = case_means(a, metric)
         means_b, _ = case_means(b, metric)
@@ -148,6 +150,14 @@ def _compare(arguments: argparse.Namespace) -> None:
             f"{metric}: B - A = {sign * gain.mean:+.4f} (95 % interval {low:+.4f} to {high:+.4f}), "
             f"{gain.cases} cases of {gain.subjects} subjects: B is {gain.verdict(margin)}"
         )
+
+
+def _shared(tables: dict[str, list[dict]]) -> dict[str, list[dict]]:
+    """The rows of the structures that all have; says which others are left out."""
+    kept, left_out = of_shared_structures(tables)
+    if left_out:
+        print(f"Left out, as not all of {', '.join(tables)} have them: {', '.join(left_out)}.")
+    return kept
 
 
 def _compare_classes(a: dict, b: dict) -> None:
@@ -166,7 +176,8 @@ def _rank(arguments: argparse.Namespace) -> None:
             tables = sorted(folder.glob("*/cases.csv"))
             if not tables:
                 raise InputError(f"{folder} has no METHOD/cases.csv.")
-            scores[name] = {t.parent.name: case_means(read_cases(t), "dice")[0] for t in tables}
+            rows = _shared({t.parent.name: read_cases(t) for t in tables})
+            scores[name] = {method: case_means(own, "dice")[0] for method, own in rows.items()}
         ranks = mean_ranks(scores)
         print(f"Mean rank by Dice over {len(scores)} {title} (95 % interval), 1 is best:")
         for method, rank in sorted(ranks.items(), key=lambda item: item[1].mean):

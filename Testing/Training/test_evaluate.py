@@ -126,6 +126,34 @@ def test_two_results_are_compared_and_ranked(work, tmp_path, capsys):
     assert "1.00 (1.00 to 1.00)  a" in capsys.readouterr().out
 
 
+def test_results_are_compared_on_the_structures_that_both_have(work, tmp_path, capsys):
+    for method in ("a", "b"):
+        assert run(work, "-o", str(tmp_path / "set" / method)) == 0
+    table = tmp_path / "set" / "a" / "cases.csv"
+    header, *lines = table.read_text().splitlines()
+    name = f",{lines[0].split(',')[2]},"
+    poor = [line.replace(",1,1,0,", ",0.2,0.2,9,").replace(name, ",adrenal,") for line in lines]
+    table.write_text("\n".join([header, *lines, *poor]) + "\n")
+    capsys.readouterr()
+    both = [str(tmp_path / "set" / method / "cases.csv") for method in ("a", "b")]
+    assert evaluate.main(["compare", *both]) == 0
+    output = capsys.readouterr().out
+    assert "dice: B - A = +0.0000" in output and "have them: adrenal." in output
+    assert evaluate.main(["rank", f"boxes={tmp_path / 'set'}"]) == 0
+    assert "1.50 (1.50 to 1.50)  a" in capsys.readouterr().out
+
+
+def test_results_without_a_common_structure_are_not_compared(work, tmp_path, capsys):
+    for method in ("a", "b"):
+        assert run(work, "-o", str(tmp_path / method)) == 0
+    table = tmp_path / "b" / "cases.csv"
+    name = f",{table.read_text().splitlines()[1].split(',')[2]},"
+    table.write_text(table.read_text().replace(name, ",adrenal,"))
+    both = [str(tmp_path / method / "cases.csv") for method in ("a", "b")]
+    assert evaluate.main(["compare", *both]) == 2
+    assert "no structure in common" in capsys.readouterr().err
+
+
 def test_data_sets_for_development_and_for_tests_are_ranked_apart(work, tmp_path, capsys):
     for folder in ("dev", "one", "two"):
         for method in ("a", "b"):

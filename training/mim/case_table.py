@@ -44,6 +44,25 @@ def read_cases(path: str | Path) -> list[dict]:
     return rows
 
 
+def of_shared_structures(
+    tables: Mapping[str, Sequence[dict]],
+) -> tuple[dict[str, list[dict]], list[str]]:
+    """The rows of structures that all ``tables`` (by name) have, and the names of the others.
+
+    Methods can be compared on the same structures only. Raises InputError when none is left.
+    """
+    structures = [dict.fromkeys(row["structure"] for row in rows) for rows in tables.values()]
+    shared = set(structures[0]).intersection(*structures[1:])
+    if not shared:
+        raise InputError(
+            f"{', '.join(tables)} have no structure in common; they cannot be compared."
+        )
+    kept = {
+        name: [row for row in rows if row["structure"] in shared] for name, rows in tables.items()
+    }
+    return kept, sorted({name for names in structures for name in names} - shared)
+
+
 def case_means(rows: Sequence[dict], metric: str) -> tuple[dict[str, float], dict[str, str]]:
     """Mean of ``metric`` over the structures of each case, NaN left out, and the case's subject."""
     by_case: dict[str, list[float]] = {}
