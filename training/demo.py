@@ -24,6 +24,7 @@ import numpy as np
 from mim.cases import Case, find_dataset
 from mim.demo_report import DemoResult, write_report
 from mim.evaluation import dice_per_class
+from mim.figures_file import read_figures
 from MIMSegment.Logic.errors import InputError, MIMSegmentError
 from MIMSegment.Logic.package import load_package
 from MIMSegment.Logic.volume import Volume, read_volume
@@ -129,7 +130,7 @@ class Demo:
             data="digital prostate phantoms" if phantom else find_dataset(data).name,
             phantom=phantom,
             unseen=unseen.id,
-            results=json.loads((self.folder / "finetune" / "results.json").read_text()),
+            results=read_figures(self.folder / "finetune" / "results.json"),
             unseen_dice=dict(
                 zip(
                     names.values(),

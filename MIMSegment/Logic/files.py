@@ -6,11 +6,12 @@ import contextlib
 import csv
 import errno
 import json
+import math
 import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from MIMSegment.Logic.errors import OutputError
@@ -51,7 +52,12 @@ def read_json_object(path: Path) -> dict:
 
 def write_json(path: str | Path, value) -> None:
     """Write ``value`` to ``path``, whole or not at all. Raises OutputError."""
-    write_text(path, json.dumps(value, indent=1) + "\n")
+    write_text(path, json_text(value, indent=1) + "\n")
+
+
+def json_text(value, indent: int | None = None) -> str:
+    """``value`` as JSON that every program reads: null for NaN and infinity, which JSON lacks."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -115,6 +121,14 @@ def remove_leftovers(folder: Path) -> None:
     for path in folder.glob(".mimsegment-????????.*"):
         with contextlib.suppress(OSError):
             path.unlink()
+
+
+def _finite(value):
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _ending(path: Path) -> str:

@@ -84,6 +84,13 @@ def test_results_saved_before_a_case_fails_stay(work, tmp_path):
     assert saved == ["img0035.seg.nrrd", "img0036.seg.nrrd"]
 
 
+def test_a_summary_without_an_interval_has_null_for_it(work, tmp_path):
+    assert run(work, "-o", str(tmp_path), "--cases", "img0040") == 0
+    text = (tmp_path / "summary.json").read_text()
+    summary = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert summary["mean"]["dice"] == {"mean": 1, "ci95": [None, None]}
+
+
 def test_a_protocol_chooses_cases_and_structures(work, tmp_path, monkeypatch):
     protocol = type(PROTOCOLS["btcv-13"])("test", {"box": 3}, (36, 40), background=True)
     monkeypatch.setitem(PROTOCOLS, "mine", protocol)

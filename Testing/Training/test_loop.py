@@ -183,7 +183,7 @@ def test_log_that_cannot_be_written_is_a_clear_error(tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mim.run_log.json.dumps", full)
+    monkeypatch.setattr("mim.run_log.json_text", full)
     with pytest.raises(OutputError, match=r"log\.jsonl could not be written .*No space left"):
         task.train(steps=10)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
+import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mim.figures_file import read_figures
 from MIMSegment.Logic.matching import InputSpec
 from MIMSegment.Logic.package import METADATA
 
@@ -94,7 +95,7 @@ def bundle_metadata(
         "authors": options.authors,
         "copyright": f"Copyright (c) {options.authors}",
         "intended_use": "Research only. Not a medical device.",
-        "eval_metrics": dict(eval_metrics),
+        "eval_metrics": {name: v for name, v in eval_metrics.items() if math.isfinite(v)},
         "network_data_format": {
             "inputs": {"image": image},
             "outputs": {"pred": {"dtype": "float32", "value_range": [], **prediction}},
@@ -145,7 +146,7 @@ def provenance(metadata: Mapping) -> dict:
 def results_of(checkpoint: Path) -> dict:
     """results.json beside a checkpoint; empty where there is none."""
     path = checkpoint.with_name("results.json")
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return read_figures(path) if path.is_file() else {}
 
 
 def verify_metadata(folder: str | Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from mim.parallel import gather, mean_over_processes, rank, world_size
 from MIMSegment.Logic.errors import MIMSegmentError, OutputError
+from MIMSegment.Logic.files import json_text
 
 
 class TrainingError(MIMSegmentError):
@@ -96,7 +96,7 @@ class RunLog:
             return
         try:
             with open(self.path, "a") as file:
-                file.writelines(json.dumps(line) + "\n" for line in lines)
+                file.writelines(json_text(line) + "\n" for line in lines)
         except OSError as error:
             raise OutputError(
                 f"{self.path} could not be written ({error}); the last checkpoint is intact. "

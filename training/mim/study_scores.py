@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ import numpy as np
 from mim.auc import auc, delong_mean_interval
 from mim.class_results import summarize_classes
 from mim.evaluation import summarize
+from mim.figures_file import parse_figures, read_figures
 from mim.learning_curve import WATCHED
 from mim.statistics import bootstrap_mean_ci
 
@@ -33,7 +33,7 @@ class Scores:
     def results(self) -> list[dict]:
         """What each seed's results.json says; of several folds, their cases together."""
         return [
-            _together([json.loads((folder / RESULTS).read_text()) for folder in folds])
+            _together([read_figures(folder / RESULTS) for folder in folds])
             for folds in self.folders
         ]
 
@@ -143,7 +143,7 @@ def _known_mean(values: Sequence[float]) -> float:
 def _curve(folder: Path) -> tuple[list[int], list[float]]:
     steps, scores = [], []
     for text in (folder / LOG).read_text().splitlines():
-        line = json.loads(text)
+        line = parse_figures(text)
         if WATCHED in line:
             steps.append(line["step"])
             scores.append(line[WATCHED])
