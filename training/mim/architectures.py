@@ -90,6 +90,23 @@ def configure(
     return {"name": settings.name, **config}
 
 
+def left_out(settings: Any, config: dict) -> str:
+    """A warning where a recipe's network has more stages than its configuration; else empty.
+
+    A plan for few stages would make another network of a recipe without a word.
+    """
+    features = getattr(settings, "features", ())
+    cut = features[len(config["features"]) :] if isinstance(features, tuple) and features else ()
+    if not cut:
+        return ""
+    whose = "network.strides or kernel_sizes have" if settings.strides else "the cache's plan has"
+    return (
+        f"WARNING: network.features has {len(features)} stages, {whose} {len(config['features'])}: "
+        f"the coarsest ({', '.join(map(str, cut))} channels) are left out. prepare.py --stages "
+        f"{len(features)} with larger --patch-voxels plans for all of them."
+    )
+
+
 def build(config: dict) -> nn.Module:
     """The network of a configuration, with fresh weights from torch's global generator.
 

@@ -273,6 +273,12 @@ def _summary(entries, split, plan, excluded, options: PrepareOptions) -> str:
         if plan["dims"] == 3
         else f"Pictures of {plan['patch'][1]} x {plan['patch'][2]} pixels."
     )
+    idle = sum(max(stride) == 1 for stride in plan["strides"][1:])
+    if idle and not options.like:
+        lines.append(
+            f"{idle} of {len(plan['strides'])} stages make nothing smaller, as the crop cannot be "
+            f"halved more often: --stages {len(plan['strides']) - idle} is enough."
+        )
     if options.like:
         lines[-1] = f"{lines[-1].removesuffix('.')}, and a network as in {options.like}."
     if plan["classes"]:
