@@ -74,7 +74,14 @@ def _parser() -> argparse.ArgumentParser:
         help="folders of volumes are classes, not patients (of pictures they are anyway)",
     )
     parser.add_argument(
-        "--test-list", metavar="FILE", help="names of the cases or subjects to hold back"
+        "--test-list",
+        metavar="FILE",
+        help="names of cases or subjects to hold back, beside the data set's own test cases",
+    )
+    parser.add_argument(
+        "--pretrain-on-test-images",
+        action="store_true",
+        help="use the data set's test images without labels, which are left out else",
     )
     parser.add_argument(
         "--stages",

@@ -17,14 +17,11 @@ OPTIONS = PrepareOptions(patch_voxels=4000, stages=3, jobs=1, picture_size=32)
 
 def test_nnunet_raw_data_become_cases_with_a_channel_for_each_file(tmp_path):
     data = nnunet(tmp_path / "raw", {"background": 0, "left": 1, "right": 4})
-    image, _ = scan(7)
-    put(data / "imagesTs/test_0_0000.nii.gz", image)
-    put(data / "imagesTs/test_0_0001.nii.gz", image)
     prepare_dataset(data, tmp_path / "cache", OPTIONS)
     cases = {case["id"]: case for case in read(tmp_path / "cache", "cases.json")["cases"]}
-    assert set(cases) == {"case_0", "case_1", "case_2", "test_0"}
+    assert set(cases) == {"case_0", "case_1", "case_2"}
     assert cases["case_0"]["shape"][0] == 2 and len(cases["case_0"]["source"]) == 2
-    assert cases["case_0"]["label"] and not cases["test_0"]["label"]
+    assert all(case["label"] for case in cases.values())
     plan = read(tmp_path / "cache", "plan.json")
     assert [i["name"] for i in plan["inputs"]] == ["T2", "ADC"]
     assert plan["labels"] == [{"value": 1, "name": "left"}, {"value": 4, "name": "right"}]

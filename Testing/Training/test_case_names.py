@@ -1,6 +1,7 @@
 """Every case has a name of its own: files of the cache are called by it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ def test_nnunet_test_case_called_like_a_training_case_is_kept_apart(tmp_path):
     data = nnunet(tmp_path / "raw", LABELS)
     for channel in range(2):
         put(data / f"imagesTs/case_0_{channel:04d}.nii.gz", scan(7, shape=(12, 24, 18))[0])
-    prepare_dataset(data, tmp_path / "cache", OPTIONS)
+    prepare_dataset(data, tmp_path / "cache", replace(OPTIONS, pretrain_on_test_images=True))
     cases = {case["id"]: case for case in read(tmp_path / "cache", "cases.json")["cases"]}
     assert set(cases) == {"case_0", "case_1", "case_2", "imagesTs_case_0"}
     for name, case in cases.items():

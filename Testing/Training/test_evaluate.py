@@ -91,6 +91,15 @@ def test_a_summary_without_an_interval_has_null_for_it(work, tmp_path):
     assert summary["mean"]["dice"] == {"mean": 1, "ci95": [None, None]}
 
 
+def test_a_row_without_an_image_is_not_measured_and_said(work, tmp_path, capsys):
+    rows = ["image,label", *[f"{work}/data/{p}/img0035.nii.gz" for p in ("imagesTr", "labelsTr")]]
+    (tmp_path / "cases.csv").write_text(f"{rows[0]}\n{rows[1]},{rows[2]}\n,{rows[2]}\n")
+    command = ["segment", str(work / "package"), str(tmp_path), "-o", str(tmp_path / "out")]
+    assert evaluate.main(command) == 0
+    assert len(read_cases(tmp_path / "out" / "cases.csv")) == 1
+    assert "left out" in (said := capsys.readouterr().err) and "row 3 has no image" in said
+
+
 def test_a_protocol_chooses_cases_and_structures(work, tmp_path, monkeypatch):
     protocol = type(PROTOCOLS["btcv-13"])("test", {"box": 3}, (36, 40), background=True)
     monkeypatch.setitem(PROTOCOLS, "mine", protocol)

@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mim.cache_folder import replacing_cache
-from mim.cases import Case, Dataset, find_dataset
+from mim.cases import Case, Dataset, LeftOut, find_dataset
 from mim.held_back_list import with_test_list
 from mim.inspection import inspect_cases, read_labels
 from mim.pictures import fit
@@ -25,6 +25,7 @@ from mim.planning import intensity_summary
 from mim.plans import make_plan, plan_preprocessing
 from mim.plausibility_ranges import expectations_of
 from mim.seen import digests
+from mim.test_images import unlabeled_test_images_apart, why_not_used
 from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.files import replacing, write_json, write_text
 from MIMSegment.Logic.labels import Label, default_color, labels_from_csv, labels_to_csv
@@ -37,10 +38,11 @@ CACHE_VERSION = 1
 class PrepareOptions:
     """What `prepare.py` lets one choose; ``spacing`` is (z, y, x) in mm.
 
-    ``test_list`` is a text file that names the held-back cases or subjects; without it, and where
-    the data set does not say it, ``held_back`` is the share of labelled subjects. ``inputs`` are
-    the suffixes of a BIDS tree that make up the channels. ``like`` is a checkpoint or a cache whose
-    voxel size, crop and network are to be had here too.
+    ``test_list`` is a text file that names the held-back cases or subjects, beside those that the
+    data set itself has for testing; where nobody says it, ``held_back`` is the share of labelled
+    subjects. ``pretrain_on_test_images`` is about test images without labels, which are left out
+    else. ``inputs`` are the suffixes of a BIDS tree that make up the channels. ``like`` is a
+    checkpoint or a cache whose voxel size, crop and network are to be had here too.
     """
 
     modality: str | None = None
@@ -51,6 +53,7 @@ class PrepareOptions:
     like: str | None = None
     held_back: float = 0.2
     test_list: str | None = None
+    pretrain_on_test_images: bool = False
     exclude: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
     regions: Literal["", "brats"] = ""
@@ -74,13 +77,19 @@ def prepare_dataset(scans: str | Path, cache: str | Path, options: PrepareOption
 
 
 def _write(dataset: Dataset, scans: str | Path, cache: Path, options: PrepareOptions) -> str:
-    like, cases = _shape_like(options, dataset), dataset.cases
+    like = _shape_like(options, dataset)
+    exclude, use = set(options.exclude), options.pretrain_on_test_images
+    cases, test_images = unlabeled_test_images_apart(dataset.cases, use)
     if options.test_list:
-        cases = with_test_list(cases, Path(options.test_list))
-    cases = [c for c in cases if c.subject not in set(options.exclude)]
+        cases = with_test_list(cases, Path(options.test_list), test_images)
+    cases, test_images, missing = (
+        [item for item in items if item.subject not in exclude]
+        for items in (cases, map(why_not_used, test_images), dataset.left_out)
+    )
     jobs = options.jobs or os.cpu_count() or 1
     with ProcessPoolExecutor(jobs) as pool:
         prints, excluded = inspect_cases(pool, cases, dataset)
+        excluded = [*map(LeftOut.to_dict, missing), *excluded]
         usable = [c for c in cases if c.id in prints]
         if not usable:
             raise InputError(f"No usable volume in {scans}:\n" + _listing(excluded))
@@ -108,10 +117,10 @@ def _write(dataset: Dataset, scans: str | Path, cache: Path, options: PrepareOpt
             "version": CACHE_VERSION,
             "source": str(Path(scans).resolve()),
             "cases": entries,
-            "excluded": excluded,
+            "excluded": [*excluded, *map(LeftOut.to_dict, test_images)],
         },
     )
-    return _summary(entries, split, plan, excluded, options)
+    return _summary(entries, split, plan, excluded, len(test_images), options)
 
 
 def _shape_like(options: PrepareOptions, dataset: Dataset) -> PlannedShape | None:
@@ -169,8 +178,7 @@ def _strata(cases: Sequence[Case]) -> list[list[str]]:
     strata: dict[str, list[str]] = {}
     seen: set[str] = set()
     for case in sorted(cases, key=lambda c: (c.subject, c.id)):
-        known = case.label is not None or case.target is not None
-        if known and case.subject not in seen:
+        if case.is_labeled and case.subject not in seen:
             seen.add(case.subject)
             strata.setdefault(str(case.target), []).append(case.subject)
     common = {key: found for key, found in strata.items() if len(found) > 4}
@@ -259,13 +267,18 @@ def _listing(excluded: list[dict]) -> str:
     return "\n".join(f"  left out: {item['reason']}" for item in excluded)
 
 
-def _summary(entries, split, plan, excluded, options: PrepareOptions) -> str:
+def _summary(entries, split, plan, excluded, test_images: int, options: PrepareOptions) -> str:
     labelled = sum(e["label"] is not None or e["target"] is not None for e in entries)
     lines = [_listing(excluded)] if excluded else []
     lines.append(
         f"{len(entries)} volumes ({labelled} labelled), {len(split['train'])} subjects to train "
         f"on, {len(split['held_back'])} held back, {len(excluded)} volumes left out."
     )
+    if test_images:
+        lines.append(
+            f"Test images without labels, not used: {test_images} (--pretrain-on-test-images "
+            "pre-trains on them)."
+        )
     lines += _shared_subjects(entries)
     lines.append(
         f"Working spacing {plan['preprocessing']['spacing']} mm, patch {tuple(plan['patch'])} "

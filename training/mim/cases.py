@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -37,6 +38,11 @@ class Case:
     member: tuple[str, int] | None = None
 
     @property
+    def is_labeled(self) -> bool:
+        """Whether there is something to learn from it, or to measure a network by."""
+        return self.label is not None or self.target is not None
+
+    @property
     def image(self) -> Path:
         """The first file, for messages."""
         return self.images[0]
@@ -54,12 +60,26 @@ class Case:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """What is not used, by name, the reason as a sentence, and whose it is where that is known."""
+
+    id: str
+    reason: str
+    subject: str = ""
+
+    def to_dict(self) -> dict:
+        """As cases.json lists it."""
+        return {"id": self.id, "reason": self.reason}
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Cases and what is known of them all.
 
     ``inputs`` names the channels, ``labels`` the values of label images; ``regions`` are unions of
     labels; ``classes`` names what `Case.target` counts, of which several can be there at once where
-    ``multi_label``. ``pictures`` are 2D images without a place in the patient.
+    ``multi_label``. ``pictures`` are 2D images without a place in the patient. ``left_out`` are
+    what the data set lists and no case can be made of.
     """
 
     name: str
@@ -71,6 +91,7 @@ class Dataset:
     classes: tuple[str, ...] = ()
     multi_label: bool = False
     pictures: bool = False
+    left_out: tuple[LeftOut, ...] = ()
 
 
 def find_dataset(
@@ -128,6 +149,12 @@ def same_case(first: Path, second: Path, name: str) -> InputError:
         f"{first} and {second} would both be the case {name}; rename one of them, or, where they "
         "are the same image, take one away."
     )
+
+
+def say_left_out(dataset: Dataset) -> None:
+    """Name on stderr what the data set lists and no case can be made of."""
+    for item in dataset.left_out:
+        print(f"left out: {item.reason}", file=sys.stderr)
 
 
 def read_images(paths: Iterable[str | Path]) -> Volume:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mim.cases import Case, Dataset, find_dataset
+from mim.cases import Case, Dataset, find_dataset, say_left_out
 from mim.class_results import summarize_classes
 from mim.classifier_package import ClassifierPackage, classify_cases
 from mim.seen import TrainingImageCheck
@@ -30,6 +30,7 @@ def evaluate_classifier(
     """
     dataset = find_dataset(data)
     _check_classes(package, dataset)
+    say_left_out(dataset)
     cases = [case for case in dataset.cases if case.target is not None]
     cases = [case for case in cases if not names or case.id in names]
     if not cases:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from mim.cases import Case, Dataset, case_id, is_dicom, is_image, same_case
+from mim.cases import Case, Dataset, LeftOut, case_id, is_dicom, is_image, same_case
 from mim.folder_subjects import common_folder, subjects_of
 from mim.pictures import is_picture
 from mim.regions import Region
@@ -39,49 +39,51 @@ def from_description(folder: Path) -> Dataset:
 
 def _decathlon(folder: Path, description: dict) -> list[Case]:
     subjects = _subjects(description)
-    entries = [(e["image"], e.get("label")) for e in description.get("training", [])]
-    entries += [
-        (e, None) if isinstance(e, str) else (e["image"], None) for e in description.get("test", [])
-    ]
+    entries = []
+    for part, split in (("training", ""), ("test", "test")):
+        for entry in description.get(part, ()):
+            entry = {"image": entry} if isinstance(entry, str) else entry
+            entries.append((entry["image"], entry.get("label"), split))
     cases = []
-    identifiers = _apart([(case_id(image), Path(image)) for image, _ in entries])
-    for identifier, (image, label) in zip(identifiers, entries, strict=True):
+    identifiers = _apart([(case_id(image), Path(image)) for image, *_ in entries])
+    for identifier, (image, label, split) in zip(identifiers, entries, strict=True):
         known = subjects.get(identifier, subjects.get(case_id(image), ""))
         subject = known if subjects else identifier
         label_path = folder / label if label else None
-        cases.append(Case(identifier, subject, (folder / image,), label_path))
+        cases.append(Case(identifier, subject, (folder / image,), label_path, split=split))
     return cases
 
 
 def _nnunet(folder: Path, description: dict, path: Path) -> list[Case]:
-    """imagesTr/CASE_0000.nii.gz, one file for each channel, labelsTr/CASE.nii.gz."""
+    """imagesTr/CASE_0000.nii.gz, one file for each channel, labelsTr/CASE.nii.gz; Ts for tests."""
     ending, subjects = description.get("file_ending", ".nii.gz"), _subjects(description)
     channels = len(description.get("channel_names") or description.get("modality") or ())
     cases = []
     for name, entry in description.get("dataset", {}).items():
         images = tuple(folder / image for image in entry["images"])
-        cases.append((name, images, folder / entry["label"]))
-    for part in () if cases else ("Tr", "Ts"):
+        cases.append((name, images, folder / entry["label"], ""))
+    for part, split in () if cases else (("Tr", ""), ("Ts", "test")):
         for first in sorted((folder / f"images{part}").glob(f"*_0000{ending}")):
             name = first.name[: -len(f"_0000{ending}")]
             images = tuple(
                 first.with_name(f"{name}_{number:04d}{ending}") for number in range(channels)
             )
             label = folder / f"labels{part}" / f"{name}{ending}"
-            cases.append((name, images, label if label.is_file() else None))
+            cases.append((name, images, label if label.is_file() else None, split))
     if not cases:
         raise InputError(
             f"{path} lists no case under 'training', and there is no imagesTr/*_0000{ending}."
         )
-    identifiers = _apart([(case_id(name), images[0]) for name, images, _ in cases])
+    identifiers = _apart([(case_id(name), images[0]) for name, images, *_ in cases])
     return [
         Case(
             identifier,
             subjects.get(identifier, subjects.get(name, "")) if subjects else identifier,
             images,
             label,
+            split=split,
         )
-        for identifier, (name, images, label) in zip(identifiers, cases, strict=True)
+        for identifier, (name, images, label, split) in zip(identifiers, cases, strict=True)
     ]
 
 
@@ -136,9 +138,10 @@ def is_bids(folder: Path) -> bool:
 def from_bids(folder: Path, inputs: tuple[str, ...] = ()) -> Dataset:
     """The anatomical images of a BIDS tree (Gorgolewski et al., Scientific Data 2016).
 
-    With ``inputs`` ("T1w", "FLAIR") the images of a session are the channels of one case, else each
-    is a case of its own. A label is a ``_dseg`` image under ``derivatives`` of the same session; it
-    is used where it is clear which image it belongs to.
+    With ``inputs`` ("T1w", "FLAIR") the images of a session are the channels of one case, and a
+    session without one of them is left out; else each image is a case of its own. A label is a
+    ``_dseg`` image under ``derivatives`` of the same session; it is used where it is clear which
+    image it belongs to.
     """
     sessions: dict[str, dict[str, Path]] = {}
     for path in sorted(folder.glob("sub-*/**/anat/*")):
@@ -153,21 +156,23 @@ def from_bids(folder: Path, inputs: tuple[str, ...] = ()) -> Dataset:
         for path in sorted(folder.glob("derivatives/**/anat/*_dseg*"))
         if is_image(path)
     }
-    cases = []
+    cases, left_out = [], []
     for session, images in sessions.items():
         subject, label = session.split("_")[0], _bids_label(session, labels)
-        if inputs:
-            if all(suffix in images for suffix in inputs):
-                paths = tuple(images[suffix] for suffix in inputs)
-                cases.append(Case(session, subject, paths, label))
-            continue
-        for suffix, path in images.items():
+        missing = [suffix for suffix in inputs if suffix not in images]
+        if missing:
+            which = f"no {', '.join(missing)}, only {', '.join(images)}"
+            left_out.append(LeftOut(session, f"{session} of {folder} has {which}.", subject))
+        elif inputs:
+            paths = tuple(images[suffix] for suffix in inputs)
+            cases.append(Case(session, subject, paths, label))
+        else:
             own = label if len(images) == 1 else None
-            cases.append(Case(f"{session}_{suffix}", subject, (path,), own))
+            cases += [Case(f"{session}_{s}", subject, (path,), own) for s, path in images.items()]
     if not cases:
         wanted = f" with {', '.join(inputs)}" if inputs else ""
         raise InputError(f"{folder} has no session{wanted} under sub-*/anat.")
-    return Dataset(folder.name, tuple(cases), inputs, _bids_names(folder))
+    return Dataset(folder.name, tuple(cases), inputs, _bids_names(folder), left_out=tuple(left_out))
 
 
 def _bids_label(session: str, labels: dict[str, Path]) -> Path | None:

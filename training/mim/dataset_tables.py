@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from mim.cases import Case, Dataset, Target, case_id, is_image
+from mim.cases import Case, Dataset, LeftOut, Target, case_id, is_image
 from mim.pictures import is_picture
 from mim.split_names import is_part, sides
 from MIMSegment.Logic.errors import InputError
@@ -40,6 +41,8 @@ def from_table(path: Path) -> Dataset:
     - ``label``, ``mask`` or ``segmentation``: a label image,
     - ``class`` (or ``label``): the name of a class, or several with ``|`` between them,
     - a column of 0 and 1 for each of several classes that can be there at once.
+
+    A row without one of its images is left out; rows are counted with the header.
     """
     rows = _rows(path)
     header = list(rows[0])
@@ -54,10 +57,17 @@ def from_table(path: Path) -> Dataset:
     classes, targets, multi_label = (
         ((), [None] * len(rows), False) if label else _targets(rows, header, used, path)
     )
-    cases = []
-    for row, target, side in zip(rows, targets, _sides(rows, split, path), strict=True):
-        images = tuple(path.parent / row[column].strip() for column in image_columns)
-        identifier = case_id(row[image_columns[0]].strip())
+    cases, left_out = [], []
+    parts = zip(rows, targets, _sides(rows, split, path), strict=True)
+    for number, (row, target, side) in enumerate(parts, start=2):
+        names = [row[column].strip() for column in image_columns]
+        if not all(names):
+            missing = _missing(path, number, dict(zip(image_columns, names, strict=True)))
+            owner = row[subject].strip() if subject else missing.id
+            left_out.append(replace(missing, subject=owner))
+            continue
+        images = tuple(path.parent / name for name in names)
+        identifier = case_id(names[0])
         mask = row[label].strip() if label else ""
         cases.append(
             Case(
@@ -78,6 +88,7 @@ def from_table(path: Path) -> Dataset:
         classes=classes,
         multi_label=multi_label,
         pictures=pictures,
+        left_out=tuple(left_out),
     )
 
 
@@ -93,6 +104,14 @@ def _sides(rows: list[dict], column: str | None, path: Path) -> list[str]:
             "test, nothing at all where a split is to be drawn, or leave the column out."
         )
     return sides(names)
+
+
+def _missing(path: Path, number: int, names: dict[str, str]) -> LeftOut:
+    """What is said of row ``number`` when some of its images, by column, are not named."""
+    columns = ", ".join(column for column, name in names.items() if not name)
+    row, known = f"row {number}", next((case_id(n) for n in names.values() if n), "")
+    which = f"{row} ({known})" if known else row
+    return LeftOut(known or row, f"{path}: {which} has no {columns}.")
 
 
 def from_medmnist(path: Path) -> Dataset:

@@ -12,14 +12,15 @@ from MIMSegment.Logic.errors import InputError
 _SHOWN = 5  # lines that name nothing
 
 
-def with_test_list(cases: Sequence[Case], path: Path) -> list[Case]:
-    """The cases with `Case.split` from a list, one case or subject a line, endings allowed.
+def with_test_list(cases: Sequence[Case], path: Path, others: Sequence[Case] = ()) -> list[Case]:
+    """The cases that a list names are held back too: one case or subject a line, endings allowed.
 
-    Raises InputError for lines that name none: whom they mean would be trained on.
+    Those that the data set itself has for testing stay so. The list may name ``others``, which are
+    not used. Raises InputError for lines that name none: whom they mean would be trained on.
     """
     wanted = {line: {line, safe_name(line)} for line in _lines(path)}
-    names = {case: {case.id, case.subject, case.image.name} - {""} for case in cases}
-    known = set().union(*names.values())
+    names = {case: _names(case) for case in cases}
+    known = set().union(*names.values(), *map(_names, others))
     unknown = [line for line, forms in wanted.items() if not forms & known]
     if unknown:
         more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
@@ -30,8 +31,13 @@ def with_test_list(cases: Sequence[Case], path: Path) -> list[Case]:
         )
     held = set().union(*wanted.values())
     return [
-        replace(case, split="test" if held & found else "train") for case, found in names.items()
+        replace(case, split="test" if case.split == "test" or held & found else "train")
+        for case, found in names.items()
     ]
+
+
+def _names(case: Case) -> set[str]:
+    return {case.id, case.subject, case.image.name} - {""}
 
 
 def _lines(path: Path) -> list[str]:

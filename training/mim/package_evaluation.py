@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from mim.cases import Case, Dataset, find_dataset
+from mim.cases import Case, Dataset, find_dataset, say_left_out
 from mim.lesion_metrics import CaseDetections, average_precision, froc, match_by_size
 from mim.protocols import Protocol
 from mim.seen import TrainingImageCheck
@@ -68,6 +68,7 @@ def evaluate_package(
     image.
     """
     dataset, lesions = find_dataset(data), None
+    say_left_out(dataset)
     if options.protocol:
         structures = options.protocol.for_package(package, dataset)
     else:
