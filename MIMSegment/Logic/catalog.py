@@ -75,9 +75,10 @@ class CatalogEntry:
 
 @dataclass(frozen=True)
 class Catalog:
-    """Entries in the order of their files."""
+    """Entries in the order of their files, and a sentence for each file that was left out."""
 
     entries: tuple[CatalogEntry, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def search(
         self,
@@ -153,6 +154,7 @@ def merge_catalogs(catalogs: Iterable[Catalog]) -> Catalog:
     hospital's own server); everything else stays as the first catalog has it. Raises PackageError
     when the two speak of different files (SHA-256).
     """
+    catalogs = list(catalogs)
     merged: dict[tuple[str, str], CatalogEntry] = {}
     for entry in (e for catalog in catalogs for e in catalog.entries):
         key = (entry.id, entry.version)
@@ -163,13 +165,23 @@ def merge_catalogs(catalogs: Iterable[Catalog]) -> Catalog:
                 "remove the entry from one of them or change its version."
             )
         merged[key] = replace(first, urls=tuple(dict.fromkeys(entry.urls + first.urls)))
-    return Catalog(tuple(merged.values()))
+    warnings = (warning for catalog in catalogs for warning in catalog.warnings)
+    return Catalog(tuple(merged.values()), tuple(warnings))
 
 
 def available_packages(home: Path, bundled: Path = BUNDLED_CATALOG) -> Catalog:
-    """The bundled catalog and the user's own, which are the files ``home/catalogs/*.json``."""
-    own = sorted((home / "catalogs").glob("*.json"))
-    return merge_catalogs(load_catalog(path) for path in (bundled, *own))
+    """The bundled catalog and the user's own, which are the files ``home/catalogs/*.json``.
+
+    A file of these that cannot be read, or contradicts the others, is left out with a warning, so
+    that it keeps nobody from the packages of the others.
+    """
+    merged, warnings = load_catalog(bundled), []
+    for path in sorted((home / "catalogs").glob("*.json")):
+        try:
+            merged = merge_catalogs([merged, load_catalog(path)])
+        except PackageError as error:
+            warnings.append(f"{error} Until {path} is mended or removed, it is left out.")
+    return replace(merged, warnings=tuple(warnings))
 
 
 def version_key(version: str) -> tuple:

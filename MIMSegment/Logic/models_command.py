@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -77,14 +78,13 @@ def _add_catalogs(parser: argparse.ArgumentParser) -> None:
 
 def find_package(name: str) -> Path:
     """`PackageStore.find`, with the way to a package that a catalog lists."""
-    from MIMSegment.Logic.catalog import available_packages
-    from MIMSegment.Logic.store import PackageStore, data_home
+    from MIMSegment.Logic.store import PackageStore
 
     try:
         return PackageStore().find(name)
     except PackageError as error:
         identifier = name.partition("@")[0]
-        listed = {entry.id: entry for entry in available_packages(data_home()).entries}
+        listed = {entry.id: entry for entry in _own_catalog().entries}
         if identifier not in listed:
             raise
         raise PackageError(
@@ -94,12 +94,23 @@ def find_package(name: str) -> Path:
 
 
 def _offers(catalogs: list[Path]):
-    from MIMSegment.Logic.catalog import available_packages, load_catalog, merge_catalogs
+    from MIMSegment.Logic.catalog import load_catalog, merge_catalogs
     from MIMSegment.Logic.offers import Offers
-    from MIMSegment.Logic.store import PackageStore, data_home
+    from MIMSegment.Logic.store import PackageStore
 
     named = [load_catalog(path) for path in catalogs]
-    return Offers(PackageStore(), merge_catalogs([available_packages(data_home()), *named]))
+    return Offers(PackageStore(), merge_catalogs([_own_catalog(), *named]))
+
+
+def _own_catalog():
+    """`catalog.available_packages`, with a warning for each catalog that was left out."""
+    from MIMSegment.Logic.catalog import available_packages
+    from MIMSegment.Logic.store import data_home
+
+    catalog = available_packages(data_home())
+    for warning in catalog.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return catalog
 
 
 def _list(arguments: argparse.Namespace) -> None:

@@ -21,6 +21,11 @@ class Offers:
         self.store = store
         self._catalog = available_packages(data_home()) if catalog is None else catalog
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Which catalogs were left out, and why."""
+        return self._catalog.warnings
+
     def search(
         self,
         text: str = "",

@@ -180,6 +180,7 @@ def _labels(
     review = state.review
     edited = next((i for i in review.items if i.id == review.editing), None) if review else None
     return {
+        "catalogLabel": "\n".join(f"⚠ {warning}" for warning in state.catalog_warnings),
         "cardDetails": details_html(state.package, _),
         "inputsHint": "" if state.inputs else _("The images that the chosen model needs."),
         "findingsLabel": findings_html(findings),

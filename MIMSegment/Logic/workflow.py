@@ -110,6 +110,7 @@ class Workflow(Attempts):
             message=self._message,
             review=self.review.state if self.review else None,
             result=self.result.id if self.result else "",
+            catalog_warnings=self.offers.warnings,
         )
         dicom = bool(self.result and self.result.inputs and self.result.inputs[0][1].instances)
         actions = actions_of(state, self._inputs.problem, volume is not None, dicom)

@@ -172,6 +172,8 @@ class WorkflowState:
     result: str = ""
     actions: Mapping[str, Action] = field(default_factory=dict, compare=False)
     notice: str = NOTICE
+    catalog_warnings: tuple[str, ...] = ()
+    """Why packages are missing among those to choose from."""
 
     @property
     def is_free(self) -> bool:

@@ -54,6 +54,17 @@ def test_search_and_filters_narrow_the_list(panel):
     assert panel.ui.cardList.count() == 1
 
 
+def test_a_damaged_catalog_is_said_and_the_other_models_are_there(panel, tmp_path):
+    everything, ui = panel.ui.cardList.count(), panel.ui
+    assert ui.catalogLabel.isHidden()
+    (tmp_path / "home" / "catalogs").mkdir(parents=True)
+    (tmp_path / "home" / "catalogs" / "hospital.json").write_text('{"packages": [],}')
+    panel.begin()
+    assert "hospital.json is not valid JSON" in ui.catalogLabel.text()
+    assert not ui.catalogLabel.isHidden()
+    assert ui.cardList.count() == everything
+
+
 def test_a_choice_shows_license_and_training_data_and_asks_for_inputs(panel):
     choose(panel, "prostate")
     assert "Apache-2.0" in panel.ui.cardDetails.text()

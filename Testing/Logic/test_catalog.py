@@ -313,6 +313,28 @@ def test_the_users_own_catalogs_are_read_from_the_home_folder(tmp_path):
     assert "mr-brain-tumor" in ids(available_packages(tmp_path).entries)
 
 
+def test_an_own_catalog_that_cannot_be_used_is_left_out_with_the_reason(tmp_path):
+    folder = tmp_path / "catalogs"
+    folder.mkdir()
+    bundled = load_catalog()
+    other = changed(id=bundled.entries[0].id, version=bundled.entries[0].version)
+    texts = {
+        "comma.json": '{"schema_version": 1, "packages": [],}',
+        "conflict.json": json.dumps({"schema_version": 1, "packages": [BRAIN, other]}),
+        "good.json": json.dumps({"schema_version": 1, "packages": [LIVER]}),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    found = available_packages(tmp_path)
+    assert ids(found.entries) == [*ids(bundled.entries), LIVER["id"]]
+    comma, conflict = found.warnings
+    assert "comma.json is not valid JSON" in comma and "different files" in conflict
+    assert conflict.endswith(
+        f"Until {folder / 'conflict.json'} is mended or removed, it is left out."
+    )
+    assert merge_catalogs([found, catalog(BRAIN)]).warnings == found.warnings
+
+
 def test_versions_are_ordered_by_number_and_a_prerelease_comes_first():
     versions = ["1.10.0", "2.0", "1.9", "2.0-rc1", "1.9.1", "2.0-rc2", "1.0+build7"]
     assert sorted(versions, key=version_key) == [

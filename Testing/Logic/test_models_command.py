@@ -153,6 +153,16 @@ def test_a_catalog_that_is_none_is_named(tmp_path, capsys):
     assert "schema_version" in failing(["models", "list", "--catalog", str(path)], capsys)
 
 
+def test_an_own_catalog_that_is_damaged_is_a_warning(catalog, home, capsys):
+    (home / "catalogs" / "hospital.json").write_text('{"schema_version": 1, "packages": [],}')
+    assert main(["models", "list", "bright"]) == 0
+    out, err = capsys.readouterr()
+    assert "bright-thing" in out
+    assert err.startswith("warning: The catalog ") and "hospital.json is not valid JSON" in err
+    line = failing(["info", "bright-thing"], capsys)
+    assert "mimsegment models download bright-thing" in line
+
+
 @pytest.mark.parametrize("kind", ["zip", "folder"])
 def test_a_zip_or_folder_is_imported(archive, tmp_path, home, kind, capsys):
     source = archive if kind == "zip" else tmp_path / "package"

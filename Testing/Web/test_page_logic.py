@@ -161,6 +161,19 @@ def test_what_the_page_is_told_can_be_sent(tmp_path):
     in_page(Settings(output=tmp_path), act)
 
 
+def test_a_damaged_catalog_is_said_on_the_page(tmp_path, monkeypatch):
+    monkeypatch.setenv("MIMSEGMENT_HOME", str(tmp_path / "home"))
+    (tmp_path / "home" / "catalogs").mkdir(parents=True)
+    (tmp_path / "home" / "catalogs" / "hospital.json").write_text('{"packages": [],}')
+
+    async def act(app):
+        (warning,) = app.server.state.wf["catalog_warnings"]
+        assert "hospital.json is not valid JSON" in warning
+        assert app.server.state.cards
+
+    in_page(Settings(output=tmp_path / "out"), act)
+
+
 def test_psa_becomes_a_density_in_the_report(tmp_path):
     async def act(app):
         await segment(app)

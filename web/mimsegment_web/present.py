@@ -36,6 +36,7 @@ def present_state(state: WorkflowState) -> dict:
         "message": state.message,
         "can": _actions(state.actions),
         "notice": state.notice,
+        "catalog_warnings": list(state.catalog_warnings),
     }
 
 
