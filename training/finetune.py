@@ -33,15 +33,16 @@ from mim.learning_curve import WATCHED
 from mim.limits import check_shared
 from mim.loop import LoopSettings, TrainState, train
 from mim.optim import OptimizerSettings
+from mim.outputs import outputs_of
 from mim.parallel import require_one_process
 from mim.recipe import RecipeError, describe, load_recipe, section, setting
 from mim.runs import LAST, open_run, run_metadata
 from mim.schedule import TransferSettings
-from mim.seen import check_unseen
 from mim.segmentation import Segmentation
 from mim.sources import SOURCES, check_moved, require_originals, with_sources
+from mim.starting import start_from
 from mim.subsets import stratified
-from mim.transfer import PARTS, load_pretrained, part_of
+from mim.transfer import PARTS, part_of
 from MIMSegment.Logic.errors import MIMSegmentError
 from MIMSegment.Logic.files import write_json
 
@@ -57,7 +58,9 @@ class FinetuneRecipe:
     cache: str = setting("cache", "folder that prepare.py wrote", affects_result=False)
     run: str = setting("runs/finetune", "folder to write", affects_result=False)
     sources: tuple[str, ...] = setting((), SOURCES, affects_result=False)
-    pretrained: str = setting("", "checkpoint of pretrain.py to start from; empty: from scratch")
+    pretrained: str = setting(
+        "", "checkpoint to start from, ours or another program's; empty: from scratch"
+    )
     parts: tuple[str, ...] = setting(PARTS, "what to take from it: encoder, decoder, or both")
     fold: str = setting("", FOLD)
     subjects: int = setting(
@@ -157,14 +160,11 @@ def finetune(recipe: FinetuneRecipe, resume: bool = False) -> dict:
         state.restore(checkpoint)
         metadata["seen"] = checkpoint["metadata"].get("seen", [])
     elif recipe.pretrained:
-        parts = [part for part in recipe.parts if part in task.parts]
+        parts = [part for part in task.parts if part in recipe.parts]
         if not parts:
             raise RecipeError(f"For {task.kind} write parts={','.join(task.parts)}.")
-        spacing = cache.plan["preprocessing"]["spacing"] if len(cache.patch) == 3 else None
-        report = load_pretrained(network, recipe.pretrained, parts, spacing)
-        check_unseen(cache, report.seen, recipe.pretrained)
-        metadata["seen"] = sorted({*metadata["seen"], *report.seen})
-        print(report.summary())
+        outputs = outputs_of(task.kind, cache.plan) if len(parts) == len(task.parts) else ()
+        print(start_from(recipe.pretrained, network, (cache,), metadata, outputs, parts))
     subjects = training_subjects(task, cache, recipe)
     task.load(subjects, device, recipe.memory_gib)
     if cut := architectures.left_out(recipe.network, config):

@@ -31,10 +31,12 @@ from mim.mean_loss import MeanLoss
 from mim.methods import build_method, method_choice
 from mim.more_caches import read_more
 from mim.optim import OptimizerSettings
+from mim.outputs import outputs_of
 from mim.parallel import local_device, process_group, rank, shard
 from mim.recipe import RecipeError, describe, load_recipe, section, setting
 from mim.reconstruction import WATCH_SEED
-from mim.runs import BEST, LAST, open_run, run_metadata
+from mim.runs import BEST, LAST, continues, open_run, run_metadata
+from mim.starting import start_from
 from MIMSegment.Logic.errors import MIMSegmentError
 
 _WRITTEN = f"""\
@@ -51,6 +53,9 @@ class PretrainRecipe:
 
     cache: str = setting("cache", "folder made by prepare.py", affects_result=False)
     run: str = setting("runs/pretrain", "folder for what this run writes", affects_result=False)
+    pretrained: str = setting(
+        "", "checkpoint to start from, ours or another program's; empty: from scratch"
+    )
     fold: str = setting("", FOLD)
     more_caches: tuple[str, ...] = setting(
         (),
@@ -100,6 +105,14 @@ def _pretrain(recipe: PretrainRecipe, device: torch.device, resume: bool) -> Non
 
     seed_everything(recipe.seed)
     method = build_method(recipe, cache, patch)
+    metadata = run_metadata(recipe.method.name, recipe, cache, method.network, more)
+    started = ""
+    if recipe.pretrained and not continues(recipe, resume):
+        outputs = outputs_of(recipe.method.name, cache.plan)
+        caches = (cache, *more)
+        started = start_from(
+            recipe.pretrained, method.model, caches, metadata, outputs, required=["encoder"]
+        )
     model = method.model.to(device)
     if recipe.loop.shard:
         shard(model)
@@ -124,12 +137,14 @@ def _pretrain(recipe: PretrainRecipe, device: torch.device, resume: bool) -> Non
         return {"validation_loss": validated[-1]}
 
     run = Path(recipe.run)
-    metadata = run_metadata(recipe.method.name, recipe, cache, method.network, more)
     state = TrainState.fresh(model, recipe.optimizer, generators, ema=recipe.loop.ema)
     checkpoint = open_run(recipe, metadata, resume)
     if checkpoint:
         state.restore(checkpoint)
+        metadata["seen"] = checkpoint["metadata"].get("seen", metadata["seen"])
     say = print if rank() == 0 else lambda text: None
+    if started:
+        say(started)
     subjects = len(learn) + sum(len(other.train) for other in more)
     sets = f" of {1 + len(more)} data sets" if more else ""
     if cut := left_out(recipe.network, method.network):

@@ -126,6 +126,26 @@ def test_other_images_of_equal_names_are_another_data_set_and_both_are_remembere
         check_unseen(read_cache(work / "copy_cache"), seen, work / "fine/last.pt")
 
 
+def pre_train(root, cache, run, start):
+    return pretrain.main(
+        [str(RECIPES / "pretrain_cpu.toml"), f"cache={root / cache}", f"run={root / run}",
+         f"pretrained={start}", *SMALL]
+    )  # fmt: skip
+
+
+def test_a_pre_training_that_goes_on_elsewhere_has_seen_the_images_of_both(work):
+    assert pre_train(work, "other_cache", "pre2", work / "pre/last.pt") == 0
+    seen = load_checkpoint(work / "pre2/last.pt")["metadata"]["seen"]
+    both = (seen_images(read_cache(work / name)) for name in ("cache", "other_cache"))
+    assert seen == sorted(set().union(*both)) and len(seen) == 6
+
+
+def test_a_pre_training_does_not_start_from_what_has_seen_the_held_back_subjects(work, capsys):
+    assert pre_train(work, "copy_cache", "y", work / "pre/last.pt") == 2
+    assert "has learnt from 1 of the 2 subjects" in capsys.readouterr().err
+    assert not (work / "y").exists()
+
+
 def test_a_checkpoint_that_does_not_tell_what_it_has_seen_is_loaded(work, tmp_path):
     content = load_checkpoint(work / "pre/last.pt")
     del content["metadata"]["seen"]

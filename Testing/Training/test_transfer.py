@@ -98,7 +98,7 @@ def test_matching_nothing_is_an_error_that_names_reasons(pretrained):
         load_pretrained(network(features=(5, 7, 9)), pretrained[1])
 
 
-@pytest.mark.parametrize("parts", [(), ("encodr",), ("decodr", "head")])
+@pytest.mark.parametrize("parts", [(), ("encodr",), ("decodr", "stem")])
 def test_loading_nothing_at_all_is_an_error(pretrained, parts):
     with pytest.raises(CheckpointError, match=r"last\.pt gave no tensor.*part not asked for"):
         load_pretrained(network(), pretrained[1], parts)

@@ -135,7 +135,8 @@ class TrainState:
         if len(content["processes"]) != world_size():
             raise TrainingError(
                 f"The run was trained by {len(content['processes'])} process(es), this is "
-                f"{world_size()}; resume it with as many, or start another run from its weights."
+                f"{world_size()}; resume it with as many, or start another run from its weights: "
+                f"run=OTHER pretrained=RUN/{LAST}, without --resume."
             )
         load_whole_state(self.model, self.optimizer, content["model"], content["optimizer"])
         if self.average is not None:

@@ -37,6 +37,11 @@ def run_metadata(
     }
 
 
+def continues(recipe: Any, resume: bool) -> bool:
+    """Whether `open_run` will return a checkpoint, whose state is what the run goes on with."""
+    return resume and (Path(recipe.run) / LAST).exists()
+
+
 def open_run(recipe: Any, metadata: dict, resume: bool) -> dict | None:
     """Make ``recipe.run`` ready and return the checkpoint to continue from, None to start anew.
 
@@ -68,6 +73,9 @@ def _check_same(run: Path, recipe: Any, now: dict, before: dict) -> None:
         raise RecipeError(f"{run} is a run of {before['kind']}, not of {now['kind']}.")
     changes = differences(recipe, before["recipe"])
     if changes:
-        raise RecipeError(f"{run} cannot be continued with another recipe: {'; '.join(changes)}.")
+        raise RecipeError(
+            f"{run} cannot be continued with another recipe: {'; '.join(changes)}. Another run can "
+            f"start from its weights: run=OTHER pretrained={run / LAST}, without --resume."
+        )
     if (before["plan"], before["fingerprint"]) != (now["plan"], now["fingerprint"]):
         raise RecipeError(f"{run} cannot be continued: the cache {recipe.cache} has changed.")

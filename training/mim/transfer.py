@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from mim.checkpoint import CheckpointError
-from mim.weight_files import OWN, Weights, read_weights
+from mim.outputs import comparison
+from mim.weight_files import OWN, Weights, read_weights, unwrapped
 from mim.weight_names import translate
 from mim.weight_shapes import Grids, fit
 
@@ -74,38 +75,46 @@ def load_pretrained(
     checkpoint: str | Path,
     parts: Sequence[str] = PARTS,
     spacing: Sequence[float] | None = None,
+    outputs: Sequence[str] = (),
+    required: Sequence[str] = PARTS,
 ) -> TransferReport:
     """Load the ``parts`` of a pre-trained network into ``model``, in place.
 
-    The file may come from this program, nnssl/OpenMind, nnU-Net, MONAI (ViT, UNETR, SwinUNETR and
-    its pre-trainings, VoCo), torchvision or timm; see `weight_files` and `weight_names`. A tensor
-    is loaded where name and shape agree, and adapted where `weight_shapes.fit` knows how. Output
-    layers belong to their task and are left alone. ``spacing`` is the voxel size (z, y, x in mm) of
-    the task, to note where that of the pre-training was another. Raises CheckpointError when the
-    encoder finds no tensor, or a decoder that is in the file or is all that was asked for, when
-    nothing was loaded at all, and for a network that is not built here.
+    ``model`` is a network, or a method of pre-training around one. The file may come from this
+    program, nnssl/OpenMind, nnU-Net, MONAI (ViT, UNETR, SwinUNETR and its pre-trainings, VoCo),
+    torchvision or timm; see `weight_files` and `weight_names`. A tensor is loaded where name and
+    shape agree, and adapted where `weight_shapes.fit` knows how. Output layers belong to their
+    task: the file's is loaded where it is for the same ``outputs`` (see `outputs_of`), and left
+    alone elsewhere. ``spacing`` is the voxel size (z, y, x in mm) of the task, to note where that
+    of the pre-training was another. Raises CheckpointError when the encoder finds no tensor, or a
+    decoder that is all that was asked for, or is in the file and ``required``, when nothing was
+    loaded at all, and for a network that is not built here.
     """
     weights = read_weights(checkpoint)
     _check_known(weights, checkpoint)
     target = _targets(model)
     source, dialect, notes = translate(weights.state, target)
-    loaded, adapted, skipped = _carry(model, source, target, parts, weights.facts.get("grid"))
-    carried, known = {*loaded, *adapted}, [name for name in source if name in target]
-    for part in parts:
-        if not any(part_of(name) == part for name in carried):
-            if part == "encoder" or len(parts) == 1 or any(part_of(n) == part for n in known):
-                raise _nothing_for(part, skipped, checkpoint)
-            notes.append(f"the file holds no {part} of this model: it starts fresh")
-    if not carried:
-        raise _nothing_for("encoder or decoder", skipped, checkpoint)
+    theirs = weights.facts.get("outputs", ())
+    wanted = (*parts, "head") if theirs and tuple(theirs) == tuple(outputs) else tuple(parts)
+    loaded, adapted, skipped = _carry(model, source, target, wanted, weights.facts.get("grid"))
+    carried = {*loaded, *adapted}
+    _check_parts(parts, required, carried, skipped, checkpoint, target)
+    shares = {part: _share(target, carried, part) for part in PARTS}
+    shares = {part: share for part, share in shares.items() if share is not None}
+    notes += [
+        f"the file holds no {part} that fits this model: it starts fresh"
+        for part in parts
+        if shares.get(part) == 0
+    ]
+    if any(part_of(name) == "head" for name in source):
+        kept = any(part_of(name) == "head" for name in carried)
+        notes += comparison(kept, theirs, outputs)
     missing = {
         name: skipped.get(name, "not in the checkpoint") for name in target if name not in carried
     }
     counts = (_count(target, carried), _count(target, target))
     notes = [_provenance(weights, dialect), *notes, *_other_spacing(weights, spacing)]
     notes += _other_shapes(target, skipped, parts, weights, checkpoint)
-    shares = {part: _share(target, carried, part) for part in ("encoder", "decoder")}
-    shares = {part: share for part, share in shares.items() if share is not None}
     return TransferReport(
         str(checkpoint),
         tuple(loaded),
@@ -131,11 +140,11 @@ def _carry(
     ``grid`` is that of the file's tokens, where it says so.
     """
     loaded, adapted, skipped = [], {}, {}
-    dims = _image_dims(source)
+    dims, grids_of = _image_dims(source), _grids(model)
     for name, tensor in source.items():
         reason = _reason_to_skip(name, target, parts)
         if not reason:
-            own = _grid(model, name)
+            own = grids_of[name]
             grids = Grids(own, grid, dims) if own else None
             fitted, how = fit(name, tensor, target[name].shape, grids)
             reason = how if fitted is None else ""
@@ -159,15 +168,20 @@ def part_of(name: str) -> str:
 
 
 def _targets(model: nn.Module) -> dict[str, Tensor]:
-    """The model's parameters and running statistics, each by its first name."""
+    """The model's parameters and running statistics, each by its first name in the network."""
     state = model.state_dict()
     buffers = {n: b for n, b in model.named_buffers() if n in state and b.is_floating_point()}
-    return {**dict(model.named_parameters()), **buffers}
+    return unwrapped({**dict(model.named_parameters()), **buffers})
+
+
+def _grids(model: nn.Module) -> dict[str, tuple[int, ...] | None]:
+    """`_grid` of every tensor of `_targets`."""
+    return unwrapped({name: _grid(model, name) for name in model.state_dict()})
 
 
 def _reason_to_skip(name: str, target: dict[str, Tensor], parts: Sequence[str]) -> str:
     part = part_of(name)
-    if part == "head":
+    if part == "head" and part not in parts:
         return "output layer of another task"
     if name not in target:
         return "not in the model"
@@ -200,6 +214,25 @@ def _check_known(weights: Weights, checkpoint: str | Path) -> None:
             f"{checkpoint} holds {network}, nnssl's transformer, which MIM Segment does not build; "
             f"take the file of the same pre-training with ResEncL."
         )
+
+
+def _check_parts(
+    parts: Sequence[str],
+    required: Sequence[str],
+    carried: set[str],
+    skipped: dict[str, str],
+    checkpoint: str | Path,
+    target: dict[str, Tensor],
+) -> None:
+    """Raise CheckpointError for a part that had to find a tensor and did not."""
+    found = {part_of(name) for name in carried}
+    in_file = {part_of(name) for name in skipped if name in target}
+    for part in parts:
+        must = part == "encoder" or len(parts) == 1 or (part in in_file and part in required)
+        if must and part not in found:
+            raise _nothing_for(part, skipped, checkpoint)
+    if not carried:
+        raise _nothing_for("encoder or decoder", skipped, checkpoint)
 
 
 def _nothing_for(part: str, skipped: dict[str, str], checkpoint: str | Path) -> CheckpointError:

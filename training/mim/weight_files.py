@@ -11,13 +11,14 @@ import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mim.checkpoint import FORMAT, CheckpointError, first_line
+from mim.outputs import outputs_in
 
 OWN = "MIM Segment"  # origin of the checkpoints of this program
 # Where programs keep the state dict; the first that is there counts. "average" is ours: the
@@ -25,6 +26,9 @@ OWN = "MIM Segment"  # origin of the checkpoints of this program
 _HOLDERS = ("network_weights", "state_dict", "model_state_dict", "average", "model", "net")
 # Of DistributedDataParallel, torch.compile, Lightning, and our own methods around a network.
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "network.", "backbone.")
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,8 @@ def read_weights(path: str | Path) -> Weights:
     return Weights(unwrapped(tensors), _origin(content, holder), _facts(content))
 
 
-def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors without the prefixes that wrappers put before a network's own names.
+def unwrapped(state: Mapping[str, T]) -> dict[str, T]:
+    """The same, of tensors, without the prefixes that wrappers put before a network's own names.
 
     A prefix goes when any tensor has it; what lies beside the network keeps its name.
     """
@@ -107,7 +111,7 @@ def _origin(content: Mapping, holder: str | None) -> str:
 
 def _facts(content: Mapping) -> dict[str, Any]:
     """``trainer``, ``plan``, ``architecture`` (a name), ``spacing`` (z, y, x in mm), ``grid`` of
-    tokens and ``seen``, where the file has them."""
+    tokens, ``seen`` and ``outputs`` (of `outputs_of`), where the file has them."""
     plan, metadata = content.get("nnssl_adaptation_plan"), content.get("metadata")
     facts = {
         "trainer": content.get("trainer_name"),
@@ -117,6 +121,7 @@ def _facts(content: Mapping) -> dict[str, Any]:
         or _spacing(plan, "pretrain_plan", "configurations", None),
         "grid": _grid(metadata.get("network")) if isinstance(metadata, Mapping) else None,
         "seen": metadata.get("seen") if isinstance(metadata, Mapping) else None,
+        "outputs": outputs_in(content, content.get("format") == FORMAT),
     }
     return {key: value for key, value in facts.items() if value}
 

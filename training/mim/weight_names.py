@@ -30,6 +30,7 @@ _TIMM_VIT: Substitutions = (
 )
 # MONAI's masked auto-encoder has the last norm as one more block.
 _VIT: Substitutions = ((r"^blocks\.\d+\.(weight|bias)$", r"norm.\1"),)
+_OUT_OF_UNETR: Substitutions = ((r"^vit\.", ""),)
 _INTO_UNETR: Substitutions = ((r"^(?=patch_embedding\.|blocks\.|norm\.|cls_token)", "vit."),)
 
 
@@ -67,6 +68,7 @@ _DIALECTS: dict[str, Callable[[str], str]] = {
     "the model's own": _substitute(_RESENC),
     "MONAI's ViT": _substitute(_VIT),
     "MONAI's ViT, into UNETR": _substitute(_VIT, _INTO_UNETR),
+    "UNETR's ViT": _substitute(_OUT_OF_UNETR),
     "MONAI's Swin pre-training": _substitute(((r"^(?=patch_embed\.|layers\d)", "swinViT."),), _MLP),
     "disruptive auto-encoders": _substitute(
         (
