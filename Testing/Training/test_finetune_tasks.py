@@ -224,6 +224,14 @@ def test_regions_are_learnt_as_sigmoids_and_measured_as_unions(tmp_path):
     assert results["dice_per_class"]["both"]["dice"] > 0.5
     spec = model_spec(json.loads((tmp_path / "cache/plan.json").read_text()))
     assert spec.head == "regions" and spec.channel_labels == (1, 4)
+    package, out = tmp_path / "package", tmp_path / "out"
+    assert export.main([str(tmp_path / "run/last.pt"), str(package)]) == 0
+    command = ["segment", str(package), str(tmp_path / "raw"), "-o", str(out)]
+    assert evaluate.main([*command, "--device", "cpu", "--precision", "float32"]) == 0
+    summary = json.loads((out / "summary.json").read_text())["structures"]
+    expected = {name: found["dice"] for name, found in results["dice_per_class"].items()}
+    dice = {name: found["dice"]["mean"] for name, found in summary.items()}
+    assert dice == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_frozen_encoder_stays_as_pre_trained_and_the_rest_starts_fresh_and_learns(
