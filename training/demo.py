@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -100,6 +101,8 @@ class Demo:
         cache, pre, fine = (self.folder / name for name in ("cache", "pretrain", "finetune"))
         package = self.folder / "package"
         self._forget(pre, fine)
+        if (cache / "cases.json").is_file():  # maybe of other data
+            shutil.rmtree(cache)
         self._training(
             "prepare", data, cache, "--patch-voxels", patch_voxels, "--exclude", unseen.subject
         )

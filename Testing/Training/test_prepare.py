@@ -1,7 +1,11 @@
+import os
+import signal
+
 import numpy as np
 import pytest
 
 import prepare
+from mim import inspection
 from mim.caching import PrepareOptions, prepare_dataset
 from mim.cases import find_dataset
 from mim.planning import kernel_sizes, patch_and_strides, working_spacing
@@ -98,6 +102,39 @@ def test_a_folder_that_is_no_cache_is_never_emptied(tmp_path):
     with pytest.raises(InputError, match="not a cache"):
         prepare_dataset(tmp_path / "data", tmp_path / "home", OPTIONS)
     assert (tmp_path / "home" / "thesis.txt").exists()
+
+
+def test_a_cache_of_other_data_is_not_replaced(tmp_path, capsys):
+    for name in ("one", "two"):
+        decathlon(tmp_path / name, count=2)
+    cache = tmp_path / "cache"
+    for _ in range(2):  # the same data replace their own
+        prepare_dataset(tmp_path / "one", cache, OPTIONS)
+    before = (cache / "cases.json").read_bytes()
+    assert prepare.main([str(tmp_path / "two"), str(cache)]) == 2
+    said = capsys.readouterr().err
+    assert str(tmp_path / "one") in said and "remove it" in said and "another folder" in said
+    assert (cache / "cases.json").read_bytes() == before
+    (cache / "cases.json").write_text("[")
+    with pytest.raises(InputError, match=r"cases\.json cannot be read"):
+        prepare_dataset(tmp_path / "one", cache, OPTIONS)
+
+
+def test_a_killed_process_is_told_with_the_way_out(tmp_path, capsys, monkeypatch):
+    decathlon(tmp_path / "data", count=4)
+    monkeypatch.setattr(inspection, "inspect_case", end_of_memory)
+    command = [str(tmp_path / "data"), str(tmp_path / "cache"), "--jobs"]
+    assert prepare.main([*command, "2"]) == 2
+    assert "One of 2 processes was killed" in (said := capsys.readouterr().err)
+    assert "memory" in said and "--jobs 1" in said and "Traceback" not in said
+    assert not (tmp_path / "cache").exists()
+    assert prepare.main([*command, "1"]) == 2
+    assert "with more memory" in capsys.readouterr().err
+
+
+def end_of_memory(*_):
+    """What the kernel does to the process that has most."""
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_nothing_usable_is_an_error_that_lists_why(tmp_path):

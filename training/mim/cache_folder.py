@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,6 +12,31 @@ from pathlib import Path
 from MIMSegment.Logic.errors import Cancelled, InputError
 from MIMSegment.Logic.file_lock import file_lock
 from MIMSegment.Logic.files import make_folder, not_written
+
+
+def source_of(scans: str | Path) -> str:
+    """What cases.json calls the data set that a cache is made from."""
+    return str(Path(scans).resolve())
+
+
+def require_replaceable(cache: Path, source: str) -> None:
+    """Raise InputError where ``cache`` holds anything but a cache of ``source``."""
+    if not cache.exists() or (cache.is_dir() and not any(cache.iterdir())):
+        return
+    index = cache / "cases.json"
+    if not index.is_file():
+        raise InputError(f"{cache} is not empty and not a cache; choose another folder.")
+    try:
+        former = json.loads(index.read_text(encoding="utf-8")).get("source", "unknown data")
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{index} cannot be read ({error}); remove {cache}, or choose another folder."
+        ) from None
+    if former != source:
+        raise InputError(
+            f"{cache} is a cache of {former}, not of {source}; remove it if it is not needed any "
+            "more, or choose another folder."
+        )
 
 
 @contextlib.contextmanager

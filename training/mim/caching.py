@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
-from mim.cache_folder import replacing_cache
+from mim.cache_folder import replacing_cache, require_replaceable, source_of
 from mim.cases import Case, Dataset, LeftOut, find_dataset
 from mim.held_back_list import with_test_list
 from mim.inspection import inspect_cases, read_labels
@@ -26,6 +24,7 @@ from mim.plans import make_plan, plan_preprocessing
 from mim.plausibility_ranges import expectations_of
 from mim.seen import digests
 from mim.test_images import unlabeled_test_images_apart, why_not_used
+from mim.workers import workers
 from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.files import replacing, write_json, write_text
 from MIMSegment.Logic.labels import Label, default_color, labels_from_csv, labels_to_csv
@@ -69,8 +68,7 @@ def prepare_dataset(scans: str | Path, cache: str | Path, options: PrepareOption
     """
     dataset = find_dataset(scans, options.inputs, options.classes_from_folders)
     cache = Path(cache)
-    if cache.exists() and any(cache.iterdir()) and not (cache / "cases.json").is_file():
-        raise InputError(f"{cache} is not empty and not a cache; choose another folder.")
+    require_replaceable(cache, source_of(scans))
     with replacing_cache(cache) as folder:
         lines = _write(dataset, scans, folder, options)
     return f"{lines}\nWrote {cache}"
@@ -86,8 +84,7 @@ def _write(dataset: Dataset, scans: str | Path, cache: Path, options: PrepareOpt
         [item for item in items if item.subject not in exclude]
         for items in (cases, map(why_not_used, test_images), dataset.left_out)
     )
-    jobs = options.jobs or os.cpu_count() or 1
-    with ProcessPoolExecutor(jobs) as pool:
+    with workers(options.jobs) as pool:
         prints, excluded = inspect_cases(pool, cases, dataset)
         excluded = [*map(LeftOut.to_dict, missing), *excluded]
         usable = [c for c in cases if c.id in prints]
@@ -115,7 +112,7 @@ def _write(dataset: Dataset, scans: str | Path, cache: Path, options: PrepareOpt
         cache / "cases.json",
         {
             "version": CACHE_VERSION,
-            "source": str(Path(scans).resolve()),
+            "source": source_of(scans),
             "cases": entries,
             "excluded": [*excluded, *map(LeftOut.to_dict, test_images)],
         },
