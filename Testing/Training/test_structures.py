@@ -103,6 +103,14 @@ def test_a_package_of_regions_is_measured_on_the_labels_that_make_them_up(names)
     assert found.truth == {WHOLE: (1, 2, 3), CORE: (1, 3), ENHANCING: (3,)}
 
 
+@pytest.mark.parametrize(
+    ("names", "head", "values"), [(OUTSIDE, "regions", (1, 2, 3)), (BRATS, "softmax", (1, 2, 3))]
+)
+def test_a_label_of_the_whole_tumor_is_compared_with_all_its_parts(names, head, values):
+    found = structures_of(package(names, head), data({1: "whole tumour"}))
+    assert found.found == {"whole tumour": values} and found.truth == {"whole tumour": (1,)}
+
+
 def test_a_package_of_labels_is_measured_on_labels():
     found = structures_of(package(DECATHLON), data({1: "Enhancing tumour", 2: "edema"}))
     assert found.found == {"edema": (1,), "enhancing tumour": (3,)}

@@ -18,7 +18,9 @@ from MIMSegment.Logic.package import ModelPackage
 
 Values = tuple[int, ...]
 OUTSIDE = " outside "
-_SHORT = {"wt": "wholetumor", "tc": "tumorcore", "et": "enhancingtumor"}
+# The regions of a brain tumor, each within those before it, and what they are called for short.
+_NESTED = ("wholetumor", "tumorcore", "enhancingtumor")
+_SHORT = dict(zip(("wt", "tc", "et"), _NESTED, strict=True))
 
 
 @dataclass(frozen=True)
@@ -93,10 +95,16 @@ def package_regions(package: ModelPackage) -> tuple[Region, ...]:
 
 
 def named_regions(names: Mapping[int, str]) -> tuple[Region, ...]:
-    """Regions that the names of labels tell of: "A outside B" or the parts of a brain tumor."""
+    """Regions that the names of labels tell of: "A outside B", or a brain tumor's and its parts."""
     if any(OUTSIDE in name for name in names.values()):
         return _outside(names)
-    return brats_regions(names) if all(brats_parts(names).values()) else ()
+    if all(brats_parts(names).values()):
+        return brats_regions(names)
+    rank = {v: _NESTED.index(key) for v, n in names.items() if (key := _region_key(n)) in _NESTED}
+    return tuple(
+        Region(names[value], tuple(v for v in rank if rank[v] >= own), value)
+        for value, own in rank.items()
+    )
 
 
 def paired_regions(truth: Sequence[Region], found: Sequence[Region]) -> Structures:
@@ -168,5 +176,5 @@ def _outside(names: Mapping[int, str]) -> tuple[Region, ...]:
 
 
 def _region_key(name: str) -> str:
-    key = name_key(name)
+    key = name_key(name).replace("tumour", "tumor")
     return _SHORT.get(key, key)
