@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Action:
     """A button's state: ``reason`` is the sentence for its tooltip while it is disabled.
 
-    An enabled action may have a reason too, as a hint ("2 structures are not reviewed yet.").
+    An enabled action may have a reason too, as a hint ("2 structures have no verdict yet.").
     """
 
     enabled: bool

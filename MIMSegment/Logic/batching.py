@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from MIMSegment.Logic.errors import OutOfMemory
+from MIMSegment.Logic.phrases import counted
 
 T = TypeVar("T")
 _WORTH_IT = 0.95  # a larger batch must bring the time per window at least to this fraction
@@ -38,7 +39,7 @@ class BatchSize:
                 raise
             self.size //= 2
             self._growing = False
-            self._report(f"Little memory: now {self.size} part(s) at once.")
+            self._report(f"Little memory: now {counted(self.size, 'part')} at once.")
             return None
         self._learn((time.perf_counter() - began) / self.size)
         return result

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from MIMSegment.Logic.errors import InputError
+from MIMSegment.Logic.phrases import counted
 
 if TYPE_CHECKING:
     from MIMSegment.Logic.dicom import Series
@@ -83,7 +84,8 @@ class Candidate:
             return volume
         count = len(volume.array)
         if self.channel > count:
-            raise InputError(f"{self.path} has {count} channel(s); choose one of #1 to #{count}.")
+            which = f"choose one of #1 to #{count}" if count > 1 else "give it without a number"
+            raise InputError(f"{self.path} has {counted(count, 'channel')}; {which}.")
         one = volume.array[self.channel - 1 : self.channel]
         return replace(volume, array=one, source=f"{volume.source}#{self.channel}")
 
@@ -98,7 +100,7 @@ def find_candidates(paths: Sequence[str | Path]) -> list[Candidate]:
     for path in map(Path, paths):
         channel = _channel_at(path)
         if channel is None and not path.exists():
-            raise InputError(f"{path} does not exist.")
+            raise InputError(f"{path} does not exist; check how it is spelled and where it lies.")
         here = [channel] if channel else _files_at(path) + _series_at(path)
         if not here:
             from MIMSegment.Logic.dicom import why_no_volume

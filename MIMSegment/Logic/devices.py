@@ -74,7 +74,12 @@ def add_arguments(commands) -> None:
         description="Try every device with a small network; say what works, how fast, why the "
         "rest does not, and which device a run takes.",
     )
-    parser.add_argument("--device", default="auto", choices=("auto", *DEVICES), help="as asked for")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        choices=("auto", *DEVICES),
+        help="say what a run with this device takes (default: %(default)s)",
+    )
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds for each device")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     parser.set_defaults(run=command)

@@ -16,6 +16,7 @@ import numpy as np
 
 from MIMSegment.Logic.dicom_headers import Frame
 from MIMSegment.Logic.errors import InputError
+from MIMSegment.Logic.phrases import counted
 
 _PIXEL_TAGS = [
     "SOPClassUID", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows",
@@ -90,7 +91,10 @@ def read_slots(stacks: list[list[Frame]], source: str) -> tuple[np.ndarray, list
                 )
             copies += 1
     if copies:
-        return array, [f"{source}: {copies} repeated slice(s) with equal pixels were left out."]
+        were = "was" if copies == 1 else "were"
+        return array, [
+            f"{source}: {counted(copies, 'repeated slice')} with equal pixels {were} left out."
+        ]
     return array, []
 
 

@@ -26,6 +26,7 @@ from MIMSegment.Logic.volume import Volume
 
 _GPU_BATCH = 8
 _NO_ROOM = "Not enough memory for the image and its result; close other programs."
+_SHOWN = 12  # labels that a message lists
 _SMALLEST_WINDOW = 16  # voxels along an axis; smaller ones see too little to be of use
 
 Report = Callable[[str], None]
@@ -194,4 +195,10 @@ def check_options(options: InferenceOptions, package: ModelPackage) -> None:
     known = {label.value for label in package.labels}
     unknown = sorted(set(options.wanted or ()) - known)
     if unknown:
-        raise PackageError(f"{package.title} has no structure with label {unknown[0]}.")
+        shown = ", ".join(f"{label.value} ({label.name})" for label in package.labels[:_SHOWN])
+        more = (
+            "" if len(known) <= _SHOWN else f" and more, which `mimsegment info {package.id}` lists"
+        )
+        raise PackageError(
+            f"{package.title} has no structure with label {unknown[0]}; it has {shown}{more}."
+        )

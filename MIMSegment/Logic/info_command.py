@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from MIMSegment.Logic import models_command
 from MIMSegment.Logic.errors import InputError, PackageError
+from MIMSegment.Logic.phrases import counted
 
 if TYPE_CHECKING:
     from MIMSegment.Logic.candidates import Candidate
@@ -101,8 +102,7 @@ def _describe_image(candidate: Candidate) -> None:
     """Header, grid and gray values; reading the voxels tells what is wrong with them."""
     print(candidate.name)
     if candidate.series is not None:
-        count = len(candidate.series.files)
-        _print("location", f"{candidate.path} ({count} file{'s' if count > 1 else ''})")
+        _print("location", f"{candidate.path} ({counted(len(candidate.series.files), 'file')})")
         _print("UID", candidate.series.uid)
     else:
         _print("location", candidate.path)

@@ -150,7 +150,7 @@ def _coverage(images: Sequence[Volume], package: ModelPackage) -> list[Finding]:
                     "input-covers-part",
                     Severity.WARNING if covered < _HALF_COVERED else Severity.NOTE,
                     f"{item.name} covers only {100 * covered:.0f} % of {first.name}; where it is "
-                    "missing, the model sees its darkest value.",
+                    "missing, the model sees its darkest value: do not rely on the result there.",
                 )
             )
     return found

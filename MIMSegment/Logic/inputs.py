@@ -11,8 +11,9 @@ from MIMSegment.Logic.alignment import combine
 from MIMSegment.Logic.candidates import Candidate, find_candidates, select_candidate
 from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.finding import Finding
-from MIMSegment.Logic.matching import match_inputs
+from MIMSegment.Logic.matching import Answer, match_inputs
 from MIMSegment.Logic.package import ModelPackage, read_package, verify_networks
+from MIMSegment.Logic.phrases import counted
 from MIMSegment.Logic.plausibility import check_inputs
 from MIMSegment.Logic.spec import ModelSpec
 from MIMSegment.Logic.volume import IMAGE_SUFFIXES, Volume, read_volume
@@ -29,23 +30,29 @@ class Study:
 
 
 def read_study(
-    arguments: Sequence[str], package: ModelPackage, series: Sequence[str] = ()
+    arguments: Sequence[str],
+    package: ModelPackage,
+    series: Sequence[str] = (),
+    answer: Answer = Answer.ARGUMENT,
 ) -> Study:
     """Read, check and combine what `read_images` takes. Raises InputError, GeometryError."""
-    images, explanation = read_images(arguments, package.spec, series)
+    images, explanation = read_images(arguments, package.spec, series, answer)
     findings = check_inputs(images, package)
     return Study(_one(images), tuple(explanation), findings)
 
 
 def read_package_and_study(
-    path: str | Path, arguments: Sequence[str], series: Sequence[str] = ()
+    path: str | Path,
+    arguments: Sequence[str],
+    series: Sequence[str] = (),
+    answer: Answer = Answer.ARGUMENT,
 ) -> tuple[ModelPackage, Study]:
     """`package.load_package` of ``path``, and `read_study` for it while the checksums of the
     networks are calculated. Raises as both."""
     package = read_package(path)
     with ThreadPoolExecutor(1) as other:
         whole = other.submit(verify_networks, package)
-        study = read_study(arguments, package, series)
+        study = read_study(arguments, package, series, answer)
         whole.result()
     return package, study
 
@@ -59,7 +66,10 @@ def read_inputs(
 
 
 def read_images(
-    arguments: Sequence[str], spec: ModelSpec, series: Sequence[str] = ()
+    arguments: Sequence[str],
+    spec: ModelSpec,
+    series: Sequence[str] = (),
+    answer: Answer = Answer.ARGUMENT,
 ) -> tuple[list[Volume], list[str]]:
     """Read ``arguments`` (paths or NAME=path; path#2 is the second channel of a file), each image
     on its own grid with its own header.
@@ -67,7 +77,8 @@ def read_images(
     ``series`` names images among those at the paths, as `select_candidate` takes them: for a model
     of several inputs as NAME=..., for one of a single input as it is. A single image file without
     that is taken as one volume whose channels are the inputs. Returns the images with one sentence
-    per input that says which was taken for it and why. Raises InputError.
+    per input that says which was taken for it and why. Raises InputError, whose way out is by
+    ``answer``.
     """
     named, paths = _split(arguments, spec)
     names = [item.name for item in spec.inputs]
@@ -75,18 +86,24 @@ def read_images(
         volume = read_volume(paths[0])
         if len(volume.array) == len(names):
             return [volume], [f"{', '.join(names)}: {paths[0]}"]
-        several = f"; name the channel of each as in {names[0]}={paths[0]}#1"
+        channels = len(volume.array)
+        way_out = (
+            f"name the channel of each as in {names[0]}={paths[0]}#1"
+            if channels > 1
+            else "give a file for each, or the folder that holds them all"
+        )
         raise InputError(
-            f"{paths[0]} has {len(volume.array)} channel(s), the model needs {len(names)}: "
-            f"{', '.join(names)}{several if len(volume.array) > 1 else ''}."
+            f"{paths[0]} has {counted(channels, 'channel')}, the model needs {len(names)}: "
+            f"{', '.join(names)}; {way_out}."
         )
     if len(paths) + len(named) > len(names):
         raise InputError(
-            f"{len(paths) + len(named)} images for {len(names)} input(s): {', '.join(names)}."
+            f"{len(paths) + len(named)} images for {counted(len(names), 'input')}: "
+            f"{', '.join(names)}; give one image for each, or one folder that holds them all."
         )
     candidates = find_candidates(paths)
     chosen = {**named, **_selected(series, names, candidates)}
-    matching = match_inputs(spec.inputs, candidates, chosen).require()
+    matching = match_inputs(spec.inputs, candidates, chosen, answer).require()
     volumes = [match.candidate.read() for match in matching.matches]
     return volumes, [str(match) for match in matching.matches]
 

@@ -41,8 +41,8 @@ _SUMMARY, _STUDY = "summary.json", "study.json"
 
 @dataclass(frozen=True)
 class StudyFiles:
-    """A study for the worker to read, by what `inputs.read_study` takes: a file that crashes its
-    reader then ends the worker and not the caller."""
+    """A study of a cohort for the worker to read, by what `inputs.read_study` takes: a file that
+    crashes its reader then ends the worker and not the caller."""
 
     inputs: tuple[str, ...]
     series: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from MIMSegment.Logic.candidates import distinct_names, find_candidates, listed
 from MIMSegment.Logic.errors import InputError
+from MIMSegment.Logic.phrases import joined
 from MIMSegment.Logic.sequences import Evidence, evidence
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 _LEAST = 10.0  # score below which an image is not taken for an input
 _MARGIN = 3.0  # scores nearer than this are no reason to prefer one image
 _AXIAL, _NUMBERED = 5.0, 12.0
+_TABLE = "a CSV table with a column for each input"
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,17 @@ class InputSpec:
     name: str
     modality: str
     description: str = ""
+
+
+class Answer(StrEnum):
+    """How the user can say which image is meant; what is unclear is told with this way out."""
+
+    ARGUMENT = "argument"
+    """By NAME=PATH or ``--series`` on the command line, for one study."""
+    TABLE = "table"
+    """By a table of the cohort or ``--series`` on the command line, for many studies."""
+    LIST = "list"
+    """In a list of the images."""
 
 
 @dataclass(frozen=True)
@@ -75,14 +89,13 @@ def match_inputs(
     inputs: Sequence[InputSpec],
     candidates: Sequence[ImageSource],
     explicit: Mapping[str, str | Path | ImageSource] | None = None,
-    by_path: bool = True,
+    answer: Answer = Answer.ARGUMENT,
 ) -> Matching:
     """Give each input at most one image, so that the evidence as a whole is greatest.
 
     ``explicit`` overrides by input name, with a candidate or a path. Raises InputError for an
     unknown input name or a path without a single fitting image; everything else that is unclear
-    is in the result's ``problems``, which tell the user to give a path or the command line's
-    ``--series`` (``by_path``), or to choose from a list.
+    is in the result's ``problems``, which tell the user what to do by ``answer``.
     """
     chosen = _explicit(inputs, explicit or {})
     open_inputs = [item for item in inputs if item.name not in chosen]
@@ -95,23 +108,23 @@ def match_inputs(
     for row, item in enumerate(open_inputs):
         column = pairs.get(row, _lone_image(judged, inputs, candidates))
         if column is None:
-            way_out = (
-                f"name it with {_options(item, inputs)}" if by_path else "choose it in the list"
-            )
+            options = _options(item, inputs, answer)
+            way_out = f"name it with {options}" if options else "choose it in the list"
             missing[item.name] = f"{_missing(item, free, candidates)} Add it, or {way_out}."
             absent.append(item)
             continue
         rivals = _rivals(judged, pairs, row, column)
         if rivals:
             names = " or ".join(distinct_names([free[c] for c in (column, *rivals)]))
-            way_out = f"say which with {_options(item, inputs)}" if by_path else "choose one"
+            options = _options(item, inputs, answer)
+            way_out = f"say which with {options}" if options else "choose one"
             missing[item.name] = f"{item.name} could be {names}: {way_out}."
             continue
         verdict = judged[row][column]
         reason = "; ".join(verdict.reasons) or "the only image given"
         chosen[item.name] = Match(item, free[column], reason, verdict.score)
     matches = tuple(chosen[item.name] for item in inputs if item.name in chosen)
-    problems = (*_together(absent, missing, free or candidates, by_path), *_mixed_studies(matches))
+    problems = (*_together(absent, missing, free or candidates, answer), *_mixed_studies(matches))
     used = {id(match.candidate) for match in matches}
     unused = tuple(c for c in free if id(c) not in used)
     return Matching(matches, problems, unused, missing)
@@ -202,21 +215,28 @@ def _together(
     absent: Sequence[InputSpec],
     missing: Mapping[str, str],
     shown: Sequence[ImageSource],
-    by_path: bool,
+    answer: Answer,
 ) -> list[str]:
     """The sentences of ``missing``, those of several absent images of one modality as one."""
     names = [item.name for item in absent]
     if len(names) < 2 or len({item.modality for item in absent}) > 1:
         return list(missing.values())
-    listing = f"{', '.join(names[:-1])} and {names[-1]}"
-    way_out = "name each with NAME=PATH" if by_path else "choose them in the list"
-    together = f"No {absent[0].modality} images fit the inputs {listing}: {_found(shown)}. "
+    way_out = {
+        Answer.ARGUMENT: "name each with NAME=PATH",
+        Answer.TABLE: f"give the cohort as {_TABLE}",
+        Answer.LIST: "choose them in the list",
+    }[answer]
+    together = f"No {absent[0].modality} images fit the inputs {joined(names)}: {_found(shown)}. "
     return [f"{together}Add them, or {way_out}.", *(missing[n] for n in missing if n not in names)]
 
 
-def _options(item: InputSpec, inputs: Sequence[InputSpec]) -> str:
-    """How the command line is told which image an input is."""
+def _options(item: InputSpec, inputs: Sequence[InputSpec], answer: Answer) -> str:
+    """How the command line is told which image an input is; "" where there is a list."""
+    if answer is Answer.LIST:
+        return ""
     which = "NUMBER" if len(inputs) == 1 else f"{item.name}=NUMBER"
+    if answer is Answer.TABLE:
+        return f"--series {which}, or give the cohort as {_TABLE}"
     return f"{item.name}=PATH or --series {which}"
 
 

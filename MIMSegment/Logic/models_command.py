@@ -10,6 +10,7 @@ from pathlib import Path
 
 from MIMSegment.Logic.diskspace import human_size
 from MIMSegment.Logic.errors import PackageError
+from MIMSegment.Logic.phrases import counted
 from MIMSegment.Logic.progress_line import ProgressLine
 
 
@@ -29,14 +30,16 @@ def add_arguments(commands) -> None:
     action.add_argument(
         "--accept-license",
         action="store_true",
-        help="you have read the license of this package and accept it",
+        help="I have read and accept the license of this package",
     )
     _add_catalogs(action)
     action.set_defaults(run=_download)
     action = actions.add_parser("import", help="install a package from a zip file or folder")
     action.add_argument("source", metavar="ZIP_OR_FOLDER")
     action.add_argument(
-        "--replace", action="store_true", help="also if this version is installed otherwise"
+        "--replace",
+        action="store_true",
+        help="replace another package that is installed under the same id and version",
     )
     action.set_defaults(run=_import)
     action = actions.add_parser("location", help="print the folder of all packages, or of one")
@@ -141,8 +144,7 @@ def _row(card) -> tuple[str, ...]:
     if card.path is None and card.needs_acknowledgment:
         state += ", license"
     seconds = "" if entry.cpu_seconds is None else f"{entry.cpu_seconds:.0f} s on CPU"
-    count = len(entry.structures)
-    structures = f"{count} structure{'s' if count > 1 else ''}"
+    structures = counted(len(entry.structures), "structure")
     return card.key, entry.modality, entry.region, structures, seconds, state, entry.title
 
 
@@ -160,7 +162,8 @@ def _download(arguments: argparse.Namespace) -> None:
         if not arguments.accept_license:
             raise PackageError(
                 f"{card.entry.title} has the license {card.entry.license}: read it at "
-                f"{card.entry.license_url} and say with --accept-license that you accept it."
+                f"{card.entry.license_url} and say with --accept-license that you have read and "
+                "accept it."
             )
         offers.store.licenses.acknowledge(card.entry)
     line = ProgressLine()

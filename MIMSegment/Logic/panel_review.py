@@ -45,7 +45,7 @@ def review_header(_: Translate = str) -> tuple[tuple[str, str], ...]:
 def review_row(item: ReviewItem, _: Translate = str) -> Row:
     """The row of a structure."""
     verdicts = {
-        Verdict.OPEN: _("open"),
+        Verdict.OPEN: _("no verdict yet"),
         Verdict.EDITING: _("editing"),
         Verdict.ACCEPTED: _("accepted"),
         Verdict.REJECTED: _("rejected"),
@@ -75,13 +75,15 @@ def findings_html(findings: Sequence[Finding]) -> str:
 def findings_title(findings: Sequence[Finding], _: Translate = str) -> str:
     """What the checks found, in numbers."""
     words = {
-        Severity.ALERT: _("Checks: {count} that speak against the result"),
-        Severity.WARNING: _("Checks: {count} to look at"),
-        Severity.NOTE: _("Checks: nothing speaks against the result"),
+        Severity.ALERT: (_("Checks: 1 alert"), _("Checks: {count} alerts")),
+        Severity.WARNING: (_("Checks: 1 warning"), _("Checks: {count} warnings")),
     }
     gravest = max((f.severity for f in findings), key=lambda s: s.rank, default=Severity.NOTE)
+    if gravest is Severity.NOTE:
+        return _("Checks: nothing serious")
     count = sum(finding.severity is gravest for finding in findings)
-    return words[gravest].format(count=count)
+    one, many = words[gravest]
+    return one if count == 1 else many.format(count=count)
 
 
 def place_text(review: ReviewState, _: Translate = str) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 
 from MIMSegment.Logic.errors import PackageError
 from MIMSegment.Logic.intensity import fit_intensity
+from MIMSegment.Logic.phrases import counted
 from MIMSegment.Logic.resample import axis_orders, resize
 from MIMSegment.Logic.spec import Normalization, Preprocessing
 from MIMSegment.Logic.volume import Geometry, Volume, axes_to, permute, permuted
@@ -60,8 +61,8 @@ def open_prepared(volume: Volume, plan: Preprocessing) -> tuple[WorkingImage, Wo
     """`prepare` without its array: the image is calculated where it is read."""
     if volume.array.shape[0] != len(plan.normalization):
         raise PackageError(
-            f"{volume.source or 'The image'} has {volume.array.shape[0]} channel(s), the model "
-            f"needs {len(plan.normalization)}; give one image per model input."
+            f"{volume.source or 'The image'} has {counted(len(volume.array), 'channel')}, the "
+            f"model needs {len(plan.normalization)}; give one image per model input."
         )
     order, flips = reorientation(volume.geometry, plan)
     array = permute(volume.array, order, flips)

@@ -113,12 +113,11 @@ def judge(error: ReconstructionError, known: ReconstructionRange, inputs: Sequen
     if in_tissue > excess:
         numbers, worst = _tissue_numbers(error, known), ""
     far = max(excess, in_tissue) > _FAR
-    unlike = "does not look" if far else "looks little"
     return Finding(
         "reconstruction",
         Severity.ALERT if far else Severity.WARNING,
-        f"The scan {unlike} like those that the model knows: {numbers}{worst}; check the inputs, "
-        "and expect errors anywhere.",
+        f"The scan differs {'greatly ' if far else ''}from those that the model knows: "
+        f"{numbers}{worst}; check the inputs, and expect errors anywhere.",
     )
 
 
@@ -131,18 +130,17 @@ def _excess(value: float, quantiles: Sequence[float]) -> float:
 def _numbers(error: ReconstructionError, known: ReconstructionRange) -> str:
     low, _, high = known.errors
     return (
-        f"of the parts that were hidden for a test {_percent(error.total)} could not be restored, "
-        f"{_percent(low)} to {_percent(high)} for {known.images} scans of the kind that it learned "
-        "from"
+        f"{_percent(error.total)} of the hidden test parts were not restored ({_percent(low)} to "
+        f"{_percent(high)} in {known.images} scans like its training data)"
     )
 
 
 def _tissue_numbers(error: ReconstructionError, known: ReconstructionRange) -> str:
     low, _, high = known.tissue_errors
     return (
-        "tissue in the parts that were hidden for a test was restored, but off by "
-        f"{error.tissue:.2f} of the variance there, {low:.2f} to {high:.2f} for {known.images} "
-        "scans of the kind that it learned from"
+        f"tissue in the hidden test parts was restored with {_times(error.tissue)} times its "
+        f"variance as error ({_times(low)} to {_times(high)} in {known.images} scans like its "
+        "training data)"
     )
 
 
@@ -204,4 +202,9 @@ def _crop(array: np.ndarray | WorkingImage, start, patch) -> tuple[np.ndarray, n
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
+    """More than everything has no meaning as a figure: nearly empty images reach any."""
+    return "over 100 %" if round(100 * share) > 100 else f"{100 * share:.0f} %"
+
+
+def _times(ratio: float) -> str:
+    return "over 10" if ratio > 10 else f"{ratio:.2f}"

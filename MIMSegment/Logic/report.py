@@ -20,6 +20,7 @@ from MIMSegment.Logic.files import write_csv, write_text
 from MIMSegment.Logic.image_record import distinct, said_of_images
 from MIMSegment.Logic.key_pictures import key_pictures
 from MIMSegment.Logic.lesions import lesion_rows, parts_not_asked
+from MIMSegment.Logic.phrases import counted
 from MIMSegment.Logic.report_tables import Table, gland_table, lesion_table, volume_table
 from MIMSegment.Logic.reviewed_case import ReviewedCase
 
@@ -53,7 +54,7 @@ def report_html(case: ReviewedCase) -> str:
         _left_out(case),
         _section("Prostate", gland_table(case)) or _no_gland(case),
         _section("Lesions", lesions[: 1 + _MOST_LESIONS]),
-        _more(len(lesions) - 1 - _MOST_LESIONS, "smaller lesions are left out"),
+        _more(len(lesions) - 1 - _MOST_LESIONS, "smaller lesion"),
         _missing_lesions(case) if lesions else "",
         _findings(case),
         _provenance(case),
@@ -148,7 +149,8 @@ def _missing_lesions(case: ReviewedCase) -> str:
 
 
 def _more(count: int, what: str) -> str:
-    return f"<p>{count} {what}.</p>" if count > 0 else ""
+    are = "is" if count == 1 else "are"
+    return f"<p>{counted(count, what)} {are} left out.</p>" if count > 0 else ""
 
 
 def _findings(case: ReviewedCase) -> str:
@@ -159,7 +161,7 @@ def _findings(case: ReviewedCase) -> str:
         f'<li class="{finding.severity}">{escape(str(finding))}</li>'
         for finding in worst[:_MOST_FINDINGS]
     ]
-    more = _more(len(worst) - _MOST_FINDINGS, "lesser findings are left out")
+    more = _more(len(worst) - _MOST_FINDINGS, "lesser finding")
     return f"<h2>What the checks found</h2><ul>{''.join(lines)}</ul>{more}"
 
 
@@ -167,7 +169,9 @@ def _provenance(case: ReviewedCase) -> str:
     made = case.provenance
     weights = ", ".join(checksum[:12] for checksum in made.weights.values())
     today = datetime.date.today().isoformat()
-    lines = [f"Model {made.package} {made.version}, by {made.software}. Written on {today}."]
+    lines = [
+        f"Segmented by {made.package} {made.version} with {made.software}. Written on {today}."
+    ]
     lines += [f"Checksum of the model (SHA-256) {weights} …"] if weights else []
     lines += [f"Study {uid}" for uid in distinct(made.images, "study_uid")]
     lines += [

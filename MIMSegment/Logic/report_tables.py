@@ -13,7 +13,7 @@ from MIMSegment.Logic.reviewed_case import ReviewedCase
 Table = list[list[str]]
 
 _VERDICTS = {
-    Verdict.OPEN: "not reviewed",
+    Verdict.OPEN: "no verdict yet",
     Verdict.EDITING: "edited, not accepted",
     Verdict.ACCEPTED: "accepted",
     Verdict.REJECTED: "rejected",
@@ -62,7 +62,7 @@ def lesion_table(lesions: Sequence[LesionRow]) -> Table:
         [s.name, ml(s.volume_ml), s.zone or "–", " × ".join(f"{a:.0f}" for a in s.axes_mm)]
         for s in lesions
     ]
-    return [["Lesion", "Volume (mL)", "In", "Axes (mm)"], *rows] if rows else []
+    return [["Lesion", "Volume (mL)", "Zone", "Axes (mm)"], *rows] if rows else []
 
 
 def _changes(

@@ -22,6 +22,7 @@ from MIMSegment.Logic.review_items import (
     Snapshot,
     Verdict,
     rest_action,
+    said_of_locked,
     said_of_several,
 )
 from MIMSegment.Logic.review_order import MOST_PLACES, most_suspicious_first, ranked_places
@@ -270,11 +271,7 @@ class Review:
         if not locked:
             return
         self._store.restore(self._baseline, locked)
-        names = ", ".join(self._records[i].name for i in locked)
-        self._notice = (
-            f"{names} is accepted and locked, so the change to it was taken back; reopen it to "
-            "edit it."
-        )
+        self._notice = said_of_locked([self._records[i].name for i in locked])
 
     def _note_edits_elsewhere(self, step: ReviewStep, changed: Mapping[str, int]) -> None:
         """Edits in Slicer's own editor, outside a step of the review, count like any other."""

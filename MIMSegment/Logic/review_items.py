@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from MIMSegment.Logic.actions import Action
 from MIMSegment.Logic.finding import Finding, Severity
+from MIMSegment.Logic.phrases import counted, joined
 
 
 class Verdict(StrEnum):
@@ -129,8 +130,8 @@ def rest_action(items: Sequence[ReviewItem]) -> Action:
     if not rest:
         return Action(False, "Every structure has a verdict.")
     places = sum(item.doubtful_places for item in rest)
-    doubt = f" with {_counted(places, 'doubtful place')} in them" if places else ""
-    return Action(True, f"{_counted(len(rest), 'structure')} without a verdict{doubt}.")
+    doubt = f" with {counted(places, 'doubtful place')} in them" if places else ""
+    return Action(True, f"{counted(len(rest), 'structure')} without a verdict{doubt}.")
 
 
 def said_of_several(event: str, count: int) -> str:
@@ -139,8 +140,17 @@ def said_of_several(event: str, count: int) -> str:
     return f"{count} structures {done}; Undo on one of them takes it back from all."
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+def said_of_locked(names: Sequence[str]) -> str:
+    """That changes to these accepted structures were taken back."""
+    if len(names) == 1:
+        return (
+            f"{names[0]} is accepted and locked, so the change to it was taken back; reopen it to "
+            "edit it."
+        )
+    return (
+        f"{joined(names)} are accepted and locked, so the changes to them were taken back; reopen "
+        "them to edit them."
+    )
 
 
 class SegmentStore(Protocol):

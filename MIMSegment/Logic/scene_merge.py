@@ -13,6 +13,7 @@ import numpy as np
 
 from MIMSegment.Logic.errors import GeometryError, InputError
 from MIMSegment.Logic.labels import Label
+from MIMSegment.Logic.phrases import joined
 from MIMSegment.Logic.review_items import SegmentRecord, Verdict
 from MIMSegment.Logic.scene_labels import label_table
 from MIMSegment.Logic.scene_layers import (
@@ -127,9 +128,10 @@ def _kind(label: Label) -> tuple[int, str]:
 def _refuse_locked(node, records: Sequence[SegmentRecord]) -> None:
     locked = [record.name for record in records if record.verdict is Verdict.ACCEPTED]
     if locked:
+        are, them = ("is", "it") if len(locked) == 1 else ("are", "them")
         raise InputError(
-            f"{', '.join(locked)} in {node.GetName()} is accepted and locked; reopen it in the "
-            "review, or choose a new segmentation for the result."
+            f"{joined(locked)} in {node.GetName()} {are} accepted and locked; reopen {them} in "
+            "the review, or choose a new segmentation for the result."
         )
 
 

@@ -19,6 +19,7 @@ from MIMSegment.Logic.errors import (
     OutOfMemory,
     PackageError,
 )
+from MIMSegment.Logic.phrases import counted
 
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|bad_?alloc|allocate \w*\s?memory|failed to allocate|could not allocate"
@@ -95,9 +96,10 @@ class BaseSession(ABC):
             if shape and (
                 len(shape) not in (4, 5) or (isinstance(shape[1], int) and shape[1] != count)
             ):
+                found = counted(shape[1], "channel") if len(shape) > 1 else "no channels"
                 raise PackageError(
-                    f"{source}: the network {what} {shape[1] if len(shape) > 1 else '?'} "
-                    f"channel(s), the metadata says {count}; the package is inconsistent."
+                    f"{source}: the network {what} {found}, the metadata says {count}; the package "
+                    "is inconsistent: get it again, or export it anew."
                 )
 
     @abstractmethod

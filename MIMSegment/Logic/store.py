@@ -38,6 +38,7 @@ from MIMSegment.Logic.package_folders import (
     same_files,
     swap,
 )
+from MIMSegment.Logic.phrases import joined
 
 HOME_VARIABLE = "MIMSEGMENT_HOME"
 _UNFINISHED_KEPT_SECONDS = 30 * 24 * 3600
@@ -135,7 +136,7 @@ class PackageStore:
         name = f"{entry.id}@{entry.version}"
         if self.licenses.is_missing(entry):
             raise PackageError(
-                f"The license {entry.license} of {entry.title} must be read and acknowledged "
+                f"The license {entry.license} of {entry.title} must be read and accepted "
                 f"before the download: {entry.license_url}"
             )
         if entry.folder is not None:
@@ -305,10 +306,13 @@ class PackageStore:
         if near:
             hint = f"did you mean {' or '.join(near)}?"
         elif packages:
-            hint = f"installed are {', '.join(sorted({p.id for p in packages}))}."
+            hint = f"there {_are(packages)}."
         else:
-            hint = "none is installed yet: get one from the catalog or import a file."
-        return PackageError(f"No model package {name!r} is in {self._root}; {hint}")
+            hint = "none is installed yet."
+        return PackageError(
+            f"There is no model package {name!r}; {hint} `mimsegment models list` shows all "
+            "that can be had."
+        )
 
     @contextlib.contextmanager
     def _lock(self, name: str, cancel: Cancel = lambda: False) -> Iterator[None]:
@@ -349,6 +353,11 @@ class PackageStore:
             with contextlib.suppress(OSError):
                 if path.stat().st_mtime < oldest:
                     path.unlink()
+
+
+def _are(packages: list[InstalledPackage]) -> str:
+    names = sorted({package.id for package in packages})
+    return f"{'is' if len(names) == 1 else 'are'} {joined(names)}"
 
 
 def _with_name(packages: list[InstalledPackage], name: str) -> list[InstalledPackage]:

@@ -24,6 +24,7 @@ from MIMSegment.Logic.file_lock import file_lock
 from MIMSegment.Logic.files import not_written, write_json, write_text
 from MIMSegment.Logic.image_file import write_channels
 from MIMSegment.Logic.labels import labels_to_csv
+from MIMSegment.Logic.phrases import joined
 from MIMSegment.Logic.reviewed_case import ReviewedCase, in_model_labels
 from MIMSegment.Logic.volume import write_volume
 
@@ -38,18 +39,7 @@ def write_training_case(case: ReviewedCase, folder: str | Path) -> None:
     folder holds another data set; InputError when a DICOM file of it cannot be read any more.
     """
     folder = Path(folder)
-    missing = [item.name for item in case.inputs if item.volume is None]
-    if missing or not case.inputs:
-        raise OutputError(
-            f"The image {', '.join(missing) or 'of the case'} is not loaded any more; load it "
-            "again to keep the case for training."
-        )
-    undecided = [item.name for item in case.kept if not item.verdict.resolved]
-    if undecided:
-        raise OutputError(
-            f"{', '.join(undecided)} has no verdict yet; accept or reject every structure before "
-            "the case is kept for training."
-        )
+    _refuse_incomplete(case)
     with contextlib.ExitStack() as stack:
         try:
             for name in ("imagesTr", "labelsTr"):
@@ -58,6 +48,23 @@ def write_training_case(case: ReviewedCase, folder: str | Path) -> None:
         except OSError as error:
             raise not_written(folder / _INDEX, error) from error
         _add(case, folder)
+
+
+def _refuse_incomplete(case: ReviewedCase) -> None:
+    missing = [item.name for item in case.inputs if item.volume is None]
+    if missing or not case.inputs:
+        images, are, them = ("images", "are", "them") if missing[1:] else ("image", "is", "it")
+        which = joined(missing) if missing else "of the case"
+        raise OutputError(
+            f"The {images} {which} {are} not loaded any more; load {them} again to keep the case "
+            "for training."
+        )
+    undecided = [item.name for item in case.kept if not item.verdict.resolved]
+    if undecided:
+        raise OutputError(
+            f"{joined(undecided)} {'has' if len(undecided) == 1 else 'have'} no verdict yet; "
+            "accept or reject every structure before the case is kept for training."
+        )
 
 
 def _add(case: ReviewedCase, folder: Path) -> None:

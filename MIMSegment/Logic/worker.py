@@ -216,10 +216,11 @@ def _read_study(folder: Path, files, path: Path, events: Events):
 
     from MIMSegment.Logic.inputs import read_package_and_study
     from MIMSegment.Logic.job_files import write_study
+    from MIMSegment.Logic.matching import Answer
 
     tempfile.tempdir = str(folder)  # what a reader that crashes leaves behind goes with the job
     events.send("stage", message=READING)
-    package, study = read_package_and_study(path, files.inputs, files.series)
+    package, study = read_package_and_study(path, files.inputs, files.series, Answer.TABLE)
     write_study(folder, study)
     return package, study.volume
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from MIMSegment.Logic.actions import ENABLED, Action, enabled_if
+from MIMSegment.Logic.phrases import counted
 from MIMSegment.Logic.review_items import Verdict
 from MIMSegment.Logic.workflow_exports import is_available
 from MIMSegment.Logic.workflow_state import Export, Step, WorkflowState
@@ -48,7 +49,7 @@ def _idle(state: WorkflowState) -> Action:
 
 def _acknowledge(state: WorkflowState, idle: Action) -> Action:
     needed = state.package is not None and state.package.needs_acknowledgment
-    return _first(idle, enabled_if(needed, "There is no license to acknowledge."))
+    return _first(idle, enabled_if(needed, "There is no license to accept."))
 
 
 def _install(state: WorkflowState, idle: Action) -> Action:
@@ -69,7 +70,7 @@ def _remove(state: WorkflowState, idle: Action) -> Action:
 def _acknowledged(state: WorkflowState) -> Action:
     if state.package is not None and state.package.needs_acknowledgment:
         entry = state.package.entry
-        return Action(False, f"Read and acknowledge the license {entry.license} first.")
+        return Action(False, f"Read and accept the license {entry.license} first.")
     return ENABLED
 
 
@@ -87,7 +88,7 @@ def _no_alert(state: WorkflowState, checked: bool) -> Action:
     if not alerts:
         return ENABLED
     others = len(alerts) - 1
-    more = f" ({others} more alert{'s' if others > 1 else ''}.)" if others else ""
+    more = f" ({counted(others, 'more alert')}.)" if others else ""
     return Action(False, f"{alerts[0].message}{more}")
 
 
@@ -106,7 +107,9 @@ def _undo_result(state: WorkflowState, result: Action) -> Action:
 
 def _export(kind: Export, state: WorkflowState, dicom: bool) -> Action:
     if not is_available(kind):
-        return Action(False, "This installation cannot write it.")
+        return Action(
+            False, "A part of the program that writes this is missing; install MIM Segment again."
+        )
     if kind is Export.DICOM_SEG and not dicom:
         return Action(
             False,
@@ -116,8 +119,8 @@ def _export(kind: Export, state: WorkflowState, dicom: bool) -> Action:
     open_items = state.review.open_items if state.review else ()
     if not open_items:
         return ENABLED
-    verb = "structure has" if len(open_items) == 1 else "structures have"
-    return Action(True, f"{len(open_items)} {verb} no verdict yet.")
+    have = "has" if len(open_items) == 1 else "have"
+    return Action(True, f"{counted(len(open_items), 'structure')} {have} no verdict yet.")
 
 
 def _steps(state: WorkflowState, idle: Action) -> dict[str, Action]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.image_source import ImageSource
-from MIMSegment.Logic.matching import InputSpec, Matching, match_inputs
+from MIMSegment.Logic.matching import Answer, InputSpec, Matching, match_inputs
 from MIMSegment.Logic.volume import Volume
 from MIMSegment.Logic.workflow_ports import SceneGateway
 from MIMSegment.Logic.workflow_state import InputRow
@@ -58,7 +58,7 @@ class StudyInputs:
     def problem(self) -> str:
         """Why the inputs cannot be used as they are; "" when they can."""
         if not self.sources:
-            return "Open a study first: no image is loaded."
+            return "No image is loaded; load one, or open a folder."
         return " ".join((*self.matching.problems, *self._used_twice()))
 
     def rows(self) -> tuple[InputRow, ...]:
@@ -121,7 +121,7 @@ class StudyInputs:
         known = {spec.name for spec in self._specs}
         chosen = {name: source for name, source in chosen.items() if name in known}
         if self._specs and self.sources:
-            self.matching = match_inputs(self._specs, self.sources, chosen, by_path=False)
+            self.matching = match_inputs(self._specs, self.sources, chosen, Answer.LIST)
         else:
             self.matching = _NOTHING
 

@@ -71,7 +71,7 @@ def test_a_choice_shows_license_and_training_data_and_asks_for_inputs(panel):
     assert "phantom" in panel.ui.cardDetails.text()
     assert list(panel.view.input_boxes) == ["T2w", "ADC", "DWI"]
     assert not panel.ui.runButton.isEnabled()
-    assert "no image" in panel.ui.runButton.toolTip()
+    assert "No image is loaded" in panel.ui.runButton.toolTip()
 
 
 def test_the_sample_fills_the_inputs_with_reasons(panel):
@@ -91,14 +91,14 @@ def test_segment_review_and_edit(panel):
     assert "accepted" in verdict(panel, 0)
     assert not panel.ui.editButton.isEnabled() and panel.ui.editButton.toolTip()
     panel.ui.undoButton.click()
-    assert "open" in verdict(panel, 0)
+    assert "no verdict yet" in verdict(panel, 0)
     panel.ui.reviewTable.selectRow(1)
     panel.ui.editButton.click()
     assert "editing" in verdict(panel, 1)
     assert panel.editor.widget.segment_id == panel.chosen[0]
     assert panel.editor.widget.segmentation_node is panel.workflow.result.store.node
     panel.ui.finishEditButton.click()
-    assert "open" in verdict(panel, 1), "nothing was painted"
+    assert "no verdict yet" in verdict(panel, 1), "nothing was painted"
     panel.ui.rejectButton.click()
     assert "rejected" in verdict(panel, 1)
 

@@ -8,6 +8,8 @@ pytest.importorskip("slicer", reason="needs slicer-core (the extra web)")
 import slicer
 from PySide6 import QtTest, QtWidgets
 
+from MIMSegment.Logic.finding import Finding, Severity
+from MIMSegment.Logic.panel_review import findings_title
 from MIMSegment.Logic.samples import sample_study
 from MIMSegment.Logic.workflow_state import Export
 from panel_case import load_scene, new_panel, segment_sample, verdict
@@ -136,7 +138,7 @@ def test_keys_decide_while_the_list_has_the_focus_and_nowhere_else(panel):
         QtTest.QTest.keyClick(widget, "a")
         assert ("accepted" in verdict(panel, 0)) is decides, type(widget)
     QtTest.QTest.keyClick(panel.ui.reviewTable, "u")
-    assert "open" in verdict(panel, 0)
+    assert "no verdict yet" in verdict(panel, 0)
 
 
 def test_the_3d_button_finds_the_surfaces_made(panel):
@@ -169,7 +171,8 @@ def test_all_the_rest_is_decided_with_one_button(panel):
     assert not panel.ui.acceptRestButton.isEnabled()
     panel.ui.reviewTable.selectRow(0)
     panel.ui.undoButton.click()
-    assert ["open" in verdict(panel, row) for row in range(4)] == [True, True, False, True]
+    undecided = ["no verdict yet" in verdict(panel, row) for row in range(4)]
+    assert undecided == [True, True, False, True]
 
 
 def test_the_3d_view_shows_its_sides_and_leaves_the_users_marker(panel):
@@ -178,3 +181,11 @@ def test_the_3d_view_shows_its_sides_and_leaves_the_users_marker(panel):
     panel.ui.show3DButton.click()
     assert first.GetOrientationMarkerType() == first.OrientationMarkerTypeAxes
     assert second.GetOrientationMarkerType() == second.OrientationMarkerTypeHuman
+
+
+def test_the_title_of_the_checks_counts_the_gravest():
+    note, warning, alert = (Finding("code", severity, "Text.") for severity in Severity)
+    assert findings_title([note, alert, warning, warning]) == "Checks: 1 alert"
+    assert findings_title([note, alert, alert]) == "Checks: 2 alerts"
+    assert findings_title([note, warning]) == "Checks: 1 warning"
+    assert findings_title([note]) == "Checks: nothing serious"

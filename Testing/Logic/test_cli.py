@@ -105,7 +105,7 @@ def test_network_with_other_channels_than_the_metadata_is_refused(image, tmp_pat
         ["segment", str(image), "-m", str(package.path), "-o", str(tmp_path / "o.nrrd"), "-q"],
         capsys,
     )
-    assert "takes 2 channel(s), the metadata says 1" in line
+    assert "takes 2 channels, the metadata says 1" in line
 
 
 def test_wrong_paths_are_named_before_any_work_is_done(package, image, tmp_path, capsys):

@@ -199,8 +199,8 @@ def test_out_of_memory_makes_the_batch_smaller_and_changes_nothing():
     result = segment(volume, threshold_spec(), small_device, batch=batch)
     assert np.array_equal(result.labels == 3, truth)
     assert sizes[:3] == [8, 4, 2] and max(sizes[3:]) <= 2
-    assert told == ["Little memory: now 4 part(s) at once.",
-                    "Little memory: now 2 part(s) at once."]  # fmt: skip
+    assert told == ["Little memory: now 4 parts at once.",
+                    "Little memory: now 2 parts at once."]  # fmt: skip
     with pytest.raises(OutOfMemory):
         segment(volume, threshold_spec(), lambda tile: small_device(np.repeat(tile, 3, axis=0)))
 

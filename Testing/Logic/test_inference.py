@@ -92,7 +92,7 @@ def test_a_smaller_batch_comes_before_smaller_windows(
     told = []
     result = run_package(volume, package, InferenceOptions("cuda"), told.append)
     assert [line for line in told if line.startswith("Little memory")] == [
-        "Little memory: now 2 part(s) at once.",
+        "Little memory: now 2 parts at once.",
     ]
     assert np.array_equal(result.labels, expected)
 

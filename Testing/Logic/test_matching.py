@@ -8,7 +8,7 @@ from dicom_writer import noise, write_enhanced, write_series
 from MIMSegment.Logic.alignment import combine
 from MIMSegment.Logic.candidates import find_candidates
 from MIMSegment.Logic.errors import InputError
-from MIMSegment.Logic.matching import InputSpec, match_inputs
+from MIMSegment.Logic.matching import Answer, InputSpec, match_inputs
 from MIMSegment.Logic.sequences import sequence_by_timing, sequence_in_text, sequence_of
 
 PROSTATE = tuple(InputSpec(name, "MR") for name in ("T2w", "ADC", "DWI"))
@@ -256,6 +256,23 @@ def test_nameless_files_are_not_guessed(tmp_path):
     matching = match_inputs(PROSTATE[:2], find_candidates(paths))
     assert matching.matches == ()
     assert set(matching.missing) == {"T2w", "ADC"} and len(matching.problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "several", "one"),
+    [
+        (Answer.ARGUMENT, "name each with NAME=PATH", "T2w=PATH or --series NUMBER"),
+        (Answer.TABLE, "give the cohort as a CSV table with a column for each input",
+         "name it with --series NUMBER, or give the cohort as a CSV table with"),
+        (Answer.LIST, "choose them in the list", "choose it in the list"),
+    ],
+)  # fmt: skip
+def test_what_is_missing_is_told_with_the_way_out_that_there_is(tmp_path, answer, several, one):
+    candidates = find_candidates(nifti(tmp_path, "a.nii", "b.nii"))
+    (problem,) = match_inputs(PROSTATE[:2], candidates, answer=answer).problems
+    assert problem.endswith(f"Add them, or {several}.")
+    (problem,) = match_inputs(PROSTATE[:1], candidates, answer=answer).problems
+    assert one in problem
 
 
 def test_an_input_of_an_unknown_kind_is_matched_by_its_own_name(tmp_path):

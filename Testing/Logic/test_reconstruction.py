@@ -79,14 +79,23 @@ def test_the_finding_has_the_numbers_of_the_scan_and_of_the_training(total, seve
     finding = judge(ReconstructionError(total, (total,)), KNOWN, ["CT"])
     assert finding.severity is severity
     assert (
-        f"{100 * total:.0f} % could not be restored, 10 % to 30 % for 20 scans" in finding.message
+        f"{100 * total:.0f} % of the hidden test parts were not restored (10 % to 30 % in 20 scans "
+        "like its training data)" in finding.message
     )
+
+
+def test_a_scan_that_is_nearly_empty_has_no_absurd_figures():
+    known = replace(KNOWN, tissue_errors=(0.8, 1.0, 1.1))
+    whole = judge(ReconstructionError(1.8e18, (1.8e18,)), KNOWN, ["CT"])
+    tissue = judge(ReconstructionError(0.2, (0.2,), 1.8e18), known, ["CT"])
+    assert "over 100 % of the hidden test parts" in whole.message
+    assert "with over 10 times its variance" in tissue.message
 
 
 def test_the_input_that_stands_out_is_named():
     known = replace(KNOWN, input_errors=((0.1, 0.2, 0.3), (0.5, 0.6, 0.7)))
     finding = judge(ReconstructionError(0.9, (1.2, 0.7)), known, ["T2w", "ADC"])
-    assert "above all of T2w, 120 %" in finding.message
+    assert "above all of T2w, over 100 %" in finding.message
 
 
 def test_what_only_tissue_betrays_is_told_with_its_own_numbers():
@@ -95,7 +104,7 @@ def test_what_only_tissue_betrays_is_told_with_its_own_numbers():
     assert alike.severity is Severity.NOTE
     finding = judge(ReconstructionError(0.25, (0.25,), 1.6), known, ["CT"])
     assert finding.severity is Severity.WARNING
-    assert "off by 1.60 of the variance there, 0.80 to 1.10 for 20 scans" in finding.message
+    assert "with 1.60 times its variance as error (0.80 to 1.10 in 20 scans" in finding.message
 
 
 def test_air_does_not_dilute_the_error_in_tissue():

@@ -6,6 +6,7 @@ import pytest
 from MIMSegment.Logic.doubt import DoubtfulPlace
 from MIMSegment.Logic.finding import Finding, Severity
 from MIMSegment.Logic.review import MOST_PLACES, Review, Verdict
+from MIMSegment.Logic.review_items import said_of_locked
 from review_cases import MemoryStore
 
 LIVER, SPLEEN, TUMOR = "Segment_1", "Segment_2", "Segment_3"
@@ -82,6 +83,13 @@ def test_accepted_structure_cannot_be_painted_over(review, store):
     assert (store.labels == 1).sum() > (before == 1).sum(), "what lies outside of it is painted"
     assert "Spleen is accepted and locked" in review.state.notice
     assert review.state[SPLEEN].verdict is Verdict.ACCEPTED and not review.state[SPLEEN].edited
+
+
+def test_several_structures_that_were_painted_over_are_named_in_one_sentence():
+    assert said_of_locked(["liver", "spleen", "aorta"]) == (
+        "liver, spleen and aorta are accepted and locked, so the changes to them were taken back; "
+        "reopen them to edit them."
+    )
 
 
 def test_undo_of_an_edit_gives_back_what_it_took_from_neighbors(review, store):

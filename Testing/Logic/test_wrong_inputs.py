@@ -192,7 +192,7 @@ CASES = [
     (nothing_that_fits, r"No MR images fit the inputs T2w, ADC and DWI: found PhantomAbdomen_CT"
      r"\.nrrd\. Add them, or choose them in the list\."),
     (empty_volume, r"CT is empty: every voxel of .*CT\.nii\.gz is 0; choose another image\."),
-    (volume_without_image, r"Open a study first: no image is loaded\."),
+    (volume_without_image, r"No image is loaded; load one, or open a folder\."),
     (one_slice, r".*CT\.nii\.gz is a single slice .*; a 3D image is needed: open the whole "
      r"series\."),
     (flat_image, r".*CT\.nrrd is a 2D image; a 3D image is needed: open the whole series\."),

@@ -52,6 +52,9 @@ def test_an_undecided_structure_keeps_a_case_out(tmp_path):
     case = prostate_case(verdicts={1: Verdict.OPEN})
     with pytest.raises(OutputError, match="peripheral zone has no verdict yet"):
         write_training_case(case, tmp_path / "new")
+    case = prostate_case(verdicts={1: Verdict.OPEN, 2: Verdict.OPEN})
+    with pytest.raises(OutputError, match="peripheral zone and transition zone have no verdict"):
+        write_training_case(case, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from MIMSegment.Logic.errors import MIMSegmentError
-from MIMSegment.Logic.matching import InputSpec, match_inputs
+from MIMSegment.Logic.matching import Answer, InputSpec, match_inputs
 from MIMSegment.Logic.samples import sample_studies
 from MIMSegment.Logic.workflow import Workflow
 from MIMSegment.Logic.workflow_state import Export, PackageCard, WorkflowState
@@ -156,6 +156,6 @@ def _fits(card: PackageCard, sources: Sequence) -> bool:
         return False
     inputs = [InputSpec(item.name, item.modality) for item in card.entry.inputs]
     try:
-        return not match_inputs(inputs, sources, by_path=False).problems
+        return not match_inputs(inputs, sources, answer=Answer.LIST).problems
     except MIMSegmentError:
         return False
