@@ -111,7 +111,7 @@ def test_a_channel_that_is_not_there_and_a_wrong_number_of_channels_are_told(tmp
     spec = threshold_spec(inputs=2)
     path = tmp_path / "all.nii.gz"
     four_channels(path)
-    with pytest.raises(InputError, match=r"all.nii.gz has 4 channel\(s\); choose one of #1 to #4"):
+    with pytest.raises(InputError, match=r"all.nii.gz has 4 channels; choose one of #1 to #4"):
         read_images([f"ADC={path}#5", f"T2w={path}#1"], spec)
     with pytest.raises(InputError, match=r"name the channel of each as in T2w=.*all.nii.gz#1"):
         read_images([str(path)], spec)

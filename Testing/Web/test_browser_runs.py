@@ -64,6 +64,18 @@ def test_the_next_study_begins_afresh_and_the_first_can_be_gone_on_with(page):
     expect(page("decided")).to_have_text("1 of 4 decided")
 
 
+def test_a_stopped_server_has_saved_the_review_and_the_page_says_what_to_do(chromium, tmp_path):
+    with PageServer(tmp_path) as server:
+        page = BrowserPage(chromium, server)
+        page.open_sample(SAMPLE)
+        page.segment()
+        page.until_reviewing()
+        assert server.stop() == 0
+        assert "Stopped; the review is saved." in server.process.stdout.read()
+        expect(page("gone")).to_contain_text("Start mimsegment web again")
+        page.close()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_demo_opens_ready_to_segment_and_ctrl_c_during_a_run_leaves_no_process(
     chromium, tmp_path, monkeypatch

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from MIMSegment.Logic.errors import InputError
+from MIMSegment.Logic.panel import device_choices
+from MIMSegment.Logic.phrases import counted
 from MIMSegment.Logic.review_items import Verdict
 from MIMSegment.Logic.samples import sample_study
 from MIMSegment.Logic.scene_labels import segment_array
@@ -210,12 +212,13 @@ class Actions:
     def keep_largest(self) -> None:
         if self._editor is not None:
             gone = self._editor.keep_largest_island()
-            self._note_step(f"{gone} smaller pieces removed." if gone else "It is one piece.")
+            removed = f"{counted(gone, 'smaller piece')} removed."
+            self._note_step(removed if gone else "It is one piece.")
 
     def remove_small(self) -> None:
         if self._editor is not None:
             gone = self._editor.remove_small_islands(_SPECK_ML)
-            text = f"{gone} pieces below {_SPECK_ML} mL removed."
+            text = f"{counted(gone, 'piece')} below {_SPECK_ML} mL removed."
             self._note_step(text if gone else f"No piece is below {_SPECK_ML} mL.")
 
     def smooth(self) -> None:
@@ -263,10 +266,11 @@ class Actions:
         self._state.flush()
         reports = await asyncio.to_thread(probe)
         works = [r for r in reports if r.works]
+        names = dict(device_choices())
         self._state.devices = [
             self._state.devices[0],
             *(
-                {"value": r.device, "title": f"{r.title} ({r.seconds:.2f} s in the test)"}
+                {"value": r.device, "title": f"{names[r.device]}: {r.seconds:.2f} s in the test"}
                 for r in works
             ),
         ]

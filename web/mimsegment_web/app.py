@@ -74,6 +74,7 @@ class App:
         )
         state = self.server.state
         state.trame__title = "MIM Segment"
+        state.trame__template_error = page.without_server()
         self.view = ViewState(state, self.server, self.slicer)
         self.study = Study(self.workflow, self.gateway, settings.output, Autosave(self._writers))
         self.downloads = Downloads()

@@ -103,10 +103,11 @@ async def _serve(settings: Settings, browser: bool) -> None:
         # Windows has no handlers: KeyboardInterrupt instead.
         with contextlib.suppress(NotImplementedError, AttributeError):
             loop.add_signal_handler(getattr(signal, name), serving.cancel)
+    stopped = False
     try:
         await serving
     except asyncio.CancelledError:
-        print("Stopped; the review is saved.", flush=True)
+        stopped = True
     except OSError as error:
         raise OutputError(
             f"Port {settings.port} of {settings.host} cannot be used "
@@ -114,6 +115,15 @@ async def _serve(settings: Settings, browser: bool) -> None:
         ) from None
     finally:
         app.close()
+    if stopped:
+        print(_farewell(app.study.saved, app.study.problem), flush=True)
+
+
+def _farewell(saved: str, problem: str) -> str:
+    """What became of the review, if there was one."""
+    if problem:
+        return f"Stopped. {problem}"
+    return "Stopped; the review is saved." if saved else "Stopped."
 
 
 def _has_screen() -> bool:

@@ -7,6 +7,8 @@ from dataclasses import replace
 
 from MIMSegment.Logic.errors import MIMSegmentError
 from MIMSegment.Logic.matching import Answer, InputSpec, match_inputs
+from MIMSegment.Logic.panel import device_choices
+from MIMSegment.Logic.phrases import counted
 from MIMSegment.Logic.samples import sample_studies
 from MIMSegment.Logic.workflow import Workflow
 from MIMSegment.Logic.workflow_state import Export, PackageCard, WorkflowState
@@ -17,16 +19,15 @@ from mimsegment_web.study import Study
 EXPORTS = {
     Export.REPORT: ("Report", "One page with key pictures and verdicts (HTML; print it as PDF)"),
     Export.DICOM_SEG: ("DICOM SEG", "For the archive; names, codes, algorithm"),
-    Export.TABLE: ("Table of volumes", "CSV"),
-    Export.SEGMENTATION: ("Slicer segmentation", ".seg.nrrd with names, colors and verdicts"),
+    Export.TABLE: ("Volumes", "CSV: a row for each structure"),
+    Export.SEGMENTATION: ("Segmentation", "For Slicer: .seg.nrrd with names, colors and verdicts"),
     Export.LABELS: ("Label image", "NIfTI: a number for each structure, as the model has it"),
-    Export.SCENE: ("Slicer scene", "Images, structures and audit log (.mrb)"),
-    Export.TRAINING: ("Training data", "A folder that the training programs read"),
+    Export.SCENE: ("Scene", "For Slicer: images, structures and audit log (.mrb)"),
+    Export.TRAINING: ("Training case", "Added to a folder that the training programs read"),
 }
-DEVICES = [
-    {"value": "auto", "title": "Fastest device"},
-    {"value": "cpu", "title": "Processor"},
-]
+DEVICES = [{"value": name, "title": title} for name, title in device_choices()][:2]
+"""Until they are tried: the automatic choice, and the processor, which every computer has."""
+
 NO_UPLOAD = {"active": False, "percent": 0, "error": "", "passing": False}
 _MOST_NAMES = 12  # of a study's images that are listed before a model is chosen
 
@@ -110,8 +111,7 @@ class WorkflowView:
         self._set("now", _current_step(state))
         if self._sources is not self._workflow.images:
             self._sources = self._workflow.images
-            count = len(self._sources)
-            self._set("images_found", f"{count} image{'' if count == 1 else 's'}")
+            self._set("images_found", counted(len(self._sources), "image"))
             self._set("found", [source.name for source in self._sources[:_MOST_NAMES]])
             self.search()
 

@@ -22,3 +22,8 @@ def markup() -> str:
     """The whole page as a Vue template on the state of `mimsegment_web.app`."""
     parts = [(_HERE / f"{name}.html").read_text(encoding="utf-8") for name in _FRAGMENTS]
     return f'<div class="page" data-test="page">{"".join(parts)}</div>'
+
+
+def without_server() -> str:
+    """What trame's client shows instead as soon as the connection is lost."""
+    return (_HERE / "gone.html").read_text(encoding="utf-8")

@@ -12,7 +12,18 @@
   async function answer(response) {
     if (response.ok) return response.json();
     if (response.status === 422) throw new Error((await response.json()).error);
-    throw new Error(await response.text());
+    const text = await response.text();
+    throw new Error(response.status === 403 ? text : `${text} Choose the files again.`);
+  }
+
+  // fetch says the same of a server that is gone and of a file that is.
+  async function reason(error) {
+    if (error.name === "AbortError") return "";
+    if (!(error instanceof TypeError)) return error.message;
+    const answers = await fetch(location.href, { method: "HEAD" }).then(() => true, () => false);
+    return answers
+      ? "A file could not be read; look whether it is still where it was, and choose it again."
+      : "The server does not answer; start mimsegment web again.";
   }
 
   // Several at once, as a study can have a thousand small files.
@@ -37,7 +48,7 @@
     if (sending) return;
     const can = state().get("wf").can.open_study;
     if (!can.on) return show({ error: can.why, passing: true });
-    if (!files.length) return show({ error: "There is no file in it." });
+    if (!files.length) return show({ error: "There is no file in it; choose the folder that holds the images." });
     const total = files.reduce((sum, f) => sum + f.file.size, 0);
     sending = new AbortController();
     const { signal } = sending;
@@ -53,9 +64,8 @@
       show({});
     } catch (error) {
       sending.abort(); // what is still on its way
-      if (id) fetch(`upload/${id}`, { method: "DELETE" });
-      const stopped = error.name === "AbortError";
-      show({ error: stopped ? "" : error.message || "The files could not be sent." });
+      if (id) fetch(`upload/${id}`, { method: "DELETE" }).catch(() => {});
+      show({ error: await reason(error) });
     } finally {
       sending = null;
     }
@@ -92,8 +102,10 @@
       const found = [];
       try {
         for (const entry of entries) await walk(entry, "", found);
-      } catch (error) {
-        return show({ error: `It could not be read: ${error.message}` });
+      } catch {
+        return show({
+          error: "What was dropped could not be read; choose it under 1, Study, instead.",
+        });
       }
       send(found);
     });
