@@ -112,8 +112,9 @@ def _say_what_is_left_out(structures: Structures) -> None:
         ("data set", structures.only_in_data),
     ):
         if names:
-            left_out = f"evaluate: not measured, only the {side} has: {', '.join(names)}."
-            print(left_out, file=sys.stderr)
+            more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+            listed = ", ".join(names[:8]) + more
+            print(f"evaluate: not measured, only the {side} has: {listed}.", file=sys.stderr)
     if absent := ", ".join(structures.absent):
         print(f"evaluate: the package lacks what the protocol measures: {absent}.", file=sys.stderr)
 

@@ -211,6 +211,13 @@ def test_a_perfect_package_scores_one_where_the_values_are_exchanged(nested, tmp
     assert summary["only_in_data"] == ["rest"]
 
 
+def test_a_data_set_of_many_more_structures_is_said_in_a_line(nested, tmp_path, capsys):
+    labels = {"0": "background", "1": "core", **{str(v): f"organ {v}" for v in range(2, 100)}}
+    assert measured(nested, tmp_path, {"labels": labels}) == {"core": 1}
+    assert "organ 9 and 90 more." in capsys.readouterr().err
+    assert len(json.loads((tmp_path / "summary.json").read_text())["only_in_data"]) == 98
+
+
 def test_fine_tuning_measures_a_region_by_the_values_that_paint_it(nested, tmp_path):
     """nnU-Net lets a region paint any value: here each paints that of the other's voxels."""
     case = {"id": "case_0", "subject": "case_0"}
