@@ -11,11 +11,12 @@ def window_starts(size: int, patch: int, overlap: float) -> list[int]:
     """First voxels of windows of ``patch`` that cover ``size`` evenly, sharing >= ``overlap``.
 
     The rule is nnU-Net's: the fewest windows whose step is at most patch * (1 - overlap), spread
-    so that the first begins at 0 and the last ends at ``size``.
+    so that the first begins at 0 and the last ends at ``size``. No two are the same: a step is a
+    voxel at least, as from slice to slice of a 2D network.
     """
     if size <= patch:
         return [0]
-    count = math.ceil((size - patch) / (patch * (1 - overlap))) + 1
+    count = math.ceil((size - patch) / max(1.0, patch * (1 - overlap))) + 1
     step = (size - patch) / (count - 1)
     return [round(step * i) for i in range(count)]
 

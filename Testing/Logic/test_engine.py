@@ -84,6 +84,15 @@ def test_windows_cover_every_voxel_and_their_weights_never_vanish():
         assert weight_sum(size, patch, starts).min() > 0
 
 
+@pytest.mark.parametrize("overlap", [0.0, 0.5, 0.75, 0.9])
+@pytest.mark.parametrize("patch", [1, 2, 3, 8])
+def test_no_window_is_calculated_twice(patch, overlap):
+    for size in (patch, patch + 1, 20, 23, 100):
+        starts = window_starts(size, patch, overlap)
+        assert starts == sorted(set(starts))
+        assert starts[-1] + patch == max(size, patch)
+
+
 def test_mirroring_averages_the_flipped_predictions():
     spec = ModelSpec(**{**threshold_spec().__dict__, "mirror_axes": (0, 2), "patch": (4, 4, 4)})
     image = np.random.default_rng(0).normal(size=(1, 4, 4, 4)).astype(np.float32)
@@ -152,16 +161,18 @@ def test_an_ensemble_averages_the_logits_of_its_networks():
 
 
 def test_a_2d_network_sees_slices():
-    seen = set()
+    seen = []
 
     def by_slice(tile):
-        seen.add(tile.shape)
+        seen.append(tile.shape)
         return threshold(tile)
 
     volume, truth = box_in(Geometry.from_parts((37, 50, 41), (3, 1, 1)))
     spec = replace(threshold_spec(patch=(1, 32, 32)), dims=2)
-    assert np.array_equal(segment(volume, spec, by_slice).labels == 3, truth)
-    assert seen == {(1, 1, 32, 32)}
+    result = segment(volume, spec, by_slice, batch=BatchSize(1))
+    assert np.array_equal(result.labels == 3, truth)
+    in_plane = len(window_starts(50, 32, 0.5)) * len(window_starts(41, 32, 0.5))
+    assert seen == [(1, 1, 32, 32)] * (37 * in_plane)  # each slice once
 
 
 def test_only_the_wanted_structures_are_kept():
