@@ -35,7 +35,7 @@ from mim.outputs import outputs_of
 from mim.parallel import local_device, process_group, rank, shard
 from mim.recipe import RecipeError, describe, load_recipe, section, setting
 from mim.reconstruction import WATCH_SEED
-from mim.runs import BEST, LAST, continues, open_run, run_metadata
+from mim.runs import BEST, KEPT, LAST, continues, open_run, run_metadata
 from mim.starting import start_from
 from MIMSegment.Logic.errors import MIMSegmentError
 
@@ -171,7 +171,18 @@ def _pretrain(recipe: PretrainRecipe, device: torch.device, resume: bool) -> Non
     say(f"Pre-trained to step {state.step} in {time.perf_counter() - begin:.0f} s.")
     if validated:
         say(f"Validation loss {validated[-1]:.4f}, the lowest was {state.best:.4f}.")
-    say(f"Speed: {speed.summary()}.\nIn {run}:\n{_WRITTEN}")
+    say(f"Speed: {speed.summary()}.\nIn {run}:\n{_WRITTEN}{_kept(recipe.loop)}")
+
+
+def _kept(loop: LoopSettings) -> str:
+    """The line about copies of the weights, where there are any."""
+    steps = range(loop.keep_every, loop.steps + 1, loop.keep_every) if loop.keep_every else ()
+    if not steps:
+        return ""
+    return (
+        f"\n  {KEPT.format(steps[0])} to {KEPT.format(steps[-1])}: weights of every "
+        f"{loop.keep_every} steps, to start other runs from (pretrained=)"
+    )
 
 
 def _patch(recipe: PretrainRecipe, cache: Cache) -> tuple[int, ...]:

@@ -132,6 +132,37 @@ def test_best_checkpoint_is_the_one_of_the_lowest_validation_loss(tmp_path):
     assert load_checkpoint(tmp_path / "last.pt")["best"] == 1.0
 
 
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+def test_weights_of_every_so_many_steps_are_kept_small_and_stopping_changes_none(tmp_path, ema):
+    whole = Task(tmp_path / "whole", ema=ema, keep_every=7).train()
+    part = Task(tmp_path / "part", ema=ema, keep_every=7)
+    part.stop = 16
+    with pytest.raises(KeyboardInterrupt):
+        part.train()
+    part = Task(tmp_path / "part", ema=ema, keep_every=7)
+    part.state.restore(load_checkpoint(tmp_path / "part" / "last.pt"))
+    part.train()
+    none = Task(tmp_path / "none", ema=ema).train()
+    assert torch.equal(whole.weights(), none.weights())
+    assert torch.equal(whole.weights(), part.weights())
+    assert lines(tmp_path / "whole") == lines(tmp_path / "part") == lines(tmp_path / "none")
+    kept = sorted(path.name for path in (tmp_path / "part").glob("step_*.pt"))
+    assert kept == ["step_000007.pt", "step_000014.pt"]
+    for name in kept:
+        first, second = (load_checkpoint(tmp_path / run / name) for run in ("whole", "part"))
+        assert first["step"] == int(name[5:11]) and set(first) == set(second)
+        assert "optimizer" not in first and "average" not in first
+        assert all(torch.equal(w, second["model"][n]) for n, w in first["model"].items())
+
+
+def test_a_kept_copy_holds_the_weights_that_are_evaluated(tmp_path):
+    task = Task(tmp_path, ema=0.5, keep_every=20).train()
+    kept = load_checkpoint(tmp_path / "step_000020.pt")["model"]["head.weight"]
+    last = load_checkpoint(tmp_path / "last.pt")
+    assert torch.equal(kept, trained_weights(last)["head.weight"])
+    assert not torch.equal(kept, task.model.head.weight)
+
+
 @pytest.mark.parametrize("schedule", ["warmup", "valley", "sawtooth"])
 @pytest.mark.parametrize("stop", [3, 7])
 def test_run_resumed_inside_a_warm_up_continues_the_same_curve(tmp_path, schedule, stop):

@@ -171,22 +171,20 @@ def test_a_resumed_pre_training_goes_on_from_its_state_not_from_the_start(
     work, tmp_path, monkeypatch, capsys
 ):
     start = saved(tmp_path / "start.pt", method_of(work, "s3d", UNET), "s3d", seen=["theirs"])
+    common = [f"cache={work / 'cache'}", *SMALL, *UNET, "method.name=s3d", "loop.save_every=2",
+              "validation_crops=1"]  # fmt: skip
 
     def command(run, *more):
-        return pretrain.main(
-            [str(work / "recipe.toml"), f"cache={work / 'cache'}", *SMALL, *UNET, f"run={run}",
-             f"pretrained={start}", "method.name=s3d", "loop.steps=6", "loop.save_every=2",
-             "validation_crops=2", *more]
-        )  # fmt: skip
+        own = [f"run={run}", f"pretrained={start}", "loop.steps=4", *more]
+        return pretrain.main([str(work / "recipe.toml"), *common, *own])
 
     assert command(tmp_path / "whole") == 0
     assert "Weights from" in capsys.readouterr().out
-    steps = ("loop.steps=6", "loop.save_every=2", "validation_crops=2", f"run={tmp_path / 's'}")
-    scratch = recipe_of(work, pretrain, *UNET, "method.name=s3d", *steps)
-    pretrain.pretrain(scratch)
-    assert curve(tmp_path / "s")[0] != curve(tmp_path / "whole")[0]
+    scratch = [*common, f"run={tmp_path / 'scratch'}", "loop.steps=1"]
+    pretrain.pretrain(recipe_of(work, pretrain, *scratch))
+    assert curve(tmp_path / "scratch")[0]["loss"] != curve(tmp_path / "whole")[0]["loss"]
 
-    draw, left = pretrain.draw_crops, iter(range(4))
+    draw, left = pretrain.draw_crops, iter(range(3))
 
     def stops(*arguments):
         if next(left, None) is None:
@@ -204,6 +202,21 @@ def test_a_resumed_pre_training_goes_on_from_its_state_not_from_the_start(
     whole, killed = (load_checkpoint(tmp_path / n / "last.pt") for n in ("whole", "killed"))
     assert all(torch.equal(w, killed["model"][n]) for n, w in whole["model"].items())
     assert whole["metadata"]["seen"] == killed["metadata"]["seen"] == ["theirs"]
+
+
+def test_a_copy_that_a_run_kept_starts_others(work, tmp_path, capsys):
+    run = tmp_path / "run"
+    command = [str(work / "recipe.toml"), f"cache={work / 'cache'}", *SMALL, *UNET]
+    steps = ("loop.steps=4", "loop.keep_every=2", "validation_crops=2")
+    assert pretrain.main([*command, f"run={run}", *steps]) == 0
+    said = capsys.readouterr().out
+    assert "step_000002.pt" in said and "step_000004.pt" in said
+    assert (run / "step_000002.pt").stat().st_size < 0.6 * (run / "last.pt").stat().st_size
+    after = method_of(work, "masked_unet", UNET, 3)
+    said, _ = started(work, run / "step_000004.pt", after, "masked_unet")
+    last = load_checkpoint(run / "last.pt")["model"]
+    assert all(torch.equal(w, last[n]) for n, w in after.model.state_dict().items())
+    assert "written as MIM Segment" in said
 
 
 def test_a_run_of_other_processes_names_the_command_that_starts_from_its_weights():

@@ -24,7 +24,7 @@ from mim.optim import OptimizerSettings, build_optimizer
 from mim.parallel import gather, load_whole_state, rank, whole_state, world_size
 from mim.recipe import RecipeError, setting
 from mim.run_log import RunLog, TrainingError
-from mim.runs import BEST, LAST, STOPPED
+from mim.runs import BEST, KEPT, LAST, STOPPED
 from mim.schedule import TransferSettings
 from mim.step import Batch, Stepper
 from mim.throughput import Meter, flop_counter, peak_flops
@@ -53,6 +53,12 @@ class LoopSettings:
     )
     validate_every: int = setting(100, "steps between validations; there is one at the end too")
     save_every: int = setting(100, "steps between checkpoints", affects_result=False)
+    keep_every: int = setting(
+        0,
+        "steps between copies of the weights that stay (step_000100.pt), to start other runs from; "
+        "0: none",
+        affects_result=False,
+    )
     log_every: int = setting(
         10, "steps between writes to the log (each step has its line)", affects_result=False
     )
@@ -64,6 +70,8 @@ class LoopSettings:
         intervals = (self.validate_every, self.save_every, self.log_every)
         if min(self.steps, self.batch, self.accumulate, *intervals) < 1:
             raise RecipeError("loop.steps, batch, accumulate and the intervals must be at least 1.")
+        if self.keep_every < 0:
+            raise RecipeError("loop.keep_every must be at least 1, or 0 for no copies.")
         if not 0 <= self.ema < 1:
             raise RecipeError(f"loop.ema is a decay below 1, such as 0.999, not {self.ema}.")
         if self.ema and self.shard:
@@ -130,6 +138,14 @@ class TrainState:
         if rank() == 0:
             save_checkpoint(path, content)
 
+    def keep(self, path: Path, metadata: dict) -> None:
+        """Write the weights that are to be evaluated, and no more; every process must call it."""
+        with self.averaged():
+            weights, _ = whole_state(self.model, self.optimizer)
+            content = {"metadata": {**metadata, "step": self.step}, "model": weights}
+            if rank() == 0:
+                save_checkpoint(path, {**content, "step": self.step})
+
     def restore(self, content: dict) -> None:
         """Continue as the run that saved the checkpoint ``content`` would have."""
         if len(content["processes"]) != world_size():
@@ -171,7 +187,8 @@ def train(
     (the part spent in ``draw``) and samples_per_second; and one for each validation: step and what
     ``validate`` returned, which must not draw from the state's generators. ``last.pt`` is written
     before the first step, every ``loop.save_every`` steps and at the end; ``best.pt`` whenever
-    ``validation_loss`` is lower than before.
+    ``validation_loss`` is lower than before; ``step_NNNNNN.pt``, of the weights alone, every
+    ``loop.keep_every`` steps.
 
     Raises TrainingError naming step and cases when loss or gradient is not finite; ``last.pt`` then
     holds the last sound state, ``stopped.pt`` the one at the stop. Returns what was measured of the
@@ -245,11 +262,14 @@ class _Run:
         last = step == loop.steps
         validates = self.validate is not None and (last or step % loop.validate_every == 0)
         saves = last or step % loop.save_every == 0
-        if validates or saves or step % loop.log_every == 0:
+        keeps = loop.keep_every > 0 and step % loop.keep_every == 0
+        if validates or saves or keeps or step % loop.log_every == 0:
             self._flush()
         if validates:
             self._validate()
         bar.set_postfix_str(self._beside(), refresh=False)
+        if keeps:
+            self.state.keep(self.run / KEPT.format(step), self.metadata)
         if saves:
             self._save(self.run / LAST)
 

@@ -15,6 +15,7 @@ from mim.seen import seen_images
 LAST = "last.pt"
 BEST = "best.pt"
 STOPPED = "stopped.pt"
+KEPT = "step_{:06d}.pt"
 
 
 def run_metadata(
