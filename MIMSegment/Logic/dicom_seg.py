@@ -33,9 +33,11 @@ def write_dicom_seg(case: ReviewedCase, path: str | Path) -> None:
     """
     files = case.inputs[0].files if case.inputs else ()
     if not files:
+        loaded = case.inputs and case.inputs[0].volume is not None
+        why = "were not opened from DICOM files" if loaded else "are not loaded any more"
         raise OutputError(
             f"{path} was not written: DICOM SEG refers to the DICOM images that were segmented, "
-            "and these were not opened from DICOM files; export .seg.nrrd or NIfTI instead."
+            f"and these {why}; export .seg.nrrd or NIfTI instead."
         )
     try:
         import highdicom  # noqa: F401

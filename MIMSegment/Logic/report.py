@@ -91,6 +91,8 @@ def _pictures(case: ReviewedCase) -> str:
         f'{base64.b64encode(png).decode()}"><figcaption>{escape(caption)}</figcaption></figure>'
         for caption, png in key_pictures(case)
     ]
+    if case.inputs and case.inputs[0].volume is None:
+        return f"<p>No pictures: {escape(case.inputs[0].name)} is not loaded any more.</p>"
     return f'<div class="pictures">{"".join(figures)}</div>' if figures else ""
 
 

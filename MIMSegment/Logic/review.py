@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from MIMSegment.Logic.actions import ENABLED, Action, enabled_if
+from MIMSegment.Logic.actions import Action, enabled_if
 from MIMSegment.Logic.doubt import DoubtfulPlace
 from MIMSegment.Logic.finding import Finding
 from MIMSegment.Logic.review_history import History, ReviewStep
@@ -21,6 +21,8 @@ from MIMSegment.Logic.review_items import (
     SegmentStore,
     Snapshot,
     Verdict,
+    differ,
+    item_actions,
     rest_action,
     said_of_locked,
     said_of_several,
@@ -64,6 +66,7 @@ class Review:
         self._confidence = dict(confidence or {})
         self._findings = tuple(findings)
         self._records = {item.id: item for item in store.records()}
+        self._first = dict(self._records)
         self._volumes = store.volumes_ml()
         records = list(self._records.values())
         self._places = ranked_places(records, doubtful, findings)
@@ -81,6 +84,10 @@ class Review:
         self._settle()
         self._store.watch(None)
 
+    def resume(self) -> None:
+        """Go on after `close`, with all that can be undone."""
+        self._store.watch(self._on_change)
+
     @property
     def state(self) -> ReviewState:
         """All that a front-end shows."""
@@ -94,7 +101,8 @@ class Review:
             "accept_rest": rest_action(items),
             "reject_rest": rest_action(items),
         }
-        return ReviewState(items, places, self._place, self._editing, self._notice, actions)
+        begun = any(map(self._history.has, self._order)) or differ(self._records, self._first)
+        return ReviewState(items, places, self._place, self._editing, self._notice, actions, begun)
 
     def accept(self, *segment_ids: str) -> None:
         """The structures are right: locked from now on.
@@ -355,23 +363,7 @@ class Review:
         )
 
     def _actions(self, record: SegmentRecord) -> dict[str, Action]:
-        accepted = record.verdict is Verdict.ACCEPTED
-        rejected = record.verdict is Verdict.REJECTED
-        editing = record.id == self._editing
-        return {
-            "accept": enabled_if(not accepted, f"{record.name} is accepted already."),
-            "edit": enabled_if(
-                not accepted and not editing,
-                f"{record.name} is being edited."
-                if editing
-                else f"{record.name} is accepted and locked; reopen it first.",
-            ),
-            "finish_edit": enabled_if(editing, f"{record.name} is not being edited."),
-            "reject": enabled_if(not rejected, f"{record.name} is rejected already."),
-            "reopen": enabled_if(accepted or rejected, f"{record.name} has no verdict yet."),
-            "comment": ENABLED,
-            "undo": enabled_if(self._history.has(record.id), "There is nothing to undo."),
-        }
+        return item_actions(record, record.id == self._editing, self._history.has(record.id))
 
     def _log(self, event: str, segment_id: str, before: float, voxels: int) -> None:
         record = self._records[segment_id]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from MIMSegment.Logic.actions import Action
+from MIMSegment.Logic.actions import ENABLED, Action, enabled_if
 from MIMSegment.Logic.finding import Finding, Severity
 from MIMSegment.Logic.phrases import counted, joined
 
@@ -102,7 +102,8 @@ class ReviewPlace:
 class ReviewState:
     """A review at one moment. ``place`` is the one last gone to; ``notice`` a sentence about what
     was just done in the user's stead (an edit of a locked structure taken back). ``actions`` has
-    next_place, previous_place, finish_edit, accept_rest and reject_rest."""
+    next_place, previous_place, finish_edit, accept_rest and reject_rest. ``begun``: there is
+    a step to undo, or a structure is not as it was when this review began."""
 
     items: tuple[ReviewItem, ...]
     places: tuple[ReviewPlace, ...]
@@ -110,6 +111,7 @@ class ReviewState:
     editing: str | None = None
     notice: str = ""
     actions: Mapping[str, Action] = field(default_factory=dict, compare=False)
+    begun: bool = False
 
     @property
     def open_items(self) -> tuple[ReviewItem, ...]:
@@ -122,6 +124,36 @@ class ReviewState:
 
 Snapshot = Any
 """The voxels of all segments at one moment; only the store that made it can read it."""
+
+
+def differ(now: Mapping[str, SegmentRecord], before: Mapping[str, SegmentRecord]) -> bool:
+    """Whether a segment is new, or has another verdict, comment or origin than before."""
+
+    def said(record: SegmentRecord) -> tuple:
+        return record.verdict, record.comment, record.edited
+
+    return any(i not in before or said(before[i]) != said(now[i]) for i in now)
+
+
+def item_actions(record: SegmentRecord, editing: bool, undoable: bool) -> dict[str, Action]:
+    """The buttons of a row: whether they work, and why not. ``editing``: the structure is being
+    edited; ``undoable``: there is a step to undo."""
+    accepted = record.verdict is Verdict.ACCEPTED
+    rejected = record.verdict is Verdict.REJECTED
+    return {
+        "accept": enabled_if(not accepted, f"{record.name} is accepted already."),
+        "edit": enabled_if(
+            not accepted and not editing,
+            f"{record.name} is being edited."
+            if editing
+            else f"{record.name} is accepted and locked; reopen it first.",
+        ),
+        "finish_edit": enabled_if(editing, f"{record.name} is not being edited."),
+        "reject": enabled_if(not rejected, f"{record.name} is rejected already."),
+        "reopen": enabled_if(accepted or rejected, f"{record.name} has no verdict yet."),
+        "comment": ENABLED,
+        "undo": enabled_if(undoable, "There is nothing to undo."),
+    }
 
 
 def rest_action(items: Sequence[ReviewItem]) -> Action:

@@ -119,7 +119,7 @@ class MrmlGateway:
             )  # fmt: skip
             self._undo = lambda: self.scene.RemoveNode(node)
         keep_result(node, result, volumes)
-        return self.open_result(node.GetID())
+        return replace(self.open_result(node.GetID()), fresh=True)
 
     def undo_result(self) -> None:
         """Take the last `show_result` back: remove it, or restore what it was added to."""

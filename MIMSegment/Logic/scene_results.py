@@ -127,7 +127,7 @@ def kept_result(node, find_file: FindFile) -> OpenResult:
         {int(label): value for label, value in review["confidence"].items()},
         tuple(_place(item) for item in review["doubtful"]),
         tuple(_finding(item) for item in review["findings"]),
-        tuple((name, VolumeSource(v, find_file)) for name, v in volumes if v is not None),
+        tuple((name, VolumeSource(v, find_file) if v else None) for name, v in volumes),
         json.loads(kept["Phantom"]),
         node.GetID(),
         tuple(_labels(kept.get("NotAsked", ""))),

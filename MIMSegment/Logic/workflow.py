@@ -112,8 +112,7 @@ class Workflow(Attempts):
             result=self.result.id if self.result else "",
             catalog_warnings=self.offers.warnings,
         )
-        dicom = bool(self.result and self.result.inputs and self.result.inputs[0][1].instances)
-        actions = actions_of(state, self._inputs.problem, volume is not None, dicom)
+        actions = actions_of(state, self._inputs.problem, volume is not None, self.result)
         return replace(state, actions=actions)
 
     @property
@@ -357,7 +356,7 @@ class Workflow(Attempts):
             self._tell()
 
     def _show_result(self, run: Run) -> None:
-        shown, message = place(self._gateway, run.result(self._checks), run.target)
+        shown, message = place(self._gateway, run.result(self._checks), run.target, self.review)
         notices = " ".join(run.job.notices)
         self._message = f"{message} {notices}".strip()
         self._begin_review(shown)

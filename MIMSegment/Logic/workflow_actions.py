@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from MIMSegment.Logic.actions import ENABLED, Action, enabled_if
 from MIMSegment.Logic.phrases import counted
-from MIMSegment.Logic.review_items import Verdict
 from MIMSegment.Logic.workflow_exports import is_available
+from MIMSegment.Logic.workflow_ports import OpenResult
 from MIMSegment.Logic.workflow_state import Export, Step, WorkflowState
 
 _RUNNING = "Wait until the segmentation has ended, or cancel it."
 
 
 def actions_of(
-    state: WorkflowState, input_problem: str, checked: bool, dicom: bool
+    state: WorkflowState, input_problem: str, checked: bool, opened: OpenResult | None
 ) -> dict[str, Action]:
     """An `Action` for every button by name; see `WorkflowState.actions`.
 
     ``input_problem`` says why the inputs cannot be used, "" if they can; ``checked`` whether they
-    have been read and checked since they were last changed; ``dicom`` whether the files of the
-    image that the result lies on are DICOM and known.
+    have been read and checked since they were last changed; ``opened`` is the result in review.
     """
+    image = opened.inputs[0][1] if opened and opened.inputs else None
+    dicom = bool(image and image.instances)
     idle = _idle(state)
     ready = _ready(state, idle, input_problem)
     result = _first(idle, enabled_if(state.review, "Segment something first."))
@@ -35,7 +36,7 @@ def actions_of(
         "run": _first(ready, _no_alert(state, checked)),
         "run_anyway": ready,
         "cancel": _cancel(state),
-        "undo_result": _undo_result(state, result),
+        "undo_result": _undo_result(state, result, bool(opened and opened.fresh)),
         **{f"export_{kind}": _first(result, _export(kind, state, dicom)) for kind in Export},
         **_steps(state, idle),
     }
@@ -98,11 +99,13 @@ def _cancel(state: WorkflowState) -> Action:
     return enabled_if(not state.progress.cancelling, "It is being stopped.")
 
 
-def _undo_result(state: WorkflowState, result: Action) -> Action:
-    decided = state.review is not None and any(
-        item.verdict is not Verdict.OPEN or item.edited for item in state.review.items
+def _undo_result(state: WorkflowState, result: Action, fresh: bool) -> Action:
+    begun = state.review is not None and state.review.begun
+    return _first(
+        result,
+        enabled_if(fresh, "Only the last run can be taken back, in its first review."),
+        enabled_if(not begun, "The review has begun; undo its steps first."),
     )
-    return _first(result, enabled_if(not decided, "The review has begun; undo its steps first."))
 
 
 def _export(kind: Export, state: WorkflowState, dicom: bool) -> Action:
@@ -113,8 +116,8 @@ def _export(kind: Export, state: WorkflowState, dicom: bool) -> Action:
     if kind is Export.DICOM_SEG and not dicom:
         return Action(
             False,
-            "It refers to DICOM files, and this image was not read from any; open the study as "
-            "DICOM and segment it again.",
+            "It refers to DICOM files, and this image was not read from any, or is not loaded any "
+            "more; open the study as DICOM and segment it again.",
         )
     open_items = state.review.open_items if state.review else ()
     if not open_items:

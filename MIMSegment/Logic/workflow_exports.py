@@ -9,6 +9,7 @@ from pathlib import Path
 from MIMSegment.Logic.audit import AuditLog, log_path
 from MIMSegment.Logic.comparison import Prior
 from MIMSegment.Logic.errors import MIMSegmentError
+from MIMSegment.Logic.image_source import ImageSource
 from MIMSegment.Logic.review_items import ReviewState, SegmentStore
 from MIMSegment.Logic.reviewed_case import (
     CaseInput,
@@ -52,15 +53,18 @@ def reviewed_case(
         review.items,
         result.provenance,
         result.findings,
-        tuple(
-            CaseInput(name, source.read(), tuple(dict.fromkeys(source.instances.values())))
-            for name, source in result.inputs
-        ),
+        tuple(_case_input(name, source) for name, source in result.inputs),
         result.phantom,
         options,
         tuple(label for label in names if label not in table),
         result.not_asked,
     )
+
+
+def _case_input(name: str, source: ImageSource | None) -> CaseInput:
+    if source is None:
+        return CaseInput(name)
+    return CaseInput(name, source.read(), tuple(dict.fromkeys(source.instances.values())))
 
 
 def _prior(gateway: SceneGateway, id: str) -> Prior | None:

@@ -67,9 +67,11 @@ class Result:
 class OpenResult:
     """A result in the scene, ready for review: also one that was loaded again.
 
-    ``inputs`` are the (name, image) of those inputs that are in the scene; ``phantom``: the model
-    was trained on digital phantoms; ``id`` is what `SceneGateway.results` calls it; ``not_asked``
-    are the structures of the model that no run was asked for.
+    ``inputs`` are the (name, image) of the model's inputs, None for an image that is not in the
+    scene any more; ``phantom``: the model was trained on digital phantoms; ``id`` is what
+    `SceneGateway.results` calls it; ``not_asked`` are the structures of the model that no run was
+    asked for; ``fresh``: it was not there before, or not like this, and `SceneGateway.undo_result`
+    takes it back.
     """
 
     store: SegmentStore
@@ -78,10 +80,11 @@ class OpenResult:
     confidence: Mapping[int, float]
     doubtful: tuple[DoubtfulPlace, ...] = ()
     findings: tuple[Finding, ...] = ()
-    inputs: tuple[tuple[str, ImageSource], ...] = ()
+    inputs: tuple[tuple[str, ImageSource | None], ...] = ()
     phantom: bool = False
     id: str = ""
     not_asked: tuple[Label, ...] = ()
+    fresh: bool = False
 
 
 class SceneGateway(Protocol):

@@ -14,6 +14,7 @@ from MIMSegment.Logic.jobs import Job, JobQueue
 from MIMSegment.Logic.labels import wanted_labels
 from MIMSegment.Logic.package import ModelPackage
 from MIMSegment.Logic.postprocess import separate_lesions
+from MIMSegment.Logic.review import Review
 from MIMSegment.Logic.workflow_checks import Checked, Checks
 from MIMSegment.Logic.workflow_ports import OpenResult, Result, SceneGateway
 from MIMSegment.Logic.workflow_state import WorkflowSettings
@@ -69,11 +70,26 @@ def submit(
     return Run(job, package, inputs, checked.findings, wanted, settings.target)
 
 
-def place(gateway: SceneGateway, result: Result, target: str) -> tuple[OpenResult, str]:
+def place(
+    gateway: SceneGateway, result: Result, target: str, review: Review | None = None
+) -> tuple[OpenResult, str]:
     """Show it where the user wants it, or where nothing is in its way, so that no run is lost.
 
-    The second of the pair is a sentence about the latter, else "".
+    The second of the pair is a sentence about the latter, else "". A running ``review``, which may
+    be of the same segmentation, is closed first: what a model draws is no edit of the reviewer.
+    It goes on when nothing can be shown.
     """
+    if review is None:
+        return _placed(gateway, result, target)
+    review.close()
+    try:
+        return _placed(gateway, result, target)
+    except BaseException:
+        review.resume()
+        raise
+
+
+def _placed(gateway: SceneGateway, result: Result, target: str) -> tuple[OpenResult, str]:
     try:
         return gateway.show_result(result, target), ""
     except (InputError, GeometryError) as error:

@@ -1,9 +1,12 @@
 """Runs of some structures, and runs into a segmentation that is there, on real MRML."""
 
+import numpy as np
 import pytest
 
 slicer = pytest.importorskip("slicer", reason="the slicer-core wheel is not installed")
 pytest.importorskip("onnxruntime")
+
+from vtkmodules.util.numpy_support import vtk_to_numpy  # noqa: E402
 
 from editor_case import Editor  # noqa: E402
 from flow_cases import rows, run, start  # noqa: E402
@@ -72,6 +75,28 @@ def test_a_run_of_one_structure_leaves_the_others_in_the_target_alone(workflow, 
     workflow.change(structures=(TZ,), target=workflow.result.id)
     run(workflow)
     assert workflow.state.error is None and seen(workflow) == before
+    events = [(entry["event"], entry.get("structure")) for entry in workflow.log.entries]
+    assert events == [("segmented", None), ("edit", "peripheral zone"), ("segmented", None)]
     workflow.export(Export.REPORT, tmp_path / "report.html", psa=6.0)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "PSA density" in page and "Not asked for" not in page
+
+
+def test_what_a_run_draws_in_the_segmentation_under_review_is_no_edit(workflow):
+    run(workflow)
+    before, first = seen(workflow), workflow.result.id
+    workflow.change(target=first)
+    image = workflow.input_images[0][1].node.GetImageData()
+    voxels = vtk_to_numpy(image.GetPointData().GetScalars())
+    voxels[:] = np.roll(voxels, 2)  # so that the model draws something else
+    image.Modified()
+    run(workflow)
+    assert workflow.state.error is None and workflow.result.id == first
+    assert workflow.state.actions["undo_result"]
+    assert not any(row.edited for row in rows(workflow).values())
+    assert seen(workflow)["transition zone"][0] != before["transition zone"][0]
+    assert [entry["event"] for entry in workflow.log.entries] == ["segmented", "segmented"]
+    workflow.undo_result()
+    workflow.open_result(first)
+    assert seen(workflow) == before
+    assert not workflow.state.actions["undo_result"], "it was taken back already"

@@ -171,6 +171,21 @@ def test_a_result_that_finds_its_place_taken_is_not_lost(gateway, image):
     assert "lesion 1 in Prostate is accepted" in said and "in a new segmentation" in said
 
 
+def test_a_review_goes_on_when_a_result_cannot_be_shown(gateway, image):
+    node = gateway.show_result(result(image)).store.node
+    review = Review(NodeSegments(node))
+    lesion, zone = ids(node)["lesion 2"], ids(node)["peripheral zone"]
+    review.reject(zone)
+    image.GetImageData().SetDimensions(2, 2, 2)
+    with pytest.raises(GeometryError, match="was changed while it was being segmented"):
+        place(gateway, result(image), "", review)
+    draw(node, lesion, np.ones((2, 2, 2), bool))
+    review.poll()
+    assert review.state[lesion].edited
+    review.undo(zone)
+    assert not review.state[zone].verdict.resolved
+
+
 def test_a_result_whose_volume_was_moved_lies_under_its_transform(scene, gateway, image):
     put_under(scene, image, rigid())
     node = gateway.show_result(result(image)).store.node
