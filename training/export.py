@@ -37,6 +37,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("give either a CHECKPOINT or --from-nnunet MODEL_FOLDER")
     if arguments.to_nnssl and len(arguments.checkpoints) != 1:
         parser.error("--to-nnssl takes one CHECKPOINT of pretrain.py")
+    if arguments.mirror and (arguments.to_nnssl or arguments.from_nnunet is not None):
+        parser.error("--mirror is for checkpoints of finetune.py; models of nnU-Net say it")
     try:
         print(_export(arguments))
     except MIMSegmentError as error:
@@ -114,6 +116,12 @@ def _parser() -> argparse.ArgumentParser:
         "--torchscript",
         action="store_true",
         help="write models/model.ts too, for programs made with PyTorch",
+    )
+    parser.add_argument(
+        "--mirror",
+        action="store_true",
+        help="average the predictions of mirrored windows, along the axes that training mirrored "
+        "(spatial.flip): 2, 4 or 8 times as slow",
     )
     parser.add_argument(
         "--reconstruction",

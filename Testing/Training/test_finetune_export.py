@@ -86,6 +86,7 @@ def test_package_computes_what_the_network_computes(work):
     assert package.spec.preprocessing == model_spec(content["metadata"]["plan"]).preprocessing
     assert (by_torch.labels == by_onnx.labels).mean() > 0.9999
     assert set(np.unique(by_onnx.labels)) <= {0, 1, 4}
+    assert package.spec.mirror_axes == ()
 
 
 def test_the_command_line_segments_an_image_with_the_package(work, tmp_path):

@@ -47,6 +47,7 @@ class ExportOptions:
     half_weights: bool = False
     torchscript: bool = False
     reconstruction: str | None = None
+    mirror: bool = False
 
     def identifier(self, folder: Path) -> str:
         """The package's lower-case name, by default made of the folder's."""

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from mim.agreement import ExportError
 from mim.bundle import NETWORKS, ExportOptions, bundle_metadata, model_card
 from mim.classifier_export import export_classifier
 from mim.ensemble import Member, provenance_of, read_members, results_together, seen_by
 from mim.evaluation import model_spec
 from mim.folds import cache_of
+from mim.mirroring import flipped_axes, mirroring_in_words
 from mim.network_files import trained_network, verified_lines, write_networks
 from mim.plausibility_ranges import for_inputs, known_expectations
 from mim.reconstruction_export import export_reconstruction
@@ -31,6 +33,8 @@ def export_checkpoints(
     """
     members, folder = read_members(checkpoints), Path(folder)
     if members[0].metadata["kind"] == "classification":
+        if options.mirror:
+            raise ExportError(f"{members[0].path} classifies; --mirror is for segmentation.")
         return export_classifier(members[0].content, members[0].results, folder, options)
     return _export_segmenters(members, folder, options)
 
@@ -38,7 +42,7 @@ def export_checkpoints(
 def _export_segmenters(members: Sequence[Member], folder: Path, options: ExportOptions) -> str:
     metadata, results = members[0].metadata, results_together(members)
     plan, title = metadata["plan"], options.title or metadata["plan"]["name"]
-    spec = _spec(members)
+    spec = _spec(members, flipped_axes(members) if options.mirror else ())
     words = NETWORKS[metadata["network"].get("name", "resenc_unet")]
     with tempfile.TemporaryDirectory() as scratch:
         files, agreements = {}, {}
@@ -111,6 +115,8 @@ def segmentation_card(
     several = len(spec.models) > 1
     if several:
         facts += [f"Networks: {len(spec.models)}, whose outputs are averaged"]
+    if spec.mirror_axes:
+        facts += [mirroring_in_words(spec.mirror_axes)]
     trained = results.get("training_subjects")
     facts += [f"Trained on: {plan['name']}" + (f", {trained} subjects" if trained else "")]
     measured = ""
@@ -119,17 +125,19 @@ def segmentation_card(
         measured = (
             f"Mean Dice on {results['cases']} held-back images of {results['subjects']} subjects: "
             f"{results['dice_mean']:.3f} (95 % interval {low:.3f} to {high:.3f})"
-            + ("; of single networks, not of their average." if several else ".")
+            + ("; of single networks, not of their average" if several else "")
+            + ("; without mirroring." if spec.mirror_axes else ".")
         )
     return model_card(title, spec.inputs, facts, measured, options)
 
 
-def _spec(members: Sequence[Member]) -> ModelSpec:
+def _spec(members: Sequence[Member], mirror_axes: Sequence[int]) -> ModelSpec:
     """The specification of the plan that all share, with a file for each network."""
     names = [f"models/model_{number}.onnx" for number in range(len(members))]
     spec = {
         **model_spec(members[0].metadata["plan"]).to_dict(),
         "models": names if len(members) > 1 else ["models/model.onnx"],
+        "mirror_axes": mirror_axes,
         "provenance": provenance_of(members),
     }
     return ModelSpec.from_dict(json.loads(json.dumps(spec)), "the checkpoint's plan")
