@@ -22,6 +22,7 @@ from mim.plan_like import PlannedShape, planned_shape
 from mim.planning import intensity_summary
 from mim.plans import make_plan, plan_preprocessing
 from mim.plausibility_ranges import expectations_of
+from mim.regions import kept_labels, output_labels, plan_regions
 from mim.seen import digests
 from mim.test_images import unlabeled_test_images_apart, why_not_used
 from mim.workers import workers
@@ -107,7 +108,7 @@ def _write(dataset: Dataset, scans: str | Path, cache: Path, options: PrepareOpt
     write_json(cache / "fingerprint.json", fingerprint)
     write_json(cache / "plan.json", plan)
     write_json(cache / "split.json", split)
-    write_text(cache / "labels.csv", labels_to_csv(label_table(dataset)))
+    write_text(cache / "labels.csv", labels_to_csv(label_table(dataset, plan)))
     write_json(
         cache / "cases.json",
         {
@@ -210,8 +211,24 @@ def _with_labels_named(dataset: Dataset, prints) -> Dataset:
     return replace(dataset, labels={v: f"label {v}" for v in found})
 
 
-def label_table(dataset: Dataset) -> list[Label]:
-    """The structures with codes and colors where the data set has a labels.csv, names otherwise."""
+def label_table(dataset: Dataset, plan: dict) -> list[Label]:
+    """The structures of a result: with codes and colors where the data set's labels.csv has the
+    very label, else by name."""
+    known = {label.value: label for label in _label_table(dataset)}
+    regions = plan_regions(plan)
+    if not regions:
+        return list(known.values())
+    table = []
+    for region, kept in zip(regions, kept_labels(regions), strict=True):
+        name = output_labels(plan)[region.value]
+        if len(kept) == 1 and dataset.labels.get(kept[0]) == name and kept[0] in known:
+            table.append(replace(known[kept[0]], value=region.value))
+        else:
+            table.append(Label(region.value, name, color=default_color(region.value)))
+    return table
+
+
+def _label_table(dataset: Dataset) -> list[Label]:
     if dataset.labels_csv is not None:
         path = dataset.labels_csv
         return labels_from_csv(path.read_text(encoding="utf-8"), str(path))

@@ -10,7 +10,7 @@ from pathlib import Path
 from mim.cases import Case, Dataset, LeftOut, case_id, is_dicom, is_image, same_case
 from mim.folder_subjects import common_folder, subjects_of
 from mim.pictures import is_picture
-from mim.regions import Region
+from mim.regions import Region, kept_labels, outside_names
 from mim.split_names import is_part, sides
 from MIMSegment.Logic.errors import InputError
 
@@ -114,13 +114,16 @@ def _labels(description: dict, path: Path) -> tuple[dict[int, str], tuple[Region
             if isinstance(value, list | tuple) or description.get("regions_class_order"):
                 members = tuple(value) if isinstance(value, list | tuple) else (value,)
                 regions.append(Region(name, tuple(map(int, members)), int(next(order))))
-                number = regions[-1].value
-            names[int(number)] = str(name)
+            if not isinstance(number, list | tuple):
+                names[int(number)] = str(name)
         except (TypeError, ValueError, StopIteration):
             raise InputError(
                 f"{path}: label {key!r}: {value!r} is not a number, nor a list of numbers with an "
                 "entry in regions_class_order."
             ) from None
+    for kept, name in zip(kept_labels(regions), outside_names(regions), strict=True):
+        if len(kept) == 1:
+            names.setdefault(kept[0], name)
     for value in {v for region in regions for v in region.labels} - set(names):
         names[value] = f"label {value}"
     return names, tuple(regions)

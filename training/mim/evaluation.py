@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from mim.cases import read_images
-from mim.regions import Region
+from mim.regions import plan_regions
 from mim.statistics import bootstrap_mean_ci
 from mim.structures import own_structures
 from MIMSegment.Logic.engine import Predictor, segment
@@ -77,7 +77,7 @@ def evaluate_cases(entries: Sequence[dict], plan: dict, predict: Predictor, desc
     """
     spec, rows = model_spec(plan), []
     names = {label["value"]: label["name"] for label in plan["labels"]}
-    structures = own_structures(names, [Region.from_dict(r) for r in plan.get("regions", ())])
+    structures = own_structures(names, plan_regions(plan))
     values = list(structures.found.values()), list(structures.truth.values())
     for entry in tqdm(entries, desc, unit="case"):
         result = segment(read_source(entry["source"]), spec, predict)

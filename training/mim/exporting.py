@@ -18,6 +18,7 @@ from mim.mirroring import flipped_axes, mirroring_in_words
 from mim.network_files import trained_network, verified_lines, write_networks
 from mim.plausibility_ranges import for_inputs, known_expectations
 from mim.reconstruction_export import export_reconstruction
+from mim.regions import output_labels
 from MIMSegment.Logic.expectations import Expectations
 from MIMSegment.Logic.labels import Label, default_color, labels_from_csv
 from MIMSegment.Logic.package import write_package
@@ -81,7 +82,7 @@ def segmentation_metadata(
     title: str, spec: ModelSpec, plan: dict, results: dict, network: str, options: ExportOptions
 ) -> dict:
     """The fields that MONAI's schema for bundles asks for."""
-    names = {label["value"]: label["name"] for label in plan["labels"]}
+    names = output_labels(plan)
     channels = {str(n): names.get(v, "background") for n, v in enumerate(spec.channel_labels)}
     shape = spec.patch[3 - spec.dims :]
     prediction = {
@@ -109,7 +110,7 @@ def segmentation_card(
 ) -> str:
     """The model card: structures, working voxel size, training data, Dice."""
     facts = [
-        f"Structures: {', '.join(label['name'] for label in plan['labels'])}",
+        f"Structures: {', '.join(output_labels(plan).values())}",
         f"Working voxel size: {spec.preprocessing.spacing} mm (z, y, x)",
     ]
     several = len(spec.models) > 1
@@ -171,8 +172,8 @@ def _labels(plan: dict, metadata: dict, options: ExportOptions) -> list[Label]:
     if options.labels or path.is_file():
         return labels_from_csv(path.read_text(encoding="utf-8"), str(path))
     return [
-        Label(item["value"], item["name"], color=default_color(item["value"]))
-        for item in plan["labels"]
+        Label(value, name, color=default_color(value))
+        for value, name in output_labels(plan).items()
     ]
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mim.regions import Region, outside_names
 from MIMSegment.Logic.errors import MIMSegmentError
 from MIMSegment.Logic.labels import Label, default_color
 from MIMSegment.Logic.matching import InputSpec
@@ -192,13 +193,13 @@ def _regions(plans: Plans, regions: Mapping[str, set[int]]) -> Head:
         raise NnunetError(
             f"{plans.folder / 'dataset.json'}: regions_class_order {order} repeats a value."
         )
-    names, labels = list(regions), []
-    for index, (name, value) in enumerate(zip(names, order, strict=True)):
-        inner = [other for other in names[index + 1 :] if regions[other] < regions[name]]
-        largest = [a for a in inner if not any(regions[a] < regions[b] for b in inner)]
-        outside = f" outside {' and '.join(largest)}" if largest else ""
-        labels.append((int(value), name + outside))
-    return Head("regions", tuple(int(value) for value in order), _labels(labels))
+    values = tuple(int(value) for value in order)
+    painted = [
+        Region(name, tuple(members), value)
+        for (name, members), value in zip(regions.items(), values, strict=True)
+    ]
+    names = outside_names(painted)
+    return Head("regions", values, _labels(list(zip(values, names, strict=True))))
 
 
 def _labels(pairs: list[tuple[int, str]]) -> tuple[Label, ...]:

@@ -17,7 +17,7 @@ from mim.planning import (
     patch_and_strides,
     working_spacing,
 )
-from mim.regions import brats_regions
+from mim.regions import brats_regions, painted_names
 from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.spec import Normalization, Preprocessing
 
@@ -30,7 +30,8 @@ def make_plan(
 ) -> dict:
     """Everything that later steps share, ready for JSON.
 
-    ``labels`` and ``regions`` are for segmentation, ``classes`` and ``multi_label`` for
+    ``labels`` and ``regions`` are for segmentation: a value that a region paints is called after
+    what is left of it in a result. ``classes`` and ``multi_label`` for
     classification. With ``dims`` 2 a volume is one slice, ``patch`` is (1, y, x), and ``strides``
     and ``kernel_sizes`` have two numbers for each stage. ``like`` decides them where it is given.
     """
@@ -42,10 +43,11 @@ def make_plan(
     else:
         shape = _volumes(options, modalities, fingerprint, bool(dataset.classes))
     regions = brats_regions(dataset.labels) if options.regions == "brats" else dataset.regions
+    labels = {**dataset.labels, **painted_names(regions, dataset.labels)}
     return {
         "name": dataset.name,
         "inputs": [{"name": n, "modality": m} for n, m in zip(names, modalities, strict=True)],
-        "labels": [{"value": v, "name": n} for v, n in sorted(dataset.labels.items())],
+        "labels": [{"value": v, "name": n} for v, n in sorted(labels.items())],
         "regions": [region.to_dict() for region in regions],
         "classes": list(dataset.classes),
         "multi_label": dataset.multi_label,

@@ -63,6 +63,52 @@ def brats_parts(names: Mapping[int, str]) -> dict[str, list[int]]:
     return parts
 
 
+def plan_regions(plan: Mapping) -> tuple[Region, ...]:
+    """The regions of a plan; empty where each voxel has one label."""
+    return tuple(Region.from_dict(values) for values in plan.get("regions", ()))
+
+
+def output_labels(plan: Mapping) -> dict[int, str]:
+    """The values of a result of a network that learnt by ``plan``, and their names."""
+    names = {label["value"]: label["name"] for label in plan["labels"]}
+    painted = [region.value for region in plan_regions(plan)]
+    return {value: names[value] for value in painted} if painted else names
+
+
+def kept_labels(regions: Sequence[Region]) -> list[tuple[int, ...]]:
+    """Of each region the labels that no later one paints over."""
+    later = [{v for r in regions[index + 1 :] for v in r.labels} for index in range(len(regions))]
+    return [
+        tuple(sorted(set(region.labels) - covered))
+        for region, covered in zip(regions, later, strict=True)
+    ]
+
+
+def outside_names(regions: Sequence[Region]) -> list[str]:
+    """What each region keeps when later ones are painted over it: "tumor outside core"."""
+    sets, names = [set(region.labels) for region in regions], []
+    for index, region in enumerate(regions):
+        inner = [other for other in range(index + 1, len(regions)) if sets[other] < sets[index]]
+        largest = [a for a in inner if not any(sets[a] < sets[b] for b in inner)]
+        outside = " and ".join(regions[other].name for other in largest)
+        names.append(f"{region.name} outside {outside}" if outside else region.name)
+    return names
+
+
+def painted_names(regions: Sequence[Region], names: Mapping[int, str]) -> dict[int, str]:
+    """What the values of a result are, by value.
+
+    Where each region keeps just one part of a brain tumor it has that one's name in ``names`` (by
+    label value), else what it is and what it leaves out.
+    """
+    values = [region.value for region in regions]
+    parts = [names.get(kept[0], "") if len(kept) == 1 else "" for kept in kept_labels(regions)]
+    by_part = dict(zip(values, parts, strict=True))
+    if all(brats_parts(by_part).values()):
+        return by_part
+    return dict(zip(values, outside_names(regions), strict=True))
+
+
 def region_targets(labels: Tensor, regions: Sequence[Region], values: Sequence[int]) -> Tensor:
     """Which regions each voxel belongs to: float (b, regions, ...).
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 from mim.data import Cache, LabeledCrops, LabeledVolumes, draw_labeled_crops
 from mim.evaluation import evaluate_cases, summarize, torch_predictor
 from mim.learning_curve import WatchedSegmentation, held_back_cases
-from mim.regions import Region, region_targets
+from mim.regions import plan_regions, region_targets
 from mim.sources import originals
 
 
@@ -82,11 +82,6 @@ class Segmentation:
     def _measured(self) -> list[dict]:
         held_back = set(self.cache.held_back)
         return [c for c in self.cache.cases if c["subject"] in held_back and self.is_labeled(c)]
-
-
-def plan_regions(plan: dict) -> tuple[Region, ...]:
-    """The regions of a plan; empty where each voxel has one label."""
-    return tuple(Region.from_dict(values) for values in plan.get("regions", ()))
 
 
 def segmentation_loss(network: nn.Module, plan: dict) -> Callable[[LabeledCrops], Tensor]:
