@@ -233,7 +233,7 @@ class Review:
             return
         step = self._history.last(segment_id)
         changed = self._store.changed_voxels(step.snapshot)
-        for other in sorted(changed, key=lambda i: i != segment_id):
+        for other in sorted(changed.keys() & step.records, key=lambda i: i != segment_id):
             self._history.note_edit(other, step)
             event = "edit" if other == segment_id else "changed by the edit of another structure"
             self._log(event, other, step.volumes[other], changed[other])
@@ -243,6 +243,7 @@ class Review:
         if segment_id not in changed:
             self._history.pop(segment_id)
             self._write_record(step.records[segment_id])
+        self._log_additions(step, changed)
         self._baseline = self._store.snapshot()
 
     def _look(self) -> bool:
@@ -252,15 +253,17 @@ class Review:
         self._stirred = False
         step = ReviewStep(dict(self._records), dict(self._volumes), self._baseline)
         self._adopt()
-        changed = self._store.changed_voxels(self._baseline)
-        changed = {i: n for i, n in changed.items() if i in step.records}
+        different = self._store.changed_voxels(self._baseline)
+        changed = {i: n for i, n in different.items() if i in step.records}
         self._take_back([i for i in changed if self._records[i].verdict is Verdict.ACCEPTED])
         free = {i: n for i, n in changed.items() if self._records[i].verdict != Verdict.ACCEPTED}
         self._volumes |= self._store.volumes_ml()  # also of what is as it was before the edit
         if self._editing is None:
             self._note_edits_elsewhere(step, free)
+            self._log_additions(step, different)
+            self._baseline = self._store.snapshot()
         for segment_id in free:
-            if not self._records[segment_id].edited:
+            if not (self._records[segment_id].edited or self._records[segment_id].by_hand):
                 self._write(segment_id, edited=True)
         self._log_verdicts_elsewhere(step, free)
         return bool(changed) or self._records != step.records or self._volumes != step.volumes
@@ -291,7 +294,12 @@ class Review:
             if self._records[segment_id].verdict is Verdict.OPEN:
                 self._write(segment_id, verdict=Verdict.EDITING)
             self._log("edit", segment_id, step.volumes[segment_id], voxels)
-        self._baseline = self._store.snapshot()
+
+    def _log_additions(self, step: ReviewStep, voxels: Mapping[str, int]) -> None:
+        """Segments that were not there before the step; those drawn during an edit once it ends."""
+        for segment_id in self._order:
+            if segment_id not in step.records:
+                self._log("added", segment_id, 0.0, voxels.get(segment_id, 0))
 
     def _log_verdicts_elsewhere(self, step: ReviewStep, edited: Mapping[str, int]) -> None:
         for segment_id, record in self._records.items():
@@ -306,13 +314,17 @@ class Review:
         others = [
             i
             for i in candidates
-            if i in self._records and not self._records[i].verdict.resolved and i != segment_id
+            if i in self._records.keys() & step.records
+            and i != segment_id
+            and not self._records[i].verdict.resolved
         ]
         self._store.restore(step.snapshot, [segment_id, *others])
         for restored in (segment_id, *others):
             self._history.note_edit(restored)
             self._write(restored, edited=step.records[restored].edited)
-        self._volumes.update(self._store.volumes_ml([segment_id, *others]))
+        self._volumes |= self._store.volumes_ml()
+        if running:
+            self._log_additions(step, self._store.changed_voxels(step.snapshot))
         self._baseline = self._store.snapshot()
         return changed.get(segment_id, 0)
 

@@ -149,6 +149,45 @@ def test_segment_that_the_user_draws_joins_the_list_as_drawn_by_hand(node, revie
     assert "mine" not in [item.id for item in review.state.items]
 
 
+@pytest.mark.parametrize("end", ["finish_edit", "undo"])
+def test_lesion_drawn_during_the_edit_of_another_structure_is_logged_and_stays(node, editor, end):
+    lines = []
+    review = Review(NodeSegments(node), record=lambda event, **line: lines.append((event, line)))
+    before = review.state[ZONE].volume_ml
+    review.edit(ZONE)
+    node.GetSegmentation().AddEmptySegment("mine", "Missed lesion")
+    review.poll()
+    editor.paint("mine", (slice(0, 1), slice(0, 2), slice(0, 3)))
+    review.poll()
+    editor.erase(ZONE, OVER_BOTH)
+    review.poll()
+    review.undo(ZONE) if end == "undo" else review.finish_edit()
+    ml = 6 * GRIDS["oblique"].voxel_volume_ml
+    item = review.state["mine"]
+    assert item.by_hand and not item.edited and item.volume_ml == pytest.approx(ml)
+    assert (review.state[ZONE].volume_ml == before) == (end == "undo")
+    logged = {(event, line["structure"]): line for event, line in lines}
+    assert set(logged) == {
+        ("added", "Missed lesion"),
+        ("undo" if end == "undo" else "edit", review.state[ZONE].name),
+    }
+    line = logged["added", "Missed lesion"]
+    assert line["voxels_changed"] == 6 and line["volume_after_ml"] == round(ml, 4)
+    review.accept("mine")
+    assert review.state["mine"].locked
+
+
+def test_strokes_of_a_segment_that_the_user_has_added_can_be_undone(node, review, editor):
+    node.GetSegmentation().AddEmptySegment("mine", "Missed lesion")
+    review.poll()
+    editor.paint("mine", (slice(0, 1), slice(0, 2), slice(0, 3)))
+    review.poll()
+    assert review.state["mine"].volume_ml > 0
+    review.undo("mine")
+    assert review.state["mine"].volume_ml == 0
+    np.testing.assert_array_equal(labels_of(node), labels_with_gaps())
+
+
 def test_segment_replaced_from_outside_counts_its_voxels(node, review):
     mask = np.zeros(labels_with_gaps().shape, bool)
     mask[5:8, 8:14, 12:20] = True  # overlaps: Slicer gives it a layer of its own
