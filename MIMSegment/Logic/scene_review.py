@@ -44,7 +44,7 @@ class NodeSegments:
     def __init__(self, node):
         self.node = node
         self._snapshots = Snapshots(node)
-        self._observers: list[int] = []
+        self._observers: list[tuple[object, int]] = []
 
     def records(self) -> list[SegmentRecord]:
         table = label_table(self.node)
@@ -85,19 +85,21 @@ class NodeSegments:
 
     def watch(self, callback: Callable[[], None] | None) -> None:
         segmentation, events = self.node.GetSegmentation(), slicer.vtkSegmentation
-        for observer in self._observers:
-            segmentation.RemoveObserver(observer)
+        for subject, observer in self._observers:
+            subject.RemoveObserver(observer)
         self._observers = []
         if callback is None:
             return
+        watched = [
+            (segmentation, events.SourceRepresentationModified),
+            (segmentation, events.SegmentModified),
+            (segmentation, events.SegmentAdded),
+            (segmentation, events.SegmentRemoved),
+            (self.node, self.node.TransformModifiedEvent),  # it may scale the volumes
+        ]
         self._observers = [
-            segmentation.AddObserver(event, lambda *ignored: callback())
-            for event in (
-                events.SourceRepresentationModified,
-                events.SegmentModified,
-                events.SegmentAdded,
-                events.SegmentRemoved,
-            )
+            (subject, subject.AddObserver(event, lambda *ignored: callback()))
+            for subject, event in watched
         ]
 
     def log(self, entry: Mapping[str, Any]) -> None:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import slicer
 
+from MIMSegment.Logic.errors import GeometryError
 from MIMSegment.Logic.run_lengths import RunLengths
+from MIMSegment.Logic.scene_core import parent_matrix
 from MIMSegment.Logic.scene_layers import image_matrix, labelmap_of, layers, segments_of, voxels
 
 
@@ -66,12 +68,12 @@ class Snapshots:
     def take(self) -> VoxelSnapshot:
         """The node's voxels as they are now; cheap where nothing has changed since the last."""
         known = {layer.labelmap: layer for layer in self._last.layers}
-        found = []
+        found, scale = [], _scale(self._node)
         for labelmap, members in layers(self._node):
             old, now = known.get(labelmap), labelmap.GetMTime()
             unchanged = old is not None and old.modified == now
             runs = old.runs if unchanged else self._encode(labelmap, old)
-            voxel_ml = float(abs(np.linalg.det(image_matrix(labelmap)))) / 1000
+            voxel_ml = scale * float(abs(np.linalg.det(image_matrix(labelmap)))) / 1000
             found.append(_Layer(labelmap, now, voxel_ml, dict(members), runs))
         self._last = VoxelSnapshot(tuple(found))
         present = {layer.labelmap for layer in found}
@@ -175,6 +177,15 @@ def _make_room(labelmap, box: tuple[slice, slice, slice]) -> None:
         start = [a - b for a, b in zip(_first_index(labelmap), union[4::-2], strict=True)]
         array[tuple(slice(s, s + n) for s, n in zip(start, old.shape, strict=True))] = old
     labelmap.DeepCopy(larger)
+
+
+def _scale(node) -> float:
+    """How many times as large the node's parent transform makes volumes in the world, which every
+    export gives; 1 under a transform that bends, which they refuse."""
+    try:
+        return float(abs(np.linalg.det(parent_matrix(node)[:3, :3])))
+    except GeometryError:
+        return 1.0
 
 
 def _first_index(labelmap) -> tuple[int, int, int]:

@@ -17,7 +17,7 @@ from MIMSegment.Logic.labels import Label  # noqa: E402
 from MIMSegment.Logic.review import Review, Verdict  # noqa: E402
 from MIMSegment.Logic.scene_log import log_table, read_rows  # noqa: E402
 from MIMSegment.Logic.scene_review import NodeSegments  # noqa: E402
-from scene_cases import GRIDS, draw, labels_with_gaps, tag  # noqa: E402
+from scene_cases import GRIDS, draw, labels_with_gaps, put_under, tag  # noqa: E402
 
 ZONE, LESION, LIVER = "Segment_3", "Segment_7", "Segment_200"
 OVER_BOTH = (slice(3, 6), slice(5, 12), slice(10, 25))  # some of the zone, some of the lesion
@@ -66,6 +66,17 @@ def test_volumes_are_those_of_the_voxels(node, review):
     for segment_id, value in ((ZONE, 3), (LESION, 7), (LIVER, 200)):
         expected = (labels == value).sum() * voxel
         assert review.state[segment_id].volume_ml == pytest.approx(expected)
+
+
+def test_volumes_follow_a_transform_that_scales_as_in_every_export(scene, node, review):
+    own = review.state[ZONE].volume_ml
+    put_under(scene, node, np.diag([1.1, 1.1, 1.1, 1.0]))
+    review.poll()
+    labels, geometry = mrml.labels_from_segmentation(node)
+    exported = (labels == 3).sum() * geometry.voxel_volume_ml
+    assert review.state[ZONE].volume_ml == pytest.approx(exported)
+    assert exported == pytest.approx(1.1**3 * own)
+    assert not review.state[ZONE].edited
 
 
 def test_stroke_turns_the_segments_origin_to_semiautomatic(node, review, editor):
