@@ -54,7 +54,8 @@ def volume_rows(case: ReviewedCase, prior: Prior | None = None) -> tuple[VolumeR
     for value, members in _by_model_value(case.table).items():
         own = [VolumeRow(s.value, s.name, float(volumes[s.value])) for s in members]
         if len(own) > 1:
-            name = f"{members[0].model_name}, all {len(own)}"
+            kind = next((s.model_name for s in members if s.model_name), members[0].name)
+            name = f"{kind}, all {len(own)}"
             own.append(VolumeRow(None, name, sum(row.volume_ml for row in own)))
         if compare:
             own[-1] = compare(own[-1], value)

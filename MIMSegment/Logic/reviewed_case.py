@@ -60,12 +60,23 @@ class ReviewedCase:
         """The rows of the structures in ``labels``."""
         return tuple(item for item in self.items if item.verdict is not Verdict.REJECTED)
 
+    @property
+    def foreign(self) -> tuple[Label, ...]:
+        """What was drawn by hand and is none of the model's structures, rejected or not."""
+        by_hand = {item.label for item in self.items if item.by_hand}
+        drawn = (s for s in (*self.table, *self.rejected) if s.value in by_hand)
+        return tuple(label for label in drawn if label.model_value is None)
+
 
 def in_model_labels(case: ReviewedCase) -> tuple[Volume, tuple[Label, ...]]:
     """The label image with the model's own values, and the labels that it and the rejected
-    structures have: lesions that the review had apart are one label again."""
+    structures have: lesions that the review had apart are one label again.
+
+    What was drawn by hand and is no structure of the model keeps its own value, unless rejected.
+    """
     array, _ = in_model_values(case.labels.array, case.table)
-    _, table = in_model_values(array[:0], (*case.table, *case.rejected))
+    rejected = (label for label in case.rejected if label not in case.foreign)
+    _, table = in_model_values(array[:0], (*case.table, *rejected))
     return Volume(array, case.labels.geometry, case.labels.source), table
 
 

@@ -35,8 +35,9 @@ def write_training_case(case: ReviewedCase, folder: str | Path) -> None:
     """Add ``case`` to ``folder``, which is made where there is none; a case of the same images
     replaces the one that is there.
 
-    Raises OutputError when an image is missing, a structure is still open or being edited, or the
-    folder holds another data set; InputError when a DICOM file of it cannot be read any more.
+    Raises OutputError when an image is missing, a structure is still open or being edited or none
+    of the model's, or the folder holds another data set; InputError when a DICOM file of it cannot
+    be read any more.
     """
     folder = Path(folder)
     _refuse_incomplete(case)
@@ -65,6 +66,19 @@ def _refuse_incomplete(case: ReviewedCase) -> None:
             f"{joined(undecided)} {'has' if len(undecided) == 1 else 'have'} no verdict yet; "
             "accept or reject every structure before the case is kept for training."
         )
+    foreign = [label for label in case.foreign if label in case.table]
+    if foreign:
+        raise OutputError(
+            f"{joined([label.name for label in foreign])} {'are' if foreign[1:] else 'is'} none of "
+            f"the model's structures ({_names_of_model(case)}); give "
+            f"{'each' if foreign[1:] else 'it'} the name or the terminology of one of these, or "
+            "reject what the model shall not learn."
+        )
+
+
+def _names_of_model(case: ReviewedCase) -> str:
+    own = [s for s in in_model_labels(case)[1] if s.value not in {f.value for f in case.foreign}]
+    return ", ".join(dict.fromkeys(s.name for s in (*own, *case.not_asked)))
 
 
 def _add(case: ReviewedCase, folder: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from MIMSegment.Logic.audit import AuditLog, log_path
 from MIMSegment.Logic.comparison import Prior
 from MIMSegment.Logic.errors import MIMSegmentError
+from MIMSegment.Logic.hand_drawn import with_model_labels
 from MIMSegment.Logic.image_source import ImageSource
 from MIMSegment.Logic.review_items import ReviewState, SegmentStore
 from MIMSegment.Logic.reviewed_case import (
@@ -45,6 +46,7 @@ def reviewed_case(
     if isinstance(options.get("prior"), str):
         options = options | {"prior": _prior(gateway, options["prior"])}
     everything, names = gateway.labels(result.store)
+    names = with_model_labels(names, review.items, result.not_asked)
     labels, table = without_rejected(everything, names, review.items)
     return ReviewedCase(
         result.title,
@@ -72,7 +74,10 @@ def _prior(gateway: SceneGateway, id: str) -> Prior | None:
     if not id:
         return None
     then = gateway.open_result(id)
-    labels, table = without_rejected(*gateway.labels(then.store), then.store.records())
+    everything, names = gateway.labels(then.store)
+    records = then.store.records()
+    names = with_model_labels(names, records, then.not_asked)
+    labels, table = without_rejected(everything, names, records)
     return Prior(labels, table, then.provenance.algorithm, then.title)
 
 
