@@ -84,6 +84,12 @@ def _parser() -> argparse.ArgumentParser:
         help="use the data set's test images without labels, which are left out else",
     )
     parser.add_argument(
+        "--splits",
+        metavar="FILE",
+        help="nnU-Net's splits_final.json: fold=K/N of the later commands are these folds, and "
+        "--held-back holds nobody back",
+    )
+    parser.add_argument(
         "--stages",
         type=int,
         default=4,

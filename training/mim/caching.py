@@ -17,6 +17,7 @@ from mim.cache_folder import replacing_cache, require_replaceable, source_of
 from mim.cases import Case, Dataset, LeftOut, find_dataset
 from mim.held_back_list import with_test_list
 from mim.inspection import inspect_cases, read_labels
+from mim.nnunet_splits import read_folds
 from mim.pictures import fit
 from mim.plan_like import PlannedShape, planned_shape
 from mim.planning import intensity_summary
@@ -42,7 +43,8 @@ class PrepareOptions:
     data set itself has for testing; where nobody says it, ``held_back`` is the share of labelled
     subjects. ``pretrain_on_test_images`` is about test images without labels, which are left out
     else. ``inputs`` are the suffixes of a BIDS tree that make up the channels. ``like`` is a
-    checkpoint or a cache whose voxel size, crop and network are to be had here too.
+    checkpoint or a cache whose voxel size, crop and network are to be had here too. ``splits`` is
+    nnU-Net's splits_final.json; then nobody is held back beside those for testing.
     """
 
     modality: str | None = None
@@ -53,6 +55,7 @@ class PrepareOptions:
     like: str | None = None
     held_back: float = 0.2
     test_list: str | None = None
+    splits: str | None = None
     pretrain_on_test_images: bool = False
     exclude: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
@@ -81,6 +84,7 @@ def _write(dataset: Dataset, scans: str | Path, cache: Path, options: PrepareOpt
     cases, test_images = unlabeled_test_images_apart(dataset.cases, use)
     if options.test_list:
         cases = with_test_list(cases, Path(options.test_list), test_images)
+    folds = read_folds(options.splits, cases, test_images) if options.splits else []
     cases, test_images, missing = (
         [item for item in items if item.subject not in exclude]
         for items in (cases, map(why_not_used, test_images), dataset.left_out)
@@ -95,7 +99,8 @@ def _write(dataset: Dataset, scans: str | Path, cache: Path, options: PrepareOpt
             raise InputError(
                 f"Nothing that {options.test_list} names is usable:\n" + _listing(excluded)
             )
-        split = split_subjects(usable, options.held_back, options.seed)
+        split = split_subjects(usable, 0.0 if folds else options.held_back, options.seed)
+        split |= {"folds": [fold.to_dict(split["train"]) for fold in folds]} if folds else {}
         training = [prints[c.id] for c in usable if c.subject in set(split["train"])]
         fingerprint = make_fingerprint(training)
         dataset = _with_labels_named(dataset, prints.values())

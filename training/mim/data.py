@@ -7,7 +7,8 @@ A cache is a folder written by ``prepare.py``::
                       they were read
     plan.json         patch and strides (z, y, x), kernel sizes, preprocessing (spacing ...)
     fingerprint.json  what the plan was made from
-    split.json        {"train": [subjects], "held_back": [subjects]}
+    split.json        {"train": [subjects], "held_back": [subjects]}, and with prepare.py --splits
+                      "folds", a list of the same
     images/<id>.npy   fp16 (c, z, y, x), already normalized
     labels/<id>.npy   uint8 (z, y, x), where a case has a label
 """
@@ -35,7 +36,8 @@ _LOCATIONS_PER_CLASS = 2000
 
 @dataclass(frozen=True)
 class Cache:
-    """An opened cache. ``train`` and ``held_back`` are disjoint lists of subjects."""
+    """An opened cache. ``train`` and ``held_back`` are disjoint lists of subjects; ``folds`` those
+    of a cross-validation, where the cache was prepared for one, see `folds`."""
 
     folder: Path
     cases: tuple[dict, ...]
@@ -43,6 +45,7 @@ class Cache:
     fingerprint: dict
     train: tuple[str, ...]
     held_back: tuple[str, ...]
+    folds: tuple[dict, ...] = ()
 
     @property
     def channels(self) -> int:
@@ -112,6 +115,7 @@ def read_cache(folder: str | Path) -> Cache:
         _json(folder, "fingerprint.json"),
         tuple(split["train"]),
         tuple(split["held_back"]),
+        tuple(split.get("folds", ())),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from mim.subsets import stratified
 
 FOLD = (
     "of a cross-validation, for example 0/5, the first of five: a fifth of the cache's training "
-    "subjects is held back, and what the cache holds back is left alone; empty: the cache's split"
+    "subjects is held back, and what the cache holds back is left alone, or the first of the five "
+    "folds of prepare.py --splits; empty: the cache's split"
 )
 _ORDER = 0  # seed: the folds of a cache are the same for every recipe
 
@@ -30,10 +31,13 @@ def with_fold(cache: Cache, fold: str) -> Cache:
     """The same cache with one part of its labelled training subjects held back.
 
     The parts are disjoint, differ by one subject at most and have the classes evenly. All other
-    training subjects train, those without a label in every fold.
+    training subjects train, those without a label in every fold. A cache with folds of its own
+    (prepare.py --splits) has these, and no others.
     """
     index, count = _numbers(fold)
     labeled = _labeled(cache)
+    if cache.folds:
+        return _listed(cache, index, count, labeled)
     if len(labeled) < count:
         raise RecipeError(
             f"fold={fold}: {cache.folder} has {len(labeled)} labelled training subjects, too few "
@@ -46,6 +50,22 @@ def with_fold(cache: Cache, fold: str) -> Cache:
         cache,
         train=tuple(subject for subject in cache.train if subject not in held_back),
         held_back=tuple(sorted(held_back)),
+    )
+
+
+def _listed(cache: Cache, index: int, count: int, labeled: Iterable[str]) -> Cache:
+    """The fold that the cache lists; labelled subjects that it names on no side take no part."""
+    if count != len(cache.folds):
+        raise RecipeError(
+            f"fold={index}/{count}: {cache.folder} was prepared with {len(cache.folds)} folds "
+            f"(--splits); write 0/{len(cache.folds)} for the first of them."
+        )
+    fold = cache.folds[index]
+    left_out = set(labeled) - set(fold["train"]) | set(fold["held_back"])
+    return replace(
+        cache,
+        train=tuple(subject for subject in cache.train if subject not in left_out),
+        held_back=tuple(fold["held_back"]),
     )
 
 
