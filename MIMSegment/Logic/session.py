@@ -61,6 +61,9 @@ class Session(Protocol):
         """Raise PackageError when the network's channels are not the package's."""
 
 
+_PLACE_IN_CODE = re.compile(r"Exception from |Check '.*' failed at .*:\d+:?$")
+
+
 class BaseSession(ABC):
     """Cancellation, the library's errors in our words, and the shapes; `_run` is the library's."""
 
@@ -138,7 +141,8 @@ def return_freed_memory() -> None:
 def reason(error: Exception) -> str:
     """The telling line of a native library's error."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith("Exception from")] or lines
+    listed = [line.removeprefix("-- ") for line in lines if line.startswith("-- ")]
+    telling = listed or [line for line in lines if not _PLACE_IN_CODE.match(line)] or lines
     if not telling:
         return type(error).__name__
     return telling[0].split("] : ", 1)[-1].split("Status Message: ", 1)[-1].rstrip(".:;")[:300]
