@@ -45,7 +45,7 @@ def review_header(_: Translate = str) -> tuple[tuple[str, str], ...]:
 def review_row(item: ReviewItem, _: Translate = str) -> Row:
     """The row of a structure."""
     verdicts = {
-        Verdict.OPEN: _("no verdict yet"),
+        Verdict.OPEN: _("none yet"),
         Verdict.EDITING: _("editing"),
         Verdict.ACCEPTED: _("accepted"),
         Verdict.REJECTED: _("rejected"),

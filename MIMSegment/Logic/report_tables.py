@@ -13,7 +13,7 @@ from MIMSegment.Logic.reviewed_case import ReviewedCase
 Table = list[list[str]]
 
 _VERDICTS = {
-    Verdict.OPEN: "no verdict yet",
+    Verdict.OPEN: "none yet",
     Verdict.EDITING: "edited, not accepted",
     Verdict.ACCEPTED: "accepted",
     Verdict.REJECTED: "rejected",

@@ -91,14 +91,14 @@ def test_segment_review_and_edit(panel):
     assert "accepted" in verdict(panel, 0)
     assert not panel.ui.editButton.isEnabled() and panel.ui.editButton.toolTip()
     panel.ui.undoButton.click()
-    assert "no verdict yet" in verdict(panel, 0)
+    assert "none yet" in verdict(panel, 0)
     panel.ui.reviewTable.selectRow(1)
     panel.ui.editButton.click()
     assert "editing" in verdict(panel, 1)
     assert panel.editor.widget.segment_id == panel.chosen[0]
     assert panel.editor.widget.segmentation_node is panel.workflow.result.store.node
     panel.ui.finishEditButton.click()
-    assert "no verdict yet" in verdict(panel, 1), "nothing was painted"
+    assert "none yet" in verdict(panel, 1), "nothing was painted"
     panel.ui.rejectButton.click()
     assert "rejected" in verdict(panel, 1)
 

@@ -138,7 +138,7 @@ def test_keys_decide_while_the_list_has_the_focus_and_nowhere_else(panel):
         QtTest.QTest.keyClick(widget, "a")
         assert ("accepted" in verdict(panel, 0)) is decides, type(widget)
     QtTest.QTest.keyClick(panel.ui.reviewTable, "u")
-    assert "no verdict yet" in verdict(panel, 0)
+    assert "none yet" in verdict(panel, 0)
 
 
 def test_the_3d_button_finds_the_surfaces_made(panel):
@@ -171,7 +171,7 @@ def test_all_the_rest_is_decided_with_one_button(panel):
     assert not panel.ui.acceptRestButton.isEnabled()
     panel.ui.reviewTable.selectRow(0)
     panel.ui.undoButton.click()
-    undecided = ["no verdict yet" in verdict(panel, row) for row in range(4)]
+    undecided = ["none yet" in verdict(panel, row) for row in range(4)]
     assert undecided == [True, True, False, True]
 
 

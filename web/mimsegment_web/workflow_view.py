@@ -25,8 +25,9 @@ EXPORTS = {
     Export.SCENE: ("Scene", "For Slicer: images, structures and audit log (.mrb)"),
     Export.TRAINING: ("Training case", "Added to a folder that the training programs read"),
 }
-DEVICES = [{"value": name, "title": title} for name, title in device_choices()][:2]
-"""Until they are tried: the automatic choice, and the processor, which every computer has."""
+# Until they are tried: the automatic choice, and the processor, which every computer has.
+_AT_FIRST = device_choices()[:2]
+DEVICES = [{"value": name, "title": title.partition(":")[0]} for name, title in _AT_FIRST]
 
 NO_UPLOAD = {"active": False, "percent": 0, "error": "", "passing": False}
 _MOST_NAMES = 12  # of a study's images that are listed before a model is chosen
