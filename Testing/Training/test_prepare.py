@@ -132,7 +132,7 @@ def test_a_killed_process_is_told_with_the_way_out(tmp_path, capsys, monkeypatch
     assert "with more memory" in capsys.readouterr().err
 
 
-def end_of_memory(*_):
+def end_of_memory(*_, **__):
     """What the kernel does to the process that has most."""
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from mim.cache_folder import replacing_cache, require_replaceable, source_of
 from mim.cases import Case, Dataset, LeftOut, find_dataset
+from mim.data import IGNORED
 from mim.held_back_list import with_test_list
 from mim.inspection import inspect_cases, read_labels
 from mim.nnunet_splits import read_folds
@@ -30,7 +31,8 @@ from mim.workers import workers
 from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.files import replacing, write_json, write_text
 from MIMSegment.Logic.labels import Label, default_color, labels_from_csv, labels_to_csv
-from MIMSegment.Logic.preprocess import normalize, prepare, prepare_labels
+from MIMSegment.Logic.preprocess import WorkingGrid, normalize, prepare, prepare_labels
+from MIMSegment.Logic.volume import Geometry
 
 CACHE_VERSION = 1
 
@@ -248,16 +250,14 @@ def _store(case: Case, cache: Path, plan: dict) -> dict:
     else:
         array, grid = prepare(volume, preprocessing)
         if case.label is not None:
-            values = [0, *(item["value"] for item in plan["labels"])]
-            found = prepare_labels(read_labels(case, volume.geometry, frozenset(values)), grid)
-            label = np.searchsorted(values, found).astype(np.uint8)  # the network's channel
+            label = _channels(case, volume.geometry, grid, plan)
     entry = {
         "id": case.id,
         "subject": case.subject,
         "image": f"images/{case.id}.npy",
         "label": None,
         "target": case.target,
-        "structures": None if label is None else np.unique(label[label > 0]).tolist(),
+        "structures": None if label is None else _structures(label),
         "shape": list(array.shape),
         "digests": digests(volume.array),
         "source": case.sources if len(case.images) > 1 else case.sources[0],
@@ -268,6 +268,19 @@ def _store(case: Case, cache: Path, plan: dict) -> dict:
         entry |= {"label": f"labels/{case.id}.npy", "source_label": str(case.label.resolve())}
         _write_array(cache / entry["label"], label)
     return entry
+
+
+def _channels(case: Case, geometry: Geometry, grid: WorkingGrid, plan: dict) -> np.ndarray:
+    """The label on the network's grid: its channels, or `IGNORED`."""
+    values, ignore = [0, *(item["value"] for item in plan["labels"])], plan["ignore"]
+    labels = read_labels(case, geometry, frozenset(values), ignore)
+    found = prepare_labels(labels, grid)
+    channels = np.searchsorted(values, found).astype(np.uint8)
+    return channels if ignore is None else np.where(found == ignore, np.uint8(IGNORED), channels)
+
+
+def _structures(label: np.ndarray) -> list[int]:
+    return np.unique(label[(label > 0) & (label != IGNORED)]).tolist()
 
 
 def picture_to_grid(array: np.ndarray, plan: dict) -> np.ndarray:

@@ -77,9 +77,10 @@ class Dataset:
     """Cases and what is known of them all.
 
     ``inputs`` names the channels, ``labels`` the values of label images; ``regions`` are unions of
-    labels; ``classes`` names what `Case.target` counts, of which several can be there at once where
-    ``multi_label``. ``pictures`` are 2D images without a place in the patient. ``left_out`` are
-    what the data set lists and no case can be made of.
+    labels, and ``ignore`` is the value of voxels that were left open; ``classes`` names what
+    `Case.target` counts, of which several can be there at once where ``multi_label``. ``pictures``
+    are 2D images without a place in the patient. ``left_out`` are what the data set lists and no
+    case can be made of.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Dataset:
     labels: dict[int, str] = field(default_factory=dict)
     labels_csv: Path | None = None
     regions: tuple[Region, ...] = ()
+    ignore: int | None = None
     classes: tuple[str, ...] = ()
     multi_label: bool = False
     pictures: bool = False

@@ -10,7 +10,8 @@ A cache is a folder written by ``prepare.py``::
     split.json        {"train": [subjects], "held_back": [subjects]}, and with prepare.py --splits
                       "folds", a list of the same
     images/<id>.npy   fp16 (c, z, y, x), already normalized
-    labels/<id>.npy   uint8 (z, y, x), where a case has a label
+    labels/<id>.npy   uint8 (z, y, x), where a case has a label: the network's channel, or
+                      `IGNORED`
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ CACHE_VERSION = 1
 # Around a scan there is nothing known; the mean of normalized intensities says just that, and it is
 # what a hidden voxel becomes in masked pre-training.
 PAD_VALUE = 0.0
+# In a label: what it is was left open, so nothing is learnt from it and nothing measured there.
+IGNORED = 255
 _LOCATIONS_PER_CLASS = 2000
 
 
@@ -150,7 +153,8 @@ class LabeledVolumes:
     """The images and labels of those cases of some subjects that have a label.
 
     ``locations[i]`` maps each foreground class of case i to voxel indices (n, 3) in (z, y, x), a
-    fixed random choice of at most 2,000.
+    fixed random choice of at most 2,000; ``known[i]`` are such voxels that are not `IGNORED`, None
+    where none is ignored.
     """
 
     def __init__(
@@ -168,6 +172,7 @@ class LabeledVolumes:
         self.images = _load_all(pairs, "image", device, limit_gib)
         self.labels = _load_all(pairs, "label", device, limit_gib)
         self.locations = [_foreground(label) for label in self.labels]
+        self.known = [_known(label) for label in self.labels]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -205,7 +210,7 @@ class Crops:
 
 @dataclass(frozen=True)
 class LabeledCrops(Crops):
-    """``labels`` int64 (b, 1, z, y, x), 0 in the padding."""
+    """``labels`` int64 (b, 1, z, y, x), 0 in the padding, `IGNORED` where it is not known."""
 
     labels: Tensor
 
@@ -237,6 +242,8 @@ def draw_labeled_crops(
     """As `draw_crops`; each sample is with probability ``foreground`` centered on a structure.
 
     The structure is drawn among the classes of the case, each as likely, then one of its voxels.
+    Of a label that leaves voxels open the other samples are centered on one that is known, as most
+    crops of a sparse label have nothing to learn from.
     """
     if len(patch) == 2:
         whole = (1, *patch)
@@ -250,6 +257,9 @@ def draw_labeled_crops(
         classes = list(volumes.locations[case].values())
         if oversample < foreground and classes:
             voxels = classes[int(which * len(classes))]
+        else:
+            voxels = volumes.known[case]
+        if voxels is not None and len(voxels):
             center = voxels[int(where * len(voxels))].tolist()
             starts[sample] = _centered_start(center, shapes[sample], patch)
     pixels, valid = _cut(images, starts, patch)
@@ -311,11 +321,21 @@ def _foreground(label: Tensor) -> dict[int, np.ndarray]:
     random = np.random.default_rng(0)
     locations = {}
     for value in np.unique(values[values > 0]).tolist():
-        flat = np.flatnonzero(values == value)
-        if len(flat) > _LOCATIONS_PER_CLASS:
-            flat = random.choice(flat, _LOCATIONS_PER_CLASS, replace=False)
-        locations[value] = np.stack(np.unravel_index(flat, values.shape), 1).astype(np.int32)
+        if value != IGNORED:
+            locations[value] = _some_voxels(values == value, random)
     return locations
+
+
+def _known(label: Tensor) -> np.ndarray | None:
+    known = label.cpu().numpy() != IGNORED
+    return None if known.all() else _some_voxels(known, np.random.default_rng(0))
+
+
+def _some_voxels(mask: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    flat = np.flatnonzero(mask)
+    if len(flat) > _LOCATIONS_PER_CLASS:
+        flat = random.choice(flat, _LOCATIONS_PER_CLASS, replace=False)
+    return np.stack(np.unravel_index(flat, mask.shape), 1).astype(np.int32)
 
 
 def _random_starts(

@@ -25,7 +25,7 @@ def from_description(folder: Path) -> Dataset:
     listed = any(isinstance(entry, dict | str) for entry in description.get("training", ()))
     cases = _decathlon(folder, description) if listed else _nnunet(folder, description, path)
     inputs = description.get("modality") or description.get("channel_names") or {}
-    labels, regions = _labels(description, path)
+    labels, regions, ignore = _labels(description, path)
     table = folder / "labels.csv"
     return Dataset(
         description.get("name", folder.name),
@@ -34,6 +34,7 @@ def from_description(folder: Path) -> Dataset:
         labels,
         table if table.is_file() else None,
         regions,
+        ignore,
     )
 
 
@@ -101,15 +102,19 @@ def _subjects(description: dict) -> dict[str, str]:
     return {str(k): str(v) for k, v in description.get("subjects", {}).items()}
 
 
-def _labels(description: dict, path: Path) -> tuple[dict[int, str], tuple[Region, ...]]:
+def _labels(description: dict, path: Path) -> tuple[dict[int, str], tuple[Region, ...], int | None]:
     """Names of values, from {"1": "liver"} (Decathlon) or {"liver": 1}; regions as in nnU-Net,
-    {"whole tumor": [1, 2, 3]} and, in ``regions_class_order``, the value that each one paints."""
-    names, regions = {}, []
+    {"whole tumor": [1, 2, 3]} and, in ``regions_class_order``, the value that each one paints; the
+    value of nnU-Net's "ignore", which is neither."""
+    names, regions, ignore = {}, [], None
     order = iter(description.get("regions_class_order", ()))
     for key, value in description.get("labels", {}).items():
         number, name = (key, value) if str(key).isdigit() else (value, key)
         try:
             if _is_background(value) or str(key) == "0":
+                continue
+            if name == "ignore":
+                ignore = int(number)
                 continue
             if isinstance(value, list | tuple) or description.get("regions_class_order"):
                 members = tuple(value) if isinstance(value, list | tuple) else (value,)
@@ -126,7 +131,9 @@ def _labels(description: dict, path: Path) -> tuple[dict[int, str], tuple[Region
             names.setdefault(kept[0], name)
     for value in {v for region in regions for v in region.labels} - set(names):
         names[value] = f"label {value}"
-    return names, tuple(regions)
+    if ignore in {*names, *(value for region in regions for value in region.labels)}:
+        raise InputError(f"{path}: label {ignore} is ignored and a structure; give it two values.")
+    return names, tuple(regions), ignore
 
 
 def _is_background(value) -> bool:

@@ -70,6 +70,11 @@ def dice_per_class(
     return scores
 
 
+def where_known(labels: np.ndarray, truth: np.ndarray, ignore: int | None) -> np.ndarray:
+    """``labels`` with 0 where ``truth`` has the value ``ignore``, that is, where it is open."""
+    return labels if ignore is None else np.where(truth == ignore, 0, labels)
+
+
 def evaluate_cases(entries: Sequence[dict], plan: dict, predict: Predictor, desc="evaluate"):
     """Dice of every case, a row each: id, subject and the Dice per label name.
 
@@ -82,7 +87,8 @@ def evaluate_cases(entries: Sequence[dict], plan: dict, predict: Predictor, desc
     for entry in tqdm(entries, desc, unit="case"):
         result = segment(read_source(entry["source"]), spec, predict)
         truth = read_volume(entry["source_label"]).array[0]
-        scores = dice_per_class(result.labels, truth, *values)
+        found = where_known(result.labels, truth, plan.get("ignore"))
+        scores = dice_per_class(found, truth, *values)
         rows.append(
             {
                 "id": entry["id"],

@@ -22,8 +22,12 @@ def inspect_cases(
     pool: Executor, cases: Sequence[Case], dataset: Dataset
 ) -> tuple[dict[str, dict], list[dict]]:
     """The fingerprint of every usable case by its id; and of the others the id and the reason."""
-    values = frozenset(dataset.labels)
-    check = partial(_fingerprint_or_reason, values=values, channels=len(dataset.inputs))
+    check = partial(
+        _fingerprint_or_reason,
+        values=frozenset(dataset.labels),
+        channels=len(dataset.inputs),
+        ignore=dataset.ignore,
+    )
     prints, excluded = {}, []
     checked = tqdm(pool.map(check, cases), "check", len(cases), unit="case")
     for case, result in zip(cases, checked, strict=True):
@@ -45,15 +49,21 @@ def _of_one_kind(prints: dict[str, dict], excluded: list[dict]) -> tuple[dict, l
     return prints, excluded
 
 
-def _fingerprint_or_reason(case: Case, values: frozenset[int], channels: int) -> dict | str:
+def _fingerprint_or_reason(case: Case, **known) -> dict | str:
     try:
-        return inspect_case(case, values, channels)
+        return inspect_case(case, **known)
     except InputError as error:
         return str(error)
 
 
-def inspect_case(case: Case, values: frozenset[int], channels: int = 0) -> dict:
-    """The fingerprint of one case. Raises InputError, naming the file, when it must not be used."""
+def inspect_case(
+    case: Case, values: frozenset[int], channels: int = 0, ignore: int | None = None
+) -> dict:
+    """The fingerprint of one case. Raises InputError, naming the file, when it must not be used.
+
+    What its label leaves open (``ignore``) counts as nothing, and no structure is measured then: it
+    may go on there.
+    """
     if not case.subject:
         raise InputError(
             f"{case.image}: neither a list of subjects (dataset.json) nor a folder of one patient "
@@ -68,10 +78,12 @@ def inspect_case(case: Case, values: frozenset[int], channels: int = 0) -> dict:
             raise InputError(f"{where}{case.image} is constant ({channel.min()} everywhere).")
     mask, labels, classes = None, None, {}
     if case.label is not None:
-        labels = read_labels(case, volume.geometry, values)
+        labels = read_labels(case, volume.geometry, values, ignore)
         found, counts = np.unique(labels, return_counts=True)
-        classes = {str(int(v)): int(n) for v, n in zip(found, counts, strict=True)}
-        mask = labels > 0
+        pairs = zip(found.tolist(), counts.tolist(), strict=True)
+        classes = {str(value): count for value, count in pairs if value != ignore}
+        mask = (labels > 0) & (labels != (ignore or 0))
+        labels = labels if ignore is None or ignore not in found else None
     inside = mask if mask is not None and mask.any() else np.ones(volume.geometry.shape, bool)
     rng = np.random.default_rng(0)
     samples = [rng.choice(c[inside], SAMPLES_PER_CASE).astype(np.float32) for c in volume.array]
@@ -85,8 +97,13 @@ def inspect_case(case: Case, values: frozenset[int], channels: int = 0) -> dict:
     }
 
 
-def read_labels(case: Case, geometry, values: frozenset[int]) -> np.ndarray:
-    """Label array (z, y, x) uint8 of a case; InputError when it does not fit image or table."""
+def read_labels(
+    case: Case, geometry, values: frozenset[int], ignore: int | None = None
+) -> np.ndarray:
+    """Label array (z, y, x) uint8 of a case; InputError when it does not fit image or table.
+
+    It may also have the value ``ignore``.
+    """
     label = read_volume(case.label)
     if not label.geometry.is_close(geometry):
         raise InputError(
@@ -98,7 +115,7 @@ def read_labels(case: Case, geometry, values: frozenset[int]) -> np.ndarray:
     if len(label.array) != 1 or not np.array_equal(array, np.round(array)):
         raise InputError(f"{case.label} is no label image: it has channels or fractions.")
     found = {int(v) for v in np.unique(array)}
-    unknown = sorted(found - set(values) - {0}) if values else []
+    unknown = sorted(found - set(values) - {0, ignore}) if values else []
     if unknown or min(found) < 0 or max(found) > 255:
         raise InputError(f"{case.label} has values that no label is named for: {unknown or found}.")
     return array.astype(np.uint8)

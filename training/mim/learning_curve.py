@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from mim.data import Cache, LabeledVolumes, center_crop
+from mim.data import IGNORED, Cache, LabeledVolumes, center_crop
 from MIMSegment.Logic.errors import InputError
 
 WATCHED = "held_back_score"
@@ -45,17 +45,19 @@ class WatchedSegmentation:
         self.images = [center_crop(image, cache.patch) for image in volumes.images]
         labels = [center_crop(label[None], cache.patch).long() for label in volumes.labels]
         self.truth = [masks(label) for label in labels]
+        self.known = [label != IGNORED for label in labels]
         self.masks, self.regions = masks, regions
 
     def __call__(self, network: nn.Module) -> float:
-        """Structures that neither the network nor the reader sees do not count."""
+        """Structures that neither the network nor the reader sees do not count, nor does what the
+        reader left open."""
         device = next(network.parameters()).device
         scores = []
-        for image, truth in zip(self.images, self.truth, strict=True):
+        for image, truth, known in zip(self.images, self.truth, self.known, strict=True):
             outputs = network(image.to(device))
             logits = (outputs[0] if isinstance(outputs, list) else outputs).cpu()
             found = logits > 0 if self.regions else self.masks(logits.argmax(1, keepdim=True))
-            scores.append(_dice(found, truth))
+            scores.append(_dice(found & known, truth))
         return float(torch.cat(scores).nanmean())
 
 

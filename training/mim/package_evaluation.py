@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mim.cases import Case, Dataset, find_dataset, say_left_out
+from mim.evaluation import where_known
 from mim.lesion_metrics import CaseDetections, average_precision, froc, match_by_size
 from mim.protocols import Protocol
 from mim.seen import TrainingImageCheck
@@ -86,8 +87,9 @@ def evaluate_package(
             continue
         found = run_package(volume, package, options.inference)
         save(case, found)
+        labels = where_known(found.labels, label.array[0], dataset.ignore)
         metrics = structure_metrics(
-            found.labels,
+            labels,
             label.array[0],
             structures.found,
             volume.geometry.spacing,
@@ -96,7 +98,7 @@ def evaluate_package(
         )
         measured.cases.append((case.id, case.subject or case.id, metrics))
         if lesions:
-            pair = zip((found.labels, label.array[0]), lesions, strict=True)
+            pair = zip((labels, label.array[0]), lesions, strict=True)
             measured.detections.append(match_by_size(*(np.isin(*side) for side in pair)))
     learnt.require_others(len(cases), data)
     return measured

@@ -31,9 +31,10 @@ def make_plan(
     """Everything that later steps share, ready for JSON.
 
     ``labels`` and ``regions`` are for segmentation: a value that a region paints is called after
-    what is left of it in a result. ``classes`` and ``multi_label`` for
-    classification. With ``dims`` 2 a volume is one slice, ``patch`` is (1, y, x), and ``strides``
-    and ``kernel_sizes`` have two numbers for each stage. ``like`` decides them where it is given.
+    what is left of it in a result, and ``ignore`` is the value of what was left open. ``classes``
+    and ``multi_label`` are for classification. With ``dims`` 2 a volume is one slice, ``patch`` is
+    (1, y, x), and ``strides`` and ``kernel_sizes`` have two numbers for each stage. ``like``
+    decides them where it is given.
     """
     names, modalities = _inputs(dataset, len(fingerprint["intensities"]), options.modality)
     if like is not None:
@@ -49,6 +50,7 @@ def make_plan(
         "inputs": [{"name": n, "modality": m} for n, m in zip(names, modalities, strict=True)],
         "labels": [{"value": v, "name": n} for v, n in sorted(labels.items())],
         "regions": [region.to_dict() for region in regions],
+        "ignore": dataset.ignore,
         "classes": list(dataset.classes),
         "multi_label": dataset.multi_label,
         **shape,

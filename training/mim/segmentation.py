@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mim.data import Cache, LabeledCrops, LabeledVolumes, draw_labeled_crops
+from mim.data import IGNORED, Cache, LabeledCrops, LabeledVolumes, draw_labeled_crops
 from mim.evaluation import evaluate_cases, summarize, torch_predictor
 from mim.learning_curve import WatchedSegmentation, held_back_cases
-from mim.regions import plan_regions, region_targets
+from mim.regions import Region, plan_regions, region_targets
 from mim.sources import originals
 
 
@@ -67,7 +67,7 @@ class Segmentation:
         regions = plan_regions(self.cache.plan)
         values = [0, *(label["value"] for label in self.cache.plan["labels"])]
         if regions:
-            return region_targets(labels, regions, values) > 0.5
+            return region_targets(labels.where(labels != IGNORED, 0), regions, values) > 0.5
         return torch.cat([labels == channel for channel in range(1, len(values))], dim=1)
 
     def evaluate(self, network: nn.Module, bf16: bool) -> dict:
@@ -88,7 +88,8 @@ def segmentation_loss(network: nn.Module, plan: dict) -> Callable[[LabeledCrops]
     """Soft Dice plus cross-entropy in float32, over the foreground classes or over the regions.
 
     A network that returns outputs at several resolutions, the finest first, learns from all of
-    them, each half as much as the finer one (deep supervision, Lee et al., 2015).
+    them, each half as much as the finer one (deep supervision, Lee et al., 2015). `IGNORED` voxels
+    count neither as anything nor as background.
     """
     from monai.losses import DiceCELoss, DiceLoss
 
@@ -98,6 +99,8 @@ def segmentation_loss(network: nn.Module, plan: dict) -> Callable[[LabeledCrops]
     dice = DiceLoss(sigmoid=True, batch=True)
 
     def at_one_resolution(logits: Tensor, labels: Tensor) -> Tensor:
+        if plan.get("ignore") is not None:
+            return _loss_of_known(logits, labels, regions, values)
         if not regions:
             return softmax(logits, labels)
         targets = region_targets(labels, regions, values)
@@ -116,6 +119,26 @@ def segmentation_loss(network: nn.Module, plan: dict) -> Callable[[LabeledCrops]
         return sum(losses) / sum(weights)
 
     return compute_loss
+
+
+def _loss_of_known(
+    logits: Tensor, labels: Tensor, regions: Sequence[Region], values: Sequence[int]
+) -> Tensor:
+    """The same loss over the voxels that are not `IGNORED`; 0 where there is none."""
+    from monai.losses import DiceLoss
+
+    known = labels != IGNORED
+    labels = labels.where(known, 0)
+    if regions:
+        targets, found = region_targets(labels, regions, values), logits.sigmoid()
+        entropy = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        entropy = entropy.mean(1, keepdim=True)
+    else:
+        targets = torch.cat([labels == channel for channel in range(1, logits.shape[1])], dim=1)
+        targets, found = targets.float(), logits.softmax(1)[:, 1:]
+        entropy = functional.cross_entropy(logits, labels[:, 0], reduction="none")[:, None]
+    dice = DiceLoss(batch=True)(found * known, targets * known)
+    return dice + (entropy * known).sum() / known.sum().clamp(min=1)
 
 
 def _resized(labels: Tensor, logits: Tensor) -> Tensor:
