@@ -15,6 +15,7 @@ import argparse
 import sys
 
 from mim.caching import PrepareOptions, prepare_dataset
+from mim.planning import SCHEMES
 from MIMSegment.Logic.errors import MIMSegmentError
 
 
@@ -61,6 +62,18 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="SUFFIX",
         help="of a BIDS tree: the images that make up a case, for example T1w T2w FLAIR",
+    )
+    parser.add_argument(
+        "--normalization",
+        nargs="+",
+        default=[],
+        choices=SCHEMES,
+        metavar="SCHEME",
+        help=f"of all inputs, or one for each: {', '.join(SCHEMES)} (default: ct for CT, else "
+        "zscore, or what nnU-Net's name of the channel says)",
+    )
+    parser.add_argument(
+        "--crop-nonzero", action="store_true", help="cut volumes to what is not 0 in any input"
     )
     parser.add_argument(
         "--regions",

@@ -44,9 +44,10 @@ class PrepareOptions:
     ``test_list`` is a text file that names the held-back cases or subjects, beside those that the
     data set itself has for testing; where nobody says it, ``held_back`` is the share of labelled
     subjects. ``pretrain_on_test_images`` is about test images without labels, which are left out
-    else. ``inputs`` are the suffixes of a BIDS tree that make up the channels. ``like`` is a
-    checkpoint or a cache whose voxel size, crop and network are to be had here too. ``splits`` is
-    nnU-Net's splits_final.json; then nobody is held back beside those for testing.
+    else. ``normalization`` are `planning.SCHEMES` for all inputs or for each; ``crop_nonzero`` cuts
+    volumes to what is not 0. ``inputs`` are the suffixes of a BIDS tree that make up the channels.
+    ``like`` is a checkpoint or a cache whose voxel size, crop and network are to be had here too.
+    ``splits`` is nnU-Net's splits_final.json; then nobody is held back beside those for testing.
     """
 
     modality: str | None = None
@@ -61,6 +62,8 @@ class PrepareOptions:
     pretrain_on_test_images: bool = False
     exclude: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
+    normalization: tuple[str, ...] = ()
+    crop_nonzero: bool = False
     regions: Literal["", "brats"] = ""
     classes_from_folders: bool = False
     seed: int = 0
@@ -92,7 +95,7 @@ def _write(dataset: Dataset, scans: str | Path, cache: Path, options: PrepareOpt
         for items in (cases, map(why_not_used, test_images), dataset.left_out)
     )
     with workers(options.jobs) as pool:
-        prints, excluded = inspect_cases(pool, cases, dataset)
+        prints, excluded = inspect_cases(pool, cases, dataset, options.crop_nonzero)
         excluded = [*map(LeftOut.to_dict, missing), *excluded]
         usable = [c for c in cases if c.id in prints]
         if not usable:
@@ -263,11 +266,22 @@ def _store(case: Case, cache: Path, plan: dict) -> dict:
         "source": case.sources if len(case.images) > 1 else case.sources[0],
         "source_label": None,
     }
-    _write_array(cache / entry["image"], array.astype(np.float16))
+    _write_array(cache / entry["image"], _halved(array, case))
     if label is not None:
         entry |= {"label": f"labels/{case.id}.npy", "source_label": str(case.label.resolve())}
         _write_array(cache / entry["label"], label)
     return entry
+
+
+def _halved(array: np.ndarray, case: Case) -> np.ndarray:
+    """The array as float16; raises InputError where a value is beyond that."""
+    largest = np.finfo(np.float16).max
+    if np.abs(array).max() > largest:
+        raise InputError(
+            f"{case.image}: normalized values reach {np.abs(array).max():.0f}, a cache holds up to "
+            f"{largest:.0f}; choose another --normalization."
+        )
+    return array.astype(np.float16)
 
 
 def _channels(case: Case, geometry: Geometry, grid: WorkingGrid, plan: dict) -> np.ndarray:

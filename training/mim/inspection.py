@@ -13,20 +13,25 @@ from tqdm import tqdm
 from mim.cases import Case, Dataset
 from mim.plausibility_ranges import measure_case
 from MIMSegment.Logic.errors import InputError
+from MIMSegment.Logic.preprocess import nonzero_box
 from MIMSegment.Logic.volume import read_volume
 
 SAMPLES_PER_CASE = 10_000
 
 
 def inspect_cases(
-    pool: Executor, cases: Sequence[Case], dataset: Dataset
+    pool: Executor, cases: Sequence[Case], dataset: Dataset, crop: bool = False
 ) -> tuple[dict[str, dict], list[dict]]:
-    """The fingerprint of every usable case by its id; and of the others the id and the reason."""
+    """The fingerprint of every usable case by its id; and of the others the id and the reason.
+
+    With ``crop`` the shape is that of what is not 0.
+    """
     check = partial(
         _fingerprint_or_reason,
         values=frozenset(dataset.labels),
         channels=len(dataset.inputs),
         ignore=dataset.ignore,
+        crop=crop,
     )
     prints, excluded = {}, []
     checked = tqdm(pool.map(check, cases), "check", len(cases), unit="case")
@@ -57,7 +62,11 @@ def _fingerprint_or_reason(case: Case, **known) -> dict | str:
 
 
 def inspect_case(
-    case: Case, values: frozenset[int], channels: int = 0, ignore: int | None = None
+    case: Case,
+    values: frozenset[int],
+    channels: int = 0,
+    ignore: int | None = None,
+    crop: bool = False,
 ) -> dict:
     """The fingerprint of one case. Raises InputError, naming the file, when it must not be used.
 
@@ -87,10 +96,11 @@ def inspect_case(
     inside = mask if mask is not None and mask.any() else np.ones(volume.geometry.shape, bool)
     rng = np.random.default_rng(0)
     samples = [rng.choice(c[inside], SAMPLES_PER_CASE).astype(np.float32) for c in volume.array]
-    oriented = volume.reoriented("LPS").geometry
+    oriented = volume.reoriented("LPS")
+    start, stop = nonzero_box(oriented.array) if crop else ((0, 0, 0), oriented.geometry.shape)
     return {
-        "spacing": oriented.spacing,
-        "shape": oriented.shape,
+        "spacing": oriented.geometry.spacing,
+        "shape": tuple(b - a for a, b in zip(start, stop, strict=True)),
         "classes": classes,
         "samples": samples,
         "measures": measure_case(volume, labels),

@@ -10,10 +10,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from MIMSegment.Logic.spec import Normalization, Preprocessing
+from MIMSegment.Logic.spec import Normalization
 
 ANISOTROPY = 3.0
 SMALLEST_FEATURE_MAP = 4
+# Of intensities; zscore_nonzero leaves zeros zero, which are the outside of a stripped skull.
+SCHEMES = ("zscore", "zscore_nonzero", "ct", "rescale_to_01", "rgb_to_01", "none")
+_NNUNET_NAMES = {
+    "nonorm": "none",
+    "rescale_to_0_1": "rescale_to_01",
+    "rgb_to_0_1": "rgb_to_01",
+    "zscore": "zscore",
+}
 
 
 def intensity_summary(samples: np.ndarray) -> dict[str, float]:
@@ -40,9 +48,16 @@ def working_spacing(spacings: Sequence[Sequence[float]]) -> tuple[float, float, 
     return tuple(round(float(s), 4) for s in median)
 
 
-def normalization(modality: str, intensities: dict[str, float]) -> Normalization:
-    """CT: fixed window of the training data. Anything else: z-score of each image."""
-    if modality == "CT":
+def scheme_of(name: str, modality: str) -> str:
+    """How an input is normalized, of `SCHEMES`: as its name says, if it is one of nnU-Net's for
+    that; CT by a fixed window, anything else by z-score."""
+    return _NNUNET_NAMES.get(name.casefold(), "ct" if modality == "CT" else "zscore")
+
+
+def normalization(scheme: str, intensities: dict[str, float]) -> Normalization:
+    """One of `SCHEMES`: a fixed window of the training data, or each image's own values, of which a
+    z-score clips the outermost."""
+    if scheme == "ct":
         return Normalization(
             "ct",
             mean=round(intensities["mean"], 4),
@@ -50,7 +65,9 @@ def normalization(modality: str, intensities: dict[str, float]) -> Normalization
             lower=round(intensities["percentile_00_5"], 4),
             upper=round(intensities["percentile_99_5"], 4),
         )
-    return Normalization("zscore", percentiles=(0.5, 99.5))
+    if scheme.startswith("zscore"):
+        return Normalization("zscore", scheme == "zscore_nonzero", percentiles=(0.5, 99.5))
+    return Normalization(scheme)
 
 
 def patch_and_strides(
@@ -91,14 +108,6 @@ def kernel_sizes(strides: Sequence[Sequence[int]], spacing: Sequence[float]):
         voxel = voxel * stride
         kernels.append(tuple(int(k) for k in np.where(voxel > 2 * voxel.min(), 1, 3)))
     return tuple(kernels)
-
-
-def make_preprocessing(
-    modalities: Sequence[str], spacing: Sequence[float], intensities: Sequence[dict]
-) -> Preprocessing:
-    """The preprocessing of a data set, to be stored with its cache and in the model package."""
-    pairs = zip(modalities, intensities, strict=True)
-    return Preprocessing(tuple(spacing), tuple(normalization(*pair) for pair in pairs))
 
 
 def modality_of(name: str) -> str:

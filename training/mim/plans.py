@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,9 +13,10 @@ from mim.cases import Dataset
 from mim.plan_like import PlannedShape
 from mim.planning import (
     kernel_sizes,
-    make_preprocessing,
     modality_of,
+    normalization,
     patch_and_strides,
+    scheme_of,
     working_spacing,
 )
 from mim.regions import brats_regions, painted_names
@@ -23,6 +25,9 @@ from MIMSegment.Logic.spec import Normalization, Preprocessing
 
 if TYPE_CHECKING:
     from mim.caching import PrepareOptions
+
+# The preprocessing at a working spacing (z, y, x).
+AtSpacing = Callable[[tuple[float, ...]], Preprocessing]
 
 
 def make_plan(
@@ -37,12 +42,19 @@ def make_plan(
     decides them where it is given.
     """
     names, modalities = _inputs(dataset, len(fingerprint["intensities"]), options.modality)
+    schemes = _schemes(names, modalities, options)
+    pairs = zip(schemes, fingerprint["intensities"], strict=True)
+    preprocessing = partial(
+        Preprocessing,
+        normalization=tuple(normalization(*pair) for pair in pairs),
+        crop_to_nonzero=options.crop_nonzero,
+    )
     if like is not None:
-        shape = _shaped(like, modalities, fingerprint)
+        shape = _shaped(like, preprocessing, fingerprint)
     elif dataset.pictures:
-        shape = _pictures(options, modalities, fingerprint)
+        shape = _pictures(options, preprocessing, fingerprint)
     else:
-        shape = _volumes(options, modalities, fingerprint, bool(dataset.classes))
+        shape = _volumes(options, preprocessing, fingerprint, bool(dataset.classes))
     regions = brats_regions(dataset.labels) if options.regions == "brats" else dataset.regions
     labels = {**dataset.labels, **painted_names(regions, dataset.labels)}
     return {
@@ -78,15 +90,29 @@ def _inputs(dataset: Dataset, channels: int, modality: str | None):
     return names, [modality or known or modality_of(name) for name in names]
 
 
-def _shaped(like: PlannedShape, modalities: Sequence[str], fingerprint: dict) -> dict:
+def _schemes(
+    names: Sequence[str], modalities: Sequence[str], options: PrepareOptions
+) -> Sequence[str]:
+    """How each input is normalized."""
+    chosen = options.normalization
+    if not chosen:
+        return [scheme_of(*pair) for pair in zip(names, modalities, strict=True)]
+    if len(chosen) not in (1, len(names)):
+        raise InputError(
+            f"--normalization names {len(chosen)} schemes, but there are {len(names)} inputs "
+            f"({', '.join(names)}); name one for all, or one for each."
+        )
+    return chosen if len(chosen) == len(names) else [*chosen] * len(names)
+
+
+def _shaped(like: PlannedShape, preprocessing: AtSpacing, fingerprint: dict) -> dict:
     """Spacing, patch and network from elsewhere; intensities are the data's own."""
     shapes = np.asarray(fingerprint["shapes"], float)
     if like.dims == 3:
         shapes = shapes * np.asarray(fingerprint["spacings"]) / np.asarray(like.spacing)
-    preprocessing = make_preprocessing(modalities, like.spacing, fingerprint["intensities"])
     return {
         "dims": like.dims,
-        "preprocessing": asdict(preprocessing),
+        "preprocessing": asdict(preprocessing(tuple(like.spacing))),
         "patch": like.patch,
         "strides": like.strides,
         "kernel_sizes": like.kernel_sizes,
@@ -95,7 +121,7 @@ def _shaped(like: PlannedShape, modalities: Sequence[str], fingerprint: dict) ->
 
 
 def _volumes(
-    options: PrepareOptions, modalities: Sequence[str], fingerprint: dict, whole: bool
+    options: PrepareOptions, preprocessing: AtSpacing, fingerprint: dict, whole: bool
 ) -> dict:
     """Spacing, patch and network for volumes; with ``whole`` a patch holds most volumes whole."""
     spacings = np.asarray(fingerprint["spacings"])
@@ -108,10 +134,9 @@ def _volumes(
         if options.spacing is None:
             spacing, shape = tuple(round(s * factor, 4) for s in spacing), shape / factor
     patch, strides = patch_and_strides(shape, spacing, options.patch_voxels, options.stages)
-    preprocessing = make_preprocessing(modalities, spacing, fingerprint["intensities"])
     return {
         "dims": 3,
-        "preprocessing": asdict(preprocessing),
+        "preprocessing": asdict(preprocessing(spacing)),
         "patch": patch,
         "strides": strides,
         "kernel_sizes": kernel_sizes(strides, spacing),
@@ -119,8 +144,10 @@ def _volumes(
     }
 
 
-def _pictures(options: PrepareOptions, modalities: Sequence[str], fingerprint: dict) -> dict:
+def _pictures(options: PrepareOptions, preprocessing: AtSpacing, fingerprint: dict) -> dict:
     """Pictures have no spacing; each is scaled so that its longer side fills the patch."""
+    if options.crop_nonzero:
+        raise InputError("--crop-nonzero is for volumes; pictures are not cropped.")
     size = options.picture_size
     _, strides = patch_and_strides((1, size, size), (1, 1, 1), size * size, options.stages)
     step = int(np.prod(strides, axis=0)[1])
@@ -129,10 +156,9 @@ def _pictures(options: PrepareOptions, modalities: Sequence[str], fingerprint: d
             f"Pictures of {size} pixels cannot be halved {options.stages - 1} times; choose a "
             f"multiple of {step} or fewer stages."
         )
-    preprocessing = make_preprocessing(modalities, (1.0, 1.0, 1.0), fingerprint["intensities"])
     return {
         "dims": 2,
-        "preprocessing": asdict(preprocessing),
+        "preprocessing": asdict(preprocessing((1.0, 1.0, 1.0))),
         "patch": (1, size, size),
         "strides": tuple(stride[1:] for stride in strides),
         "kernel_sizes": tuple((3, 3) for _ in strides),
