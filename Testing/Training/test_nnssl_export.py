@@ -140,3 +140,16 @@ def test_folder_that_cannot_be_made_is_an_error(trained, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="could not be written"):
         export_nnssl(trained[1], tmp_path / "file" / "out")
+
+
+def test_a_mean_of_what_is_not_zero_is_told(trained, tmp_path):
+    content = load_checkpoint(trained[1])
+    plan = content["metadata"]["plan"]
+    schemes = [{"scheme": "zscore", "nonzero": True}, {"scheme": "none", "nonzero": False}]
+    plan["preprocessing"] = {**plan["preprocessing"], "normalization": schemes}
+    save_checkpoint(tmp_path / "masked.pt", content)
+    export_nnssl(tmp_path / "masked.pt", tmp_path / "out")
+    plan = load(tmp_path / "out")["nnssl_adaptation_plan"]["pretrain_plan"]
+    (configuration,) = plan["configurations"].values()
+    assert configuration["normalization_schemes"] == ["ZScoreNormalization", "NoNormalization"]
+    assert configuration["use_mask_for_norm"] == [True, False]

@@ -140,8 +140,7 @@ def _content(network: nn.Module, plan: dict, content: dict, method: str) -> dict
 
 def _pretrain_plan(config: NetworkConfig, metadata: dict, patch: list[int]) -> dict:
     plan = metadata["plan"]
-    schemes = [n.get("scheme", "zscore") for n in plan["preprocessing"].get("normalization", [])]
-    schemes = schemes or ["zscore"] * config.in_channels
+    planned = plan["preprocessing"].get("normalization") or [{}] * config.in_channels
     spacing = _spacing(metadata)
     return {
         "dataset_name": str(plan.get("name", "unknown")),
@@ -158,8 +157,8 @@ def _pretrain_plan(config: NetworkConfig, metadata: dict, patch: list[int]) -> d
                 "preprocessor_name": "DefaultPreprocessor",
                 "spacing_style": "median",
                 "spacing": spacing,
-                "normalization_schemes": [_SCHEMES[scheme] for scheme in schemes],
-                "use_mask_for_norm": [False] * len(schemes),
+                "normalization_schemes": [_SCHEMES[n.get("scheme", "zscore")] for n in planned],
+                "use_mask_for_norm": [n.get("nonzero", False) for n in planned],
                 "patch_size": patch,
                 "batch_size": int(metadata["recipe"].get("loop", {}).get("batch", 2)),
             }
