@@ -59,12 +59,28 @@ def test_a_core_of_two_parts_is_not_called_after_one_of_them(parts):
     assert sizes == {"whole tumor": 3, "tumor core": 2, "enhancing tumor": 1}
 
 
-def test_codes_stay_with_the_label_that_they_are_of(tmp_path):
-    decathlon(tmp_path / "data", count=2)
-    parts = {1: "necrosis", 2: "non-enhancing", 3: "edema", 4: "enhancing tumor"}
-    description = json.loads((tmp_path / "data/dataset.json").read_text())
+def named(folder, parts):
+    """Two cases that have the labels 1 and 4, called so."""
+    decathlon(folder, count=2)
+    description = json.loads((folder / "dataset.json").read_text())
     description["labels"] = {"0": "background", **{str(v): name for v, name in parts.items()}}
-    (tmp_path / "data/dataset.json").write_text(json.dumps(description))
+    (folder / "dataset.json").write_text(json.dumps(description))
+    return folder
+
+
+def test_volumes_of_a_package_are_those_of_values_as_results_have_them(tmp_path):
+    parts = {1: "necrosis", 2: "edema", 3: "enhancing tumor", 4: "non-enhancing"}
+    data = named(tmp_path / "data", parts)
+    prepare_dataset(data, tmp_path / "cache", replace(OPTIONS, regions="brats"))
+    expected = read(tmp_path / "cache", "fingerprint.json")["plausibility"]["structures"]
+    assert [item["value"] for item in expected] == [1]
+    voxels = 5 * 7 * 7 + 5 * 4 * 7  # both boxes, of 3 mm3
+    assert expected[0]["volume_ml"] == pytest.approx([0.003 * voxels] * 2)
+
+
+def test_codes_stay_with_the_label_that_they_are_of(tmp_path):
+    parts = {1: "necrosis", 2: "non-enhancing", 3: "edema", 4: "enhancing tumor"}
+    named(tmp_path / "data", parts)
     code = Code("SCT", "1", "a code")
     labels = [Label(value, name, type=code) for value, name in parts.items()]
     (tmp_path / "data/labels.csv").write_text(labels_to_csv(labels))

@@ -24,7 +24,7 @@ from mim.plan_like import PlannedShape, planned_shape
 from mim.planning import intensity_summary
 from mim.plans import make_plan, plan_preprocessing
 from mim.plausibility_ranges import expectations_of
-from mim.regions import kept_labels, output_labels, plan_regions
+from mim.regions import brats_regions, kept_labels, output_labels, plan_regions
 from mim.seen import digests
 from mim.test_images import unlabeled_test_images_apart, why_not_used
 from mim.workers import workers
@@ -85,6 +85,8 @@ def prepare_dataset(scans: str | Path, cache: str | Path, options: PrepareOption
 
 def _write(dataset: Dataset, scans: str | Path, cache: Path, options: PrepareOptions) -> str:
     like = _shape_like(options, dataset)
+    if options.regions == "brats" and dataset.labels:
+        dataset = replace(dataset, regions=brats_regions(dataset.labels))
     exclude, use = set(options.exclude), options.pretrain_on_test_images
     cases, test_images = unlabeled_test_images_apart(dataset.cases, use)
     if options.test_list:

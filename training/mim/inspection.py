@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from mim.cases import Case, Dataset
 from mim.plausibility_ranges import measure_case
+from mim.regions import Region, painted_labels
 from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.preprocess import nonzero_box
 from MIMSegment.Logic.volume import read_volume
@@ -32,6 +33,7 @@ def inspect_cases(
         channels=len(dataset.inputs),
         ignore=dataset.ignore,
         crop=crop,
+        regions=dataset.regions,
     )
     prints, excluded = {}, []
     checked = tqdm(pool.map(check, cases), "check", len(cases), unit="case")
@@ -67,6 +69,7 @@ def inspect_case(
     channels: int = 0,
     ignore: int | None = None,
     crop: bool = False,
+    regions: Sequence[Region] = (),
 ) -> dict:
     """The fingerprint of one case. Raises InputError, naming the file, when it must not be used.
 
@@ -93,6 +96,8 @@ def inspect_case(
         classes = {str(value): count for value, count in pairs if value != ignore}
         mask = (labels > 0) & (labels != (ignore or 0))
         labels = labels if ignore is None or ignore not in found else None
+        if labels is not None and regions:
+            labels = painted_labels(labels, regions)  # what a result is compared with
     inside = mask if mask is not None and mask.any() else np.ones(volume.geometry.shape, bool)
     rng = np.random.default_rng(0)
     samples = [rng.choice(c[inside], SAMPLES_PER_CASE).astype(np.float32) for c in volume.array]

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -107,6 +108,14 @@ def painted_names(regions: Sequence[Region], names: Mapping[int, str]) -> dict[i
     if all(brats_parts(by_part).values()):
         return by_part
     return dict(zip(values, outside_names(regions), strict=True))
+
+
+def painted_labels(labels: np.ndarray, regions: Sequence[Region]) -> np.ndarray:
+    """A label image with the values that a result has where ``regions`` are painted in order."""
+    painted = np.zeros_like(labels)
+    for region in regions:
+        painted[np.isin(labels, region.labels)] = region.value
+    return painted
 
 
 def region_targets(labels: Tensor, regions: Sequence[Region], values: Sequence[int]) -> Tensor:
