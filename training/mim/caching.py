@@ -26,7 +26,7 @@ from mim.plans import make_plan, plan_preprocessing
 from mim.plausibility_ranges import expectations_of
 from mim.regions import brats_regions, kept_labels, output_labels, plan_regions
 from mim.seen import digests
-from mim.test_images import unlabeled_test_images_apart, why_not_used
+from mim.unlabeled_tests import unlabeled_test_images_apart, why_not_used
 from mim.workers import workers
 from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.files import replacing, write_json, write_text
