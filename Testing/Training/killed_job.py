@@ -21,6 +21,11 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def end_of_memory(*arguments: Any, **keys: Any) -> None:
+    """In place of a function of a worker: what the system does when memory runs out."""
+    die()
+
+
 def on_call(owner: Any, name: str, number: int, act: Callable[..., None]) -> None:
     """Replace ``owner.name``: call ``number`` does ``act`` instead, those before it the usual."""
     usual, calls = getattr(owner, name), []

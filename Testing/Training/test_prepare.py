@@ -1,10 +1,8 @@
-import os
-import signal
-
 import numpy as np
 import pytest
 
 import prepare
+from killed_job import end_of_memory
 from mim import inspection
 from mim.caching import PrepareOptions, prepare_dataset
 from mim.cases import find_dataset
@@ -122,7 +120,7 @@ def test_a_cache_of_other_data_is_not_replaced(tmp_path, capsys):
 
 def test_a_killed_process_is_told_with_the_way_out(tmp_path, capsys, monkeypatch):
     decathlon(tmp_path / "data", count=4)
-    monkeypatch.setattr(inspection, "inspect_case", end_of_memory)
+    monkeypatch.setattr(inspection, "_fingerprint_or_reason", end_of_memory)
     command = [str(tmp_path / "data"), str(tmp_path / "cache"), "--jobs"]
     assert prepare.main([*command, "2"]) == 2
     assert "One of 2 processes was killed" in (said := capsys.readouterr().err)
@@ -130,11 +128,6 @@ def test_a_killed_process_is_told_with_the_way_out(tmp_path, capsys, monkeypatch
     assert not (tmp_path / "cache").exists()
     assert prepare.main([*command, "1"]) == 2
     assert "with more memory" in capsys.readouterr().err
-
-
-def end_of_memory(*_, **__):
-    """What the kernel does to the process that has most."""
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_nothing_usable_is_an_error_that_lists_why(tmp_path):
