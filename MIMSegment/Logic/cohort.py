@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
 from MIMSegment.Logic.errors import InputError, OutputError
+from MIMSegment.Logic.input_guard import identity
 from MIMSegment.Logic.spec import ModelSpec
 from MIMSegment.Logic.volume import IMAGE_SUFFIXES
 
@@ -81,11 +83,12 @@ def _is_for_results(path: Path, results: Path | None) -> bool:
 
     One that holds something else is a case, of which `batch.run_batch` says that it is an input.
     """
-    if (path / RECORD).is_file():
-        return True
-    if results is None or not results.is_dir() or not path.samefile(results):
-        return False
-    return all(entry.name.startswith(".") for entry in path.iterdir())
+    with contextlib.suppress(OSError):  # what cannot be looked into is a case, which fails alone
+        if (path / RECORD).is_file():
+            return True
+        if results is not None and results.is_dir() and identity(path) == identity(results):
+            return all(entry.name.startswith(".") for entry in path.iterdir())
+    return False
 
 
 def _keep_table(source: Path, results: str | Path | None) -> None:

@@ -11,18 +11,20 @@ from MIMSegment.Logic.volume import IMAGE_SUFFIXES
 
 
 def keep_inputs(targets: Iterable[Path], inputs: Iterable[str]) -> None:
-    """Raise OutputError when a file or folder to be written is an input, or an image file in a
-    folder that is one.
+    """Raise OutputError when a file or folder to be written is an input, or an image file that
+    would lie in a folder that is one, whether it is there already or not.
 
     ``inputs`` are as `inputs.read_images` takes them. Files are compared as the disk does it, so
     links and other spellings are seen through.
     """
-    given = {identity for path in _paths(inputs) if (identity := _identity(path))}
+    given = {found for path in _paths(inputs) if (found := identity(path))}
     for target in targets:
-        found = [_identity(target)]
-        if found[0] and target.name.lower().endswith(IMAGE_SUFFIXES):
-            found.append(_identity(target.parent))
-        if not given.isdisjoint(filter(None, found)):
+        if identity(target.parent) in given and target.name.lower().endswith(IMAGE_SUFFIXES):
+            raise OutputError(
+                f"{target} lies in the input folder, where the next run would take it for an "
+                "input; choose another folder for the output."
+            )
+        if identity(target) in given:
             raise OutputError(
                 f"{target} is one of the inputs, which a result never replaces; choose another "
                 "name or folder for the output."
@@ -37,8 +39,8 @@ def _paths(inputs: Iterable[str]) -> Iterator[Path]:
             yield Path(re.sub(r"#\d+$", "", path))
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    """What two paths of one file share; None where there is nothing."""
+def identity(path: Path) -> tuple[int, int] | None:
+    """What two paths of one file share; None where nothing can be found."""
     try:
         status = path.stat()
     except (OSError, ValueError):

@@ -42,13 +42,27 @@ def test_an_input_is_known_by_another_path_and_in_its_folder(package, tmp_path, 
     scan = image(tmp_path / "scans" / "scan.nii.gz")
     os.link(scan, tmp_path / "link.nii.gz")
     elsewhere = tmp_path / "scans" / ".." / "scans" / "scan.nii.gz"
-    for given, output in (
-        (scan, tmp_path / "link.nii.gz"),
-        (scan, elsewhere),
-        (scan.parent, scan),
+    for given, output, reason in (
+        (scan, tmp_path / "link.nii.gz", "is one of the inputs"),
+        (scan, elsewhere, "is one of the inputs"),
+        (scan.parent, scan, "lies in the input folder"),
     ):
         line = refused(["segment", given, "-m", package.path, "-o", output], capsys)
-        assert f"{output} is one of the inputs" in line
+        assert f"{output} {reason}" in line
+
+
+def test_a_folder_that_is_an_input_gets_no_result_the_first_time_nor_the_second(
+    package, tmp_path, capsys
+):
+    scan = image(tmp_path / "scans" / "scan.nii.gz")
+    output = scan.with_name("result.seg.nrrd")
+    command = ["segment", scan.parent, "-m", package.path, "-o", output, "--device", "cpu"]
+    assert f"{output} lies in the input folder" in refused(command, capsys)
+    command[1] = scan  # beside a file it may lie, also again
+    assert [main([str(argument) for argument in command]) for _ in range(2)] == [0, 0]
+    command[1] = scan.parent
+    capsys.readouterr()
+    assert f"{output} lies in the input folder" in refused(command, capsys)
 
 
 def test_a_scene_refuses_to_replace_its_image_and_its_segmentation(package, tmp_path, capsys):
@@ -97,6 +111,31 @@ def test_results_inside_the_cohort_are_no_cases_when_it_goes_on(package, tmp_pat
     assert "1 done, 0 failed, 1 were finished before" in capsys.readouterr().out
     cases = find_cases(cohort, package.spec, cohort / "other")
     assert [case.name for case in cases] == ["a", "b"]
+
+
+def test_a_case_that_cannot_be_read_fails_alone_when_a_batch_goes_on(package, tmp_path, capsys):
+    cohort = image(tmp_path / "cohort" / "P2.nii.gz").parent
+    (cohort / "P1.nii.gz").symlink_to(tmp_path / "nowhere.nii.gz")
+    command = ["batch", str(cohort), "-m", str(package.path), "--device", "cpu", "-o"]
+    (tmp_path / "out").mkdir()
+    assert main([*command, str(tmp_path / "out")]) == 1
+    assert "1 done, 1 failed" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs permissions of folders")
+def test_a_folder_that_may_not_be_looked_into_is_a_case(tmp_path, monkeypatch):
+    (tmp_path / "P1").mkdir(mode=0)
+    image(tmp_path / "P2.nii.gz")
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)  # whose parents may be root's alone
+    user = os.geteuid()
+    if user == 0:  # may look into everything
+        os.seteuid(65534)
+    try:
+        cases = find_cases(".", threshold_spec(), "out")
+    finally:
+        os.seteuid(user)
+    assert [case.name for case in cases] == ["P1", "P2"]
 
 
 def test_a_patients_folder_is_not_taken_for_that_of_the_results(package, tmp_path, capsys):
