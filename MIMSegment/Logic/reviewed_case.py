@@ -34,8 +34,8 @@ class ReviewedCase:
     ``labels`` is the label image (1, z, y, x) of the structures that are not rejected, on the grid
     of the first input; ``table`` names its values, and ``rejected`` those that were left out.
     ``items`` are all rows of the review, rejected ones included. ``phantom``: the model was trained
-    on digital phantoms. ``not_asked`` are structures of the model that no run was asked for: they
-    are not known to be absent.
+    on digital phantoms. ``not_asked`` are structures of the model that no run was asked for and
+    nobody has drawn: they are not known to be absent.
     """
 
     title: str
@@ -72,7 +72,8 @@ def in_model_labels(case: ReviewedCase) -> tuple[Volume, tuple[Label, ...]]:
     """The label image with the model's own values, and the labels that it and the rejected
     structures have: lesions that the review had apart are one label again.
 
-    What was drawn by hand and is no structure of the model keeps its own value, unless rejected.
+    What was drawn by hand and is no structure of the model keeps its own value, which is above all
+    of the model's, unless rejected.
     """
     array, _ = in_model_values(case.labels.array, case.table)
     rejected = (label for label in case.rejected if label not in case.foreign)

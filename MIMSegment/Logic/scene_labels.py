@@ -6,7 +6,7 @@ import numpy as np
 import slicer
 
 from MIMSegment.Logic.errors import InputError
-from MIMSegment.Logic.labels import Code, Label
+from MIMSegment.Logic.labels import Code, Label, labels_from_csv
 from MIMSegment.Logic.scene_layers import (
     LABEL_VALUE_TAG,
     MODEL_LABEL_TAG,
@@ -23,12 +23,15 @@ from MIMSegment.Logic.scene_layers import (
 from MIMSegment.Logic.terminology import TAG as TERMINOLOGY_TAG
 from MIMSegment.Logic.volume import Geometry
 
+NOT_ASKED = "MIMSegment.NotAsked"  # attribute: the model's labels that no run was asked for, as CSV
+
 
 def label_table(node) -> list[Label]:
     """The node's segments as labels: name, color, codes, and the value that the model gave them.
 
     Segments without such a value (drawn by the user, or from another program) keep their own label
-    value if it is free, otherwise they get the next free one.
+    value if it is above all of the model's, also of those that no run was asked for; otherwise they
+    get the next free one above these.
     """
     values = _own_values(node)
     return [_label(segment, values[i]) for i, segment in segments_of(node).items()]
@@ -77,10 +80,14 @@ def _own_values(node) -> dict[str, int]:
     segments = segments_of(node)
     tagged = {i: int(tag(segment, LABEL_VALUE_TAG) or 0) for i, segment in segments.items()}
     values = {segment_id: value for segment_id, value in tagged.items() if value}
+    not_asked = node.GetAttribute(NOT_ASKED) if len(values) < len(segments) else ""
+    unknown = labels_from_csv(not_asked) if not_asked else []
+    highest = max([*values.values(), *(label.value for label in unknown)], default=0)
     for segment_id, segment in segments.items():
         if segment_id not in values:
             own, used = segment.GetLabelValue(), set(values.values())
-            values[segment_id] = own if own not in used else max(used) + 1
+            free = own > highest and own not in used
+            values[segment_id] = own if free else max(highest, *used, 0) + 1
     return values
 
 

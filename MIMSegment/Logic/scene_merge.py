@@ -1,13 +1,15 @@
 """Adding a result to a segmentation that exists, when the user has asked for it: with a way back.
 
 Voxels of other segments are never touched: what is added gets a layer of its own. Only segments of
-the same name, and lesions of the same label, are replaced, and never accepted ones.
+the same name, and lesions of the same label, are replaced, and never accepted ones or such as were
+drawn by hand: beside these the result gets another name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import count
 
 import numpy as np
 
@@ -66,6 +68,7 @@ def add_to_segmentation(
     result does not lie on the segmentation's grid; the node is then as it was.
     """
     store = NodeSegments(node)
+    table = _with_free_names(store, table)
     by_name, outdated = _replaced(node, store, table)
     _refuse_locked(node, [*by_name.values(), *outdated])
     grid = _grid_of(node, geometry)
@@ -114,11 +117,29 @@ def _replaced(
     names = {label.name for label in table}
     by_name, outdated = {}, []
     for record, label in zip(store.records(), label_table(node), strict=True):
+        if record.by_hand:
+            continue
         if record.name in names:
             by_name[record.name] = record
-        elif _kind(label) in kinds and not record.by_hand:
+        elif _kind(label) in kinds:
             outdated.append(record)
     return by_name, outdated
+
+
+def _with_free_names(store: NodeSegments, table: Sequence[Label]) -> list[Label]:
+    """``table`` with the next free number in the names that a segment drawn by hand has."""
+    records = store.records()
+    by_hand = {record.name for record in records if record.by_hand}
+    taken = {record.name for record in records} | {label.name for label in table}
+    result = []
+    for label in table:
+        if label.name in by_hand:
+            model_name = label.model_name or label.name
+            name = next(n for n in (f"{model_name} {i}" for i in count(2)) if n not in taken)
+            taken.add(name)
+            label = replace(label, name=name, model_value=label.source_value, model_name=model_name)
+        result.append(label)
+    return result
 
 
 def _kind(label: Label) -> tuple[int, str]:

@@ -104,7 +104,11 @@ def _undo_result(state: WorkflowState, result: Action, fresh: bool) -> Action:
     return _first(
         result,
         enabled_if(fresh, "Only the last run can be taken back, in its first review."),
-        enabled_if(not begun, "The review has begun; undo its steps first."),
+        enabled_if(
+            not begun,
+            "The review has begun; undo its steps first, or remove the segments that you have "
+            "added.",
+        ),
     )
 
 

@@ -48,6 +48,8 @@ def reviewed_case(
     everything, names = gateway.labels(result.store)
     names = with_model_labels(names, review.items, result.not_asked)
     labels, table = without_rejected(everything, names, review.items)
+    drawn = {item.label for item in review.items if item.volume_ml}
+    there = {label.source_value for label in table if label.value in drawn}
     return ReviewedCase(
         result.title,
         labels,
@@ -59,7 +61,7 @@ def reviewed_case(
         result.phantom,
         options,
         tuple(label for label in names if label not in table),
-        result.not_asked,
+        tuple(label for label in result.not_asked if label.value not in there),
     )
 
 

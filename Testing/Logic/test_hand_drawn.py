@@ -17,6 +17,7 @@ from MIMSegment.Logic.hand_drawn import with_model_labels
 from MIMSegment.Logic.labels import Code, Label
 from MIMSegment.Logic.lesions import lesion_rows, prostate_volume
 from MIMSegment.Logic.postprocess import separate_lesions
+from MIMSegment.Logic.report import report_html
 from MIMSegment.Logic.review import Review
 from MIMSegment.Logic.review_items import SegmentRecord
 from MIMSegment.Logic.reviewed_case import in_model_labels
@@ -33,32 +34,44 @@ from reviewed_cases import GEOMETRY, ZONES, prostate_labels
 TISSUE = Code("SCT", "85756007", "Tissue")  # as Slicer's editor codes a new segment
 LESION = ZONES[2].type
 DRAWN = (slice(12, 14), slice(18, 22), slice(30, 36))
+BESIDE = (slice(12, 14), slice(23, 27), slice(30, 36))
 
 
 class Drawing:
-    """A reviewed prostate with two lesions and one segment drawn by hand."""
+    """A reviewed prostate with two lesions and one segment or two drawn by hand."""
 
     def __init__(self):
         self.scene = mrml.new_scene()
         self.gateway = MrmlGateway(self.scene)
 
-    def add(self, name, codes=None, reject=(), seed=0, labels=ZONES):
+    def add(self, name, codes=None, reject=(), seed=0, wanted=(1, 2, 3), beside=""):
         image = np.random.default_rng(seed).integers(0, 99, (1, *GEOMETRY.shape)).astype(np.int16)
         image = VolumeSource(mrml.add_volume(self.scene, Volume(image, GEOMETRY), "T2w"))
-        found, table = separate_lesions(Segmentation(prostate_labels(), GEOMETRY), labels)
+        found = prostate_labels() * np.isin(prostate_labels(), wanted)
+        found, table = separate_lesions(Segmentation(found, GEOMETRY), ZONES, wanted)
+        not_asked = tuple(label for label in ZONES if label.value not in wanted)
         made = Provenance("prostate", "1.0.0")
-        opened = self.gateway.show_result(Result(found, table, "P", made, [("T2w", image)]))
-        node = opened.store.node
-        segment = segment_of(node, node.GetSegmentation().AddEmptySegment("drawn", name))
+        opened = self.gateway.show_result(
+            Result(found, table, "P", made, [("T2w", image)], not_asked=not_asked)
+        )
+        segment = _drawn(opened.store.node, name, DRAWN)
         if codes:
             segment.SetTag(TAG, terminology_entry(codes))
-        labelmap = labelmap_of(node, segment)
-        voxels(labelmap)[DRAWN] = segment.GetLabelValue()
-        labelmap.Modified()
+        if beside:
+            _drawn(opened.store.node, beside, BESIDE)
         review = Review(opened.store)
         review.reject(*(item.id for item in review.state.items if item.name in reject))
         review.accept_rest()
         return reviewed_case(opened, review.state, self.gateway, {})
+
+
+def _drawn(node, name, box):
+    """A new segment, drawn in the box as Slicer's editor does it."""
+    segment = segment_of(node, node.GetSegmentation().AddEmptySegment("", name))
+    labelmap = labelmap_of(node, segment)
+    voxels(labelmap)[box] = segment.GetLabelValue()
+    labelmap.Modified()
+    return segment
 
 
 @pytest.fixture
@@ -113,6 +126,27 @@ def test_a_zone_drawn_anew_takes_the_place_of_the_rejected_one(drawing):
     case = drawing.add("Transition zone", reject=["transition zone"])
     array = in_model_labels(case)[0].array[0]
     assert (array[DRAWN] == 2).all() and (array == 2).sum() == array[DRAWN].size
+
+
+def test_what_is_no_structure_of_the_model_has_no_value_of_it_in_the_label_image(drawing):
+    case = drawing.add("cyst", wanted=(1,), beside="transition zone")
+    array = in_model_labels(case)[0].array[0]
+    assert (array[BESIDE] == 2).all() and (array == 2).sum() == array[BESIDE].size
+    assert array[DRAWN].min() == array[DRAWN].max() > 3, "3 is the lesion, not asked for"
+    assert "transition zone, all 2" not in {row.name for row in volume_rows(case)}
+    array = in_model_labels(drawing.add("cyst", wanted=(1,), seed=1, reject=["cyst"]))[0].array[0]
+    assert not array[DRAWN].any()
+
+
+def test_what_was_not_asked_for_but_drawn_is_there(drawing):
+    case = drawing.add("transition zone", wanted=(1, 3))
+    assert not case.not_asked
+    gland = (case.labels.array > 0).sum() * GEOMETRY.voxel_volume_ml
+    assert prostate_volume(case).volume_ml == pytest.approx(gland)
+    text = report_html(case)
+    assert "Not asked for" not in text and "has no volume here" not in text
+    left = drawing.add("cyst", wanted=(1, 3), seed=1).not_asked
+    assert [label.name for label in left] == ["transition zone"]
 
 
 LEFT, RIGHT = Code("SCT", "7771000", "Left"), Code("SCT", "24028007", "Right")

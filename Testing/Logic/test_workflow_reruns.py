@@ -67,6 +67,21 @@ def test_structures_that_were_not_asked_for_are_not_taken_for_empty(workflow, tm
     assert [label.name for label in again.not_asked] == ["transition zone"]
 
 
+def test_a_result_can_be_discarded_again_once_an_added_segment_is_removed(workflow):
+    workflow.change(structures=(TZ,))
+    run(workflow)
+    segmentation = workflow.result.store.node.GetSegmentation()
+    added = segmentation.AddEmptySegment("", "cyst")
+    workflow.poll()
+    assert workflow.state.actions["undo_result"].reason == (
+        "The review has begun; undo its steps first, or remove the segments that you have added."
+    )
+    assert not any(row.actions["undo"] for row in rows(workflow).values()), "no step to undo"
+    segmentation.RemoveSegment(added)
+    workflow.poll()
+    assert workflow.state.actions["undo_result"]
+
+
 def test_a_run_of_one_structure_leaves_the_others_in_the_target_alone(workflow, tmp_path):
     run(workflow)
     paint_zone(workflow)

@@ -40,9 +40,11 @@ def gateway(scene):
     return MrmlGateway(scene)
 
 
-def result(image, labels=None, made=MADE, geometry=GEOMETRY, **more) -> Result:
-    found = Segmentation(prostate_labels() if labels is None else labels, geometry, {3: 0.5})
-    found, table = separate_lesions(found, ZONES)
+def result(image, labels=None, made=MADE, geometry=GEOMETRY, wanted=None, **more) -> Result:
+    labels = prostate_labels() if labels is None else labels
+    labels = labels if wanted is None else labels * np.isin(labels, wanted)
+    found = Segmentation(labels, geometry, {3: 0.5})
+    found, table = separate_lesions(found, ZONES, wanted)
     return Result(found, table, "Prostate", made, [("T2w", VolumeSource(image))], **more)
 
 
@@ -132,6 +134,30 @@ def test_accepted_structures_are_never_replaced(gateway, image, name):
     before = picture(node)
     with pytest.raises(InputError, match=f"{name} in Prostate is accepted and locked; reopen it"):
         gateway.show_result(result(image, one_lesion()), node.GetID())
+    assert picture(node) == before
+
+
+@pytest.mark.parametrize(("name", "free"), [("lesion 2", "lesion 3"), ("lesion 1", "lesion 3"),
+                                            ("transition zone", "transition zone 2")])  # fmt: skip
+def test_what_was_drawn_by_hand_is_kept_and_the_new_one_gets_the_next_free_name(
+    gateway, image, name, free
+):
+    asked = (1, 3) if name == "transition zone" else (1, 2)  # so that the name is free at first
+    node = gateway.show_result(result(image, wanted=asked)).store.node
+    drawn = node.GetSegmentation().AddEmptySegment("", name)
+    mask = np.zeros(GEOMETRY.shape, bool)
+    mask[1:3, 2:8, 2:8] = True
+    draw(node, drawn, mask)
+    before = picture(node)
+    shown = gateway.show_result(result(image), node.GetID())
+    assert shown.store.node is node and mrml.segment_array(node, drawn)[0].sum() == mask.sum()
+    names = [record.name for record in NodeSegments(node).records()]
+    assert name in names and free in names and len(names) == len(set(names)) == 5
+    volume, table = gateway.labels(shown.store)
+    new = {s.name: s for s in table}[free]
+    assert (volume.array == new.value).any()
+    assert f"{new.source_value} {new.model_name}" in ("2 transition zone", "3 lesion")
+    gateway.undo_result()
     assert picture(node) == before
 
 
