@@ -15,6 +15,7 @@ import numpy as np
 from MIMSegment.Logic.errors import (
     Cancelled,
     DeviceError,
+    MIMSegmentError,
     MissingDevice,
     OutOfMemory,
     PackageError,
@@ -36,7 +37,7 @@ class Session(Protocol):
 
     Call it with a float32 batch (b, c, z, y, x), or (b, c, y, x) for a 2D network; it returns
     float32 logits. Raises OutOfMemory when a smaller call might work, DeviceError when the device
-    failed, Cancelled after `terminate`.
+    failed, PackageError when it has to read its file again and cannot, Cancelled after `terminate`.
     """
 
     device: str
@@ -116,13 +117,18 @@ def check_precision(precision: str | None) -> None:
         raise DeviceError(f"{precision!r} is no precision; choose one of: {', '.join(PRECISIONS)}.")
 
 
-def failure(error: Exception, what: str, shape: tuple[int, ...] = ()) -> DeviceError:
-    """A library's ``error`` while ``what`` was at work on ``shape`` as one of our errors."""
+def failure(error: Exception, what: str, shape: tuple[int, ...] = ()) -> MIMSegmentError:
+    """A library's ``error`` while ``what`` was at work on ``shape`` as one of our errors.
+
+    One that is ours already says enough, but for the ``shape`` that there was no memory for.
+    """
     if is_out_of_memory(error):
         window = f" for a window of {' x '.join(map(str, shape))}" if shape else ""
         return OutOfMemory(
             f"{what}: not enough memory{window}; use a smaller window or another device."
         )
+    if isinstance(error, MIMSegmentError):
+        return error
     return DeviceError(f"{what} failed ({reason(error)}); try another device.")
 
 

@@ -38,6 +38,25 @@ def test_a_wrong_file_does_not_end_the_review(tmp_path):
     in_page(Settings(output=tmp_path), act)
 
 
+def test_a_disk_that_was_full_for_a_moment_is_not_the_last_word(tmp_path):
+    async def act(app):
+        await segment(app)
+        saved = app.study.folder / "review.npz"
+        app.study.save_now()
+        saved.unlink()
+        saved.mkdir()  # so that nothing can be written there
+        items = app.workflow.review.state.items
+        app.actions.accept(items[0].id)
+        app.study.save_now()
+        assert app.study.problem.startswith("The review is not saved")
+        saved.rmdir()
+        app.actions.accept(items[1].id)
+        app.study.save_now()
+        assert saved.is_file() and app.study.problem == ""
+
+    in_page(Settings(output=tmp_path), act)
+
+
 def test_editing_and_doubtful_places_show_the_slices_when_3d_was_enlarged(tmp_path):
     async def act(app):
         await segment(app)

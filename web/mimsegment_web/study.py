@@ -20,7 +20,7 @@ _DATA_NODES = ("vtkMRMLSegmentationNode", "vtkMRMLScalarVolumeNode", "vtkMRMLTab
 
 
 class Study:
-    """Keeps the opened study's review on the disk; ``problem`` is a sentence when that fails.
+    """Keeps the opened study's review on the disk.
 
     ``began`` is called when a review has begun.
     """
@@ -30,7 +30,7 @@ class Study:
     ):
         self.folder: Path | None = None
         self.saved = ""
-        self.problem = ""
+        self._begin_problem = self._save_problem = ""
         self.began: Callable[[], None] = lambda: None
         self._workflow, self._gateway, self._root, self._saver = workflow, gateway, root, saver
         self._review = self._restored = None
@@ -40,6 +40,11 @@ class Study:
         self._stirred = True  # the workflow has moved since the last look
         workflow.listeners.append(self._note_move)
         self._resuming = False  # a saved review is wanted, as soon as its images are read
+
+    @property
+    def problem(self) -> str:
+        """What of the review is not on the disk, and why, in sentences; empty when all of it is."""
+        return " ".join(filter(None, (self._begin_problem, self._save_problem)))
 
     @property
     def resumable(self) -> bool:
@@ -65,7 +70,7 @@ class Study:
         self._workflow.close_study()
         self._review, self._changed_at, self._checked = None, None, ()
         self._resuming = False
-        self.saved = self.problem = ""
+        self.saved = self._begin_problem = self._save_problem = ""
         for kind in _DATA_NODES:
             for node in list(self._gateway.scene.GetNodesByClass(kind)):
                 self._gateway.scene.RemoveNode(node)
@@ -137,7 +142,7 @@ class Study:
                 autosave.set_aside(self.folder)
             self._workflow.log.move_to(self.folder / _LOG)
         except MIMSegmentError as error:
-            self.problem = str(error)
+            self._begin_problem = str(error)
         review.listeners.append(self._note_change)
         self._note_change()
         self.began()
@@ -164,8 +169,9 @@ class Study:
         try:
             written.result()
             self.saved = f"Saved at {time.strftime('%H:%M:%S')}"
+            self._save_problem = ""
         except MIMSegmentError as error:
-            self.problem = f"The review is not saved: {error}"
+            self._save_problem = f"The review is not saved: {error}"
 
     def _check_inputs(self) -> None:
         """Read the images as soon as each input has one, so that they are seen at once."""

@@ -12,10 +12,12 @@ from MIMSegment.Logic.runtime import open_session
 from MIMSegment.Logic.session import BaseSession, failure, reason
 from runtime_cases import (
     LIBRARIES,
+    OPENVINO,
     TORCH,
     above_threshold,
     relu_onnx,
     run_python,
+    unpooling_onnx,
     write_torchscript,
 )
 
@@ -145,6 +147,18 @@ def test_failure_of_the_library_is_a_sentence(tmp_path, device):
     with pytest.raises(DeviceError, match=r"failed \(.+\); try another device") as caught:
         session(np.zeros((1, 1, 5, 5, 5), np.float32))
     assert not isinstance(caught.value, OutOfMemory) and "\n" not in str(caught.value)
+
+
+@OPENVINO
+def test_a_network_that_openvino_cannot_load_again_is_told_once(network, tile):
+    session = open_session(network, "openvino", tile_shape=tile.shape)
+    unpooling_onnx(network, 1, 2)
+    with pytest.raises(DeviceError, match=r"cannot run on openvino .*choose another") as caught:
+        session(tile[..., :-4])
+    assert "try another" not in str(caught.value)
+    network.unlink()
+    with pytest.raises(PackageError, match="is no ONNX model .*get the package again"):
+        session(tile)
 
 
 OUT_OF_MEMORY = """
