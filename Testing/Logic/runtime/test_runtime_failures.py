@@ -157,7 +157,7 @@ def test_a_network_that_openvino_cannot_load_again_is_told_once(network, tile):
         session(tile[..., :-4])
     assert "try another" not in str(caught.value)
     network.unlink()
-    with pytest.raises(PackageError, match="is no ONNX model .*get the package again"):
+    with pytest.raises(PackageError, match=r"is no ONNX model .*get the package again"):
         session(tile)
 
 
