@@ -66,6 +66,15 @@ def test_the_card_tells_what_was_measured_and_of_what(folds):
     assert "of single networks, not of their average" in text
 
 
+def test_a_kept_copy_is_not_given_the_figures_of_the_last_weights(folds, tmp_path):
+    shutil.copytree(folds[1][0].parent, tmp_path / "run")
+    (tmp_path / "run/last.pt").rename(tmp_path / "run/step_000100.pt")
+    package = tmp_path / "package"
+    assert export.main([str(tmp_path / "run/step_000100.pt"), str(package)]) == 0
+    assert "Dice" not in (package / "docs/README.md").read_text()
+    assert not json.loads((package / "configs/metadata.json").read_text())["eval_metrics"]
+
+
 def test_images_that_any_network_has_learnt_from_are_known(folds):
     metadata = json.loads((folds[0] / "package/configs/metadata.json").read_text())["mimsegment"]
     assert metadata["training_images"] == ["both", "fold 0", "fold 1"]

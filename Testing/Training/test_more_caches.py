@@ -12,6 +12,7 @@ import pretrain
 from mim.caching import PrepareOptions, prepare_dataset
 from mim.checkpoint import load_checkpoint
 from mim.data import UnlabeledVolumes, draw_crops, read_cache
+from mim.folds import with_fold
 from mim.more_caches import read_more
 from mim.recipe import RecipeError
 from mim.seen import seen_images
@@ -66,6 +67,32 @@ def test_a_copy_with_another_split_would_leak_and_is_refused(work):
     assert set(cache.held_back) != set(read_cache(work / "copy_cache").held_back)
     with pytest.raises(RecipeError, match=r"first_cache holds back.*copy_cache.*--exclude"):
         read_more(cache, [work / "copy_cache"])
+
+
+def test_what_another_cache_holds_back_is_not_learnt_from_in_ones_own(work):
+    cache = read_cache(work / "copy_cache")
+    own = replace(cache, train=(*cache.train, *cache.held_back), held_back=())
+    with pytest.raises(RecipeError, match=r"first_cache holds back.*copy_cache.*--exclude"):
+        read_more(own, [work / "first_cache"])
+
+
+def test_a_fold_still_spares_what_its_cache_holds_back(work):
+    fold = with_fold(read_cache(work / "first_cache"), "0/2")
+    with pytest.raises(RecipeError, match="first_cache holds back"):
+        read_more(fold, [work / "copy_cache"])
+
+
+def test_a_run_does_not_go_on_with_images_that_it_did_not_begin_with(work, tmp_path, capsys):
+    shutil.copytree(work / "second_cache", tmp_path / "more")
+    common = [f"cache={work / 'first_cache'}", f"run={tmp_path / 'run'}", *SMALL]
+    common += [f"more_caches=['{tmp_path / 'more'}']", "loop.steps=2"]
+    assert pretrain.main([str(RECIPES / "pretrain_cpu.toml"), *common]) == 0
+    cases = json.loads((tmp_path / "more/cases.json").read_text())
+    for case in cases["cases"]:
+        case["digests"] = [digest[::-1] for digest in case["digests"]]
+    (tmp_path / "more/cases.json").write_text(json.dumps(cases))
+    assert pretrain.main([str(RECIPES / "pretrain_cpu.toml"), *common, "--resume"]) == 2
+    assert "3 training images that it did not begin with" in capsys.readouterr().err
 
 
 def test_images_of_other_voxels_are_refused_with_the_way_out(work, tmp_path):

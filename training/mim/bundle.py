@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from mim.figures_file import read_figures
+from mim.runs import LAST
 from MIMSegment.Logic.matching import InputSpec
 from MIMSegment.Logic.package import METADATA
 
@@ -145,9 +146,9 @@ def provenance(metadata: Mapping) -> dict:
 
 
 def results_of(checkpoint: Path) -> dict:
-    """results.json beside a checkpoint; empty where there is none."""
+    """results.json beside the last checkpoint of a run, which it is of; empty for any other."""
     path = checkpoint.with_name("results.json")
-    return read_figures(path) if path.is_file() else {}
+    return read_figures(path) if checkpoint.name == LAST and path.is_file() else {}
 
 
 def verify_metadata(folder: str | Path) -> None:

@@ -40,7 +40,8 @@ _LOCATIONS_PER_CLASS = 2000
 @dataclass(frozen=True)
 class Cache:
     """An opened cache. ``train`` and ``held_back`` are disjoint lists of subjects; ``folds`` those
-    of a cross-validation, where the cache was prepared for one, see `folds`."""
+    of a cross-validation, where the cache was prepared for one, see `folds`. ``spared`` is what a
+    fold leaves alone because the cache itself holds it back."""
 
     folder: Path
     cases: tuple[dict, ...]
@@ -49,6 +50,12 @@ class Cache:
     train: tuple[str, ...]
     held_back: tuple[str, ...]
     folds: tuple[dict, ...] = ()
+    spared: tuple[str, ...] = ()
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """The subjects that no network of this cache may have learnt from."""
+        return (*self.held_back, *self.spared)
 
     @property
     def channels(self) -> int:

@@ -50,6 +50,7 @@ def with_fold(cache: Cache, fold: str) -> Cache:
         cache,
         train=tuple(subject for subject in cache.train if subject not in held_back),
         held_back=tuple(sorted(held_back)),
+        spared=cache.held_back,
     )
 
 
@@ -66,6 +67,7 @@ def _listed(cache: Cache, index: int, count: int, labeled: Iterable[str]) -> Cac
         cache,
         train=tuple(subject for subject in cache.train if subject not in left_out),
         held_back=tuple(fold["held_back"]),
+        spared=cache.held_back,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import permutations
 
 from mim.data import Cache, read_cache
 from mim.recipe import RecipeError
@@ -13,13 +14,13 @@ def read_more(cache: Cache, folders: Sequence[str]) -> tuple[Cache, ...]:
     """The caches in ``folders``; all that is held back in any of them stays so.
 
     Raises InputError for one that cannot be read, RecipeError for one whose images do not fit those
-    of ``cache`` (channels, voxels) or are among the images that it holds back.
+    of ``cache`` (channels, voxels), and where one holds images back that another learns from.
     """
     others = tuple(read_cache(folder) for folder in folders)
     for other in others:
         _check_fit(cache, other)
-        for holding in (cache, *others):
-            _check_apart(holding, other)
+    for holding, learning in permutations((cache, *others), 2):
+        _check_apart(holding, learning)
     return others
 
 
@@ -41,11 +42,11 @@ def _spacing(cache: Cache) -> list[float]:
     return cache.plan["preprocessing"]["spacing"]
 
 
-def _check_apart(holding: Cache, other: Cache) -> None:
+def _check_apart(holding: Cache, learning: Cache) -> None:
     """What one cache holds back must not be learnt from under another name in another."""
-    shared = digests_of(holding, holding.held_back) & digests_of(other, other.train)
-    if shared and holding is not other:
+    shared = digests_of(holding, holding.unseen) & digests_of(learning, learning.train)
+    if shared:
         raise RecipeError(
             f"{len(shared)} images that {holding.folder} holds back are in the training part of "
-            f"{other.folder}; leave those subjects out there (prepare.py --exclude)."
+            f"{learning.folder}; leave those subjects out there (prepare.py --exclude)."
         )

@@ -80,3 +80,9 @@ def _check_same(run: Path, recipe: Any, now: dict, before: dict) -> None:
         )
     if (before["plan"], before["fingerprint"]) != (now["plan"], now["fingerprint"]):
         raise RecipeError(f"{run} cannot be continued: the cache {recipe.cache} has changed.")
+    added = set(now.get("seen", ())) - set(before.get("seen", now.get("seen", ())))
+    if added:
+        raise RecipeError(
+            f"{run} cannot be continued: its caches have {len(added)} training images that it did "
+            "not begin with."
+        )

@@ -38,10 +38,10 @@ def check_unseen(cache: Cache, seen: Iterable[str], checkpoint: str | Path) -> N
     An image that is in training here as well is a copy under two names, which no split mends.
     """
     leaked = set(seen) - digests_of(cache, cache.train)
-    subjects = [s for s in cache.held_back if leaked & digests_of(cache, [s])]
+    subjects = [s for s in cache.unseen if leaked & digests_of(cache, [s])]
     if subjects:
         raise RecipeError(
-            f"{checkpoint} has learnt from {len(subjects)} of the {len(cache.held_back)} subjects "
+            f"{checkpoint} has learnt from {len(subjects)} of the {len(cache.unseen)} subjects "
             f"that {cache.folder} holds back ({_listed(subjects)}), so that results would not "
             f"be of unseen subjects. Prepare the cache with the split of the pre-training "
             f"(prepare.py --seed, --held-back, --test-list) and with its fold, or pre-train again "

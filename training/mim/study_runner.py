@@ -78,7 +78,11 @@ def _do_until_broken(
     broken = False
     while going or not broken:
         while not broken and len(going) < jobs and (run := queue.next(going.values())):
-            going[pool.submit(_logged, execute, run)] = run
+            try:
+                going[pool.submit(_logged, execute, run)] = run
+            except BrokenProcessPool:  # it ended between two runs
+                queue.waiting.insert(0, run)
+                broken = True
         if not going:
             return
         for future in wait(going, return_when=FIRST_COMPLETED).done:
