@@ -181,6 +181,14 @@ def test_folders_of_volumes_are_patients_unless_it_is_said_that_they_are_classes
     assert find_dataset(tmp_path / "set", classes_from_folders=True).classes == ("a", "b")
 
 
+def test_pictures_beside_volumes_do_not_make_a_class_of_a_patient(tmp_path):
+    for name in ("a", "b"):
+        put(tmp_path / name / "scan" / "t2.nii.gz", scan(0)[0])
+        picture(tmp_path / name / "preview.png", 0)
+    dataset = find_dataset(tmp_path)
+    assert not dataset.classes and [c.image.name for c in dataset.cases] == ["t2.nii.gz"] * 2
+
+
 def test_medmnist_archive_keeps_its_own_split(tmp_path):
     rng = np.random.default_rng(0)
     arrays = {}

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from mim.caching import PrepareOptions, prepare_dataset
 from mim.cases import find_dataset
 from mim.split_names import sides
 from MIMSegment.Logic.errors import InputError
-from small_sets import picture, table
+from small_sets import picture, read, table
 
 
 def pictures(folder, *places: str):
@@ -72,6 +73,24 @@ def test_a_table_may_call_its_parts_in_any_of_these_ways(tmp_path):
     rows = [f"img/p{i}.png,{'ab'[i % 2]},{word}" for i, word in enumerate(words)]
     dataset = find_dataset(table(tmp_path, "\n".join(["image,class,split", *rows])))
     assert [case.split for case in dataset.cases] == ["train", "train", "test", "", "test", "train"]
+
+
+@pytest.mark.parametrize(
+    ("held_back", "said", "count"),
+    [
+        (0.25, "held back: 2 subjects drawn at random from all labelled ones (--held-back 0", 2),
+        (0.0, "held back: nobody.", 0),
+    ],
+)
+def test_a_split_that_names_no_test_part_is_told_with_what_is_done(
+    tmp_path, held_back, said, count
+):
+    rows = [f"img/p{i}.png,{'ab'[i % 2]},train" for i in range(6)]
+    data = table(tmp_path / "x", "\n".join(["image,class,split", *rows]))
+    options = PrepareOptions(stages=3, jobs=1, picture_size=32, held_back=held_back)
+    told = prepare_dataset(data, tmp_path / "cache", options)
+    assert f"own split has no usable test part; {said}" in told
+    assert len(read(tmp_path / "cache", "split.json")["held_back"]) == count
 
 
 def test_a_part_that_is_not_understood_is_refused_with_table_column_and_words(tmp_path):

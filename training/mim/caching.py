@@ -31,6 +31,7 @@ from mim.workers import workers
 from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.files import replacing, write_json, write_text
 from MIMSegment.Logic.labels import Label, default_color, labels_from_csv, labels_to_csv
+from MIMSegment.Logic.phrases import counted
 from MIMSegment.Logic.preprocess import WorkingGrid, normalize, prepare, prepare_labels
 from MIMSegment.Logic.volume import Geometry
 
@@ -130,7 +131,8 @@ def _write(dataset: Dataset, scans: str | Path, cache: Path, options: PrepareOpt
             "excluded": [*excluded, *map(LeftOut.to_dict, test_images)],
         },
     )
-    return _summary(entries, split, plan, excluded, len(test_images), options)
+    summary = _summary(entries, split, plan, excluded, len(test_images), options)
+    return "\n".join([summary, *_without_own_test_part(dataset, usable, split)])
 
 
 def _shape_like(options: PrepareOptions, dataset: Dataset) -> PlannedShape | None:
@@ -347,6 +349,21 @@ def _summary(entries, split, plan, excluded, test_images: int, options: PrepareO
         pairs = zip(plan["classes"], counts, strict=True)
         lines.append("Classes: " + ", ".join(f"{name} {count}" for name, count in pairs) + ".")
     return "\n".join(lines)
+
+
+def _without_own_test_part(
+    dataset: Dataset, usable: Sequence[Case], split: dict[str, list[str]]
+) -> list[str]:
+    """A line where the data set says who is for training, and no usable case is for testing."""
+    if any(c.split == "test" for c in usable) or all(c.split != "train" for c in dataset.cases):
+        return []
+    held = "nobody"
+    if split["held_back"]:
+        held = (
+            f"{counted(len(split['held_back']), 'subject')} drawn at random from all labelled ones "
+            "(--held-back 0 draws none)"
+        )
+    return [f"The data set's own split has no usable test part; held back: {held}."]
 
 
 def _shared_subjects(entries: Sequence[dict]) -> list[str]:

@@ -203,7 +203,7 @@ def _bids_names(folder: Path) -> dict[int, str]:
 def has_class_folders(folder: Path) -> bool:
     """Whether ``folder`` holds nothing but folders of pictures, at least two, maybe in splits.
 
-    Only pictures: a folder of volumes is rather a patient than a class.
+    Only pictures: a folder of volumes is rather a patient than a class, also with pictures of them.
     """
     groups = _class_folders(folder, _own_pictures)
     return sum(not is_part(group.name) for _, group, _ in groups) > 1
@@ -262,7 +262,8 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _own_pictures(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file() and is_picture(path))
+    """The pictures directly in it; none where volumes lie in or below it, which they then show."""
+    return [path for path in _images(folder) if path.parent == folder and is_picture(path)]
 
 
 def _images(folder: Path) -> list[Path]:
