@@ -239,7 +239,7 @@ class MIMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def on_run(self):
         self.application.ensure_runtime()  # asks, the first time
         self.runtime_missing = self.application.runtime_is_missing()
-        self.workflow.run(anyway=bool(self.workflow.state.alerts))
+        self.workflow.run(anyway=self.panel.only_alerts(self.workflow.state))
 
     def on_select(self):
         before, self.chosen = self.chosen, self.view.chosen_structures() or self.chosen

@@ -263,7 +263,7 @@ def _status(state: WorkflowState, runtime_missing: bool, _: Translate) -> str:
     notice = message or (state.review.notice if state.review else "")
     if notice:
         return notice
-    if _anyway(state):
+    if only_alerts(state):
         return _("Read what the checks found before you segment anyway.")
     return state.actions["run"].reason or _prospect(state, runtime_missing, _)
 
@@ -290,10 +290,10 @@ def _time(seconds: float, _: Translate) -> str:
     return _("{minutes} min").format(minutes=round(seconds / 60))
 
 
-def _anyway(state: WorkflowState) -> bool:
-    """Whether only the checks speak against a run."""
+def only_alerts(state: WorkflowState) -> bool:
+    """Whether only the checks speak against a run, so that the button is *Segment anyway*."""
     may_run, may_anyway = state.actions["run"], state.actions["run_anyway"]
-    return bool(state.alerts) and bool(may_anyway) and not may_run
+    return bool(may_anyway) and not may_run
 
 
 def _chosen(review: ReviewState | None, segment_ids: Sequence[str]) -> list[ReviewItem]:
@@ -304,7 +304,7 @@ def _chosen(review: ReviewState | None, segment_ids: Sequence[str]) -> list[Revi
 def _buttons(state: WorkflowState, sample: str, again: bool, _: Translate) -> dict[str, Button]:
     actions = state.actions
     card = state.package
-    anyway = _anyway(state)
+    anyway = only_alerts(state)
     run = actions["run_anyway"] if anyway else actions["run"]
     running = state.progress is not None
     buttons = {

@@ -32,19 +32,27 @@ _TWINS = 0.9999  # correlation of two images that are one
 
 
 def refuse_empty(images: Sequence[Volume], package: ModelPackage) -> None:
-    """Raise InputError for an image of one value, in which no network can find anything."""
-    for item, image in zip(package.spec.inputs, images, strict=False):
-        values = describe(image.array[0])
-        if values.constant:
-            raise InputError(
-                f"{item.name} is empty: every voxel of {image.source or 'the image'} is "
-                f"{values.low:g}; choose another image."
-            )
+    """Raise InputError when all images are of one value: no network can find anything in them."""
+    empty = _empty(images, package)
+    if empty and len(empty) == len(images):
+        raise InputError(empty[0])
+
+
+def _empty(images: Sequence[Volume], package: ModelPackage) -> list[str]:
+    """A sentence about each image of one value."""
+    described = [(image, describe(image.array[0])) for image in images]
+    return [
+        f"{item.name} is empty: every voxel of {image.source or 'the image'} is {values.low:g}; "
+        "choose another image."
+        for item, (image, values) in zip(package.spec.inputs, described, strict=False)
+        if values.constant
+    ]
 
 
 def check_contents(images: Sequence[Volume], package: ModelPackage) -> list[Finding]:
-    """One image taken for two inputs."""
-    found, names = [], [item.name for item in package.spec.inputs]
+    """Images of one value, and one image taken for two inputs."""
+    found = [Finding("empty-input", Severity.ALERT, text) for text in _empty(images, package)]
+    names = [item.name for item in package.spec.inputs]
     for second in range(1, len(images)):
         for first in range(second):
             if _same(images[first], images[second]):
@@ -125,6 +133,8 @@ def check_gray_values(
     found = []
     for index, (item, image) in enumerate(zip(package.spec.inputs, images, strict=False)):
         values = describe(image.array[0])
+        if values.constant:  # told by `check_contents`
+            continue
         finding = _impossible(item, image, values.low) or _out_of_range(index, package, values)
         if finding is None and not suspected:
             finding = _like_another(index, package, values)

@@ -30,7 +30,7 @@ from MIMSegment.Logic.offers import Offers, require_installed
 from MIMSegment.Logic.package import ModelPackage
 from MIMSegment.Logic.review import Review
 from MIMSegment.Logic.run_times import RunTimes
-from MIMSegment.Logic.workflow_actions import actions_of
+from MIMSegment.Logic.workflow_actions import actions_of, no_alert
 from MIMSegment.Logic.workflow_attempts import Attempts
 from MIMSegment.Logic.workflow_checks import Checked, Checks
 from MIMSegment.Logic.workflow_exports import reviewed_case, write_export
@@ -112,7 +112,7 @@ class Workflow(Attempts):
             result=self.result.id if self.result else "",
             catalog_warnings=self.offers.warnings,
         )
-        actions = actions_of(state, self._inputs.problem, volume is not None, self.result)
+        actions = actions_of(state, self._inputs.problem, self._checked, self.result)
         return replace(state, actions=actions)
 
     @property
@@ -236,10 +236,8 @@ class Workflow(Attempts):
         """Segment. Inputs are checked first; with alerts it goes on only if ``anyway``."""
         if not self._may("run_anyway" if anyway else "run"):
             return
-        if self._checked is not None and self._inputs.unchanged:
-            self._try(self._submit)
-        else:
-            self._check(lambda: self._submit() if anyway or not self.state.alerts else None)
+        known = self._checked is not None and self._inputs.unchanged
+        (self._try if known else self._check)(partial(self._submit, anyway))
 
     def cancel(self) -> None:
         """Stop the running segmentation."""
@@ -331,7 +329,11 @@ class Workflow(Attempts):
 
         self._wait("Reading the images", lambda: self._checks.inputs(inputs.read(), package), show)
 
-    def _submit(self) -> None:
+    def _submit(self, anyway: bool) -> None:
+        fits = no_alert(self._checked)
+        if not (anyway or fits):
+            self._message = f"Nothing was segmented. {fits.reason}"
+            return
         self._run = submit(
             self._queue, self._gateway, self._package, self.settings, self._inputs.used(),
             self._checked,

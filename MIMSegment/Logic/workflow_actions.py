@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from MIMSegment.Logic.actions import ENABLED, Action, enabled_if
+from MIMSegment.Logic.finding import Severity
 from MIMSegment.Logic.phrases import counted
+from MIMSegment.Logic.workflow_checks import Checked
 from MIMSegment.Logic.workflow_exports import is_available
 from MIMSegment.Logic.workflow_ports import OpenResult
 from MIMSegment.Logic.workflow_state import Export, Step, WorkflowState
@@ -12,12 +14,12 @@ _RUNNING = "Wait until the segmentation has ended, or cancel it."
 
 
 def actions_of(
-    state: WorkflowState, input_problem: str, checked: bool, opened: OpenResult | None
+    state: WorkflowState, input_problem: str, checked: Checked | None, opened: OpenResult | None
 ) -> dict[str, Action]:
     """An `Action` for every button by name; see `WorkflowState.actions`.
 
-    ``input_problem`` says why the inputs cannot be used, "" if they can; ``checked`` whether they
-    have been read and checked since they were last changed; ``opened`` is the result in review.
+    ``input_problem`` says why the inputs cannot be used, "" if they can; ``checked`` are the inputs
+    if they have been read since they were last changed; ``opened`` is the result in review.
     """
     image = opened.inputs[0][1] if opened and opened.inputs else None
     dicom = bool(image and image.instances)
@@ -33,7 +35,7 @@ def actions_of(
         "open_result": idle,
         "assign": idle,
         "check": ready,
-        "run": _first(ready, _no_alert(state, checked)),
+        "run": _first(ready, no_alert(checked)),
         "run_anyway": ready,
         "cancel": _cancel(state),
         "undo_result": _undo_result(state, result, bool(opened and opened.fresh)),
@@ -83,9 +85,11 @@ def _ready(state: WorkflowState, idle: Action, input_problem: str) -> Action:
     return _first(idle, _acknowledged(state), installed, inputs)
 
 
-def _no_alert(state: WorkflowState, checked: bool) -> Action:
-    # With a result they have been read already, and some of them are about that result.
-    alerts = state.alerts if checked and state.review is None else ()
+def no_alert(checked: Checked | None) -> Action:
+    """Whether nothing grave was said about the inputs of the next run. What is shown may be about
+    the result in review."""
+    said = checked.findings if checked else ()
+    alerts = [finding for finding in said if finding.severity is Severity.ALERT]
     if not alerts:
         return ENABLED
     others = len(alerts) - 1

@@ -103,6 +103,21 @@ def test_segment_review_and_edit(panel):
     assert "rejected" in verdict(panel, 1)
 
 
+def test_what_speaks_against_a_run_is_asked_about_beside_an_open_review_too(panel):
+    segment_sample(panel)
+    image = panel.workflow.input_images[1][1].node.GetImageData()
+    image.GetPointData().GetScalars().Fill(0)
+    image.Modified()
+    panel.on_timer()
+    assert panel.ui.runButton.text() == "Segment"
+    panel.ui.runButton.click()
+    assert panel.workflow.state.progress is None and panel.workflow.review is not None
+    assert "Nothing was segmented. ADC is empty" in panel.ui.statusLabel.text()
+    assert panel.ui.runButton.text() == "Segment anyway" and panel.ui.runButton.isEnabled()
+    panel.ui.runButton.click()
+    assert panel.workflow.state.progress is not None
+
+
 def test_cancel_leaves_everything_ready_for_another_run(panel):
     open_sample(panel)
     panel.ui.runButton.click()

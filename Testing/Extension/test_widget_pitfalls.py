@@ -98,7 +98,7 @@ def test_every_button_of_the_panel_is_in_the_ui_file():
     from MIMSegment.Logic.workflow_state import Step, WorkflowSettings, WorkflowState
 
     state = WorkflowState(Step.CHOOSE)
-    state = WorkflowState(Step.CHOOSE, actions=actions_of(state, "", False, False))
+    state = WorkflowState(Step.CHOOSE, actions=actions_of(state, "", None, None))
     panel = panel_of(state, WorkflowSettings())
     names = {*EXPORTS, *SHORTCUTS.values(), *panel.buttons, *panel.labels, *panel.collapsed}
     assert names <= set(ui_classes())

@@ -13,6 +13,9 @@ from MIMSegment.Logic.plausibility import check_inputs
 from MIMSegment.Logic.volume import Geometry, Volume
 from plausibility_cases import GEOMETRY, codes, hounsfield, image, only, package
 
+TWO_INPUTS = package(("T2w", "ADC"))
+BLANK_ADC = np.stack([image().array[0], np.zeros(GEOMETRY.shape, np.float32)])
+
 
 def with_gray_values(model, ranges):
     return replace(model, expectations=replace(model.expectations, inputs=ranges))
@@ -156,7 +159,15 @@ def test_a_phantom_model_is_an_alert_on_a_scan_and_a_warning_on_a_file():
 
 
 def test_one_volume_with_all_inputs_as_channels_is_checked_too():
-    array = np.stack([image().array[0], np.zeros(GEOMETRY.shape, np.float32)])
-    stacked = Volume(array, GEOMETRY, "study.nii.gz")
-    with pytest.raises(InputError, match="ADC is empty"):
-        check_inputs(stacked, package(("T2w", "ADC")))
+    finding = only(check_inputs(Volume(BLANK_ADC, GEOMETRY, "study.nii.gz"), TWO_INPUTS))
+    assert finding.message.startswith("ADC is empty: every voxel of study.nii.gz is 0")
+
+
+def test_a_blank_image_beside_others_is_an_alert_and_all_blank_ones_are_refused():
+    gray = describe(image().array[0])
+    seen = GrayValueRange(*[(0.0, 1.0)] * 3, quantitative=True, profile=gray.profile)
+    model = with_gray_values(TWO_INPUTS, (replace(seen, quantitative=False), seen))
+    (finding,) = check_inputs(Volume(BLANK_ADC, GEOMETRY), model)
+    assert (finding.code, finding.severity) == ("empty-input", Severity.ALERT)
+    with pytest.raises(InputError, match="T2w is empty"):
+        check_inputs(Volume(BLANK_ADC * 0, GEOMETRY), model)

@@ -82,6 +82,24 @@ def test_a_result_can_be_discarded_again_once_an_added_segment_is_removed(workfl
     assert workflow.state.actions["undo_result"]
 
 
+def test_alerts_stop_a_run_beside_an_open_review_too_and_say_so(workflow):
+    workflow.change(structures=(TZ,))
+    run(workflow, anyway=False)
+    first = workflow.result.id
+    image = workflow.input_images[1][1].node.GetImageData()
+    vtk_to_numpy(image.GetPointData().GetScalars())[:] = 0
+    image.Modified()
+    for _ in range(2):
+        workflow.run()
+        state = workflow.state
+        assert state.progress is None and state.review is not None
+        assert state.message.startswith("Nothing was segmented. ADC is empty: every voxel of ")
+        assert state.actions["run"].reason in state.message
+    run(workflow, anyway=True)
+    assert workflow.state.error is None and workflow.result.id != first
+    assert not workflow.state.actions["run"], "it is the same image"
+
+
 def test_a_run_of_one_structure_leaves_the_others_in_the_target_alone(workflow, tmp_path):
     run(workflow)
     paint_zone(workflow)

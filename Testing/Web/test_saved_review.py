@@ -33,10 +33,12 @@ def test_a_saved_review_brings_its_model_and_is_kept_when_segmenting_again(tmp_p
         await app.settle(lambda: app.workflow.review is not None)
         assert state.wf["package"]["key"].startswith(SAMPLE) and decided(app) == 1
 
-        app.actions.run_or_ask()
-        assert state.again and app.workflow.state.progress is None
+        for press in (app.actions.run_or_ask, app.actions.run_anyway_or_ask):
+            state.again = False
+            press()
+            assert state.again and app.workflow.state.progress is None
         before = app.workflow.review
-        app.actions.run()
+        app.actions.run_again()
         await app.settle(lambda: app.workflow.review is not before)
         await app.settle()
         assert decided(app) == 0 and not state.again and len(app.gateway.results()) == 1

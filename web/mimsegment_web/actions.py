@@ -40,6 +40,7 @@ class Actions:
         self._crosshair = CrosshairTool(app.view.views)
         self._pointer = Pointer(app.view.views, self._crosshair)
         self._editor: SegmentEditor | None = None
+        self._anyway = False  # what was asked about: whether to segment with the alerts
         self._entries = study_files.studies_in(app.settings.data)
         self._state.folder_entries = [
             {"number": n, "name": path.name} for n, path in enumerate(self._entries)
@@ -102,9 +103,15 @@ class Actions:
 
     def run_or_ask(self) -> None:
         """Segment, but ask first when that ends a review in which something was decided."""
-        self._state.again = self._study.has_decisions
-        if not self._state.again:
-            self.run()
+        self._ask_or_run(anyway=False)
+
+    def run_anyway_or_ask(self) -> None:
+        """As `run_or_ask`, with the alerts, which the user has read."""
+        self._ask_or_run(anyway=True)
+
+    def run_again(self) -> None:
+        """Segment as was asked about."""
+        self._run(self._anyway)
 
     def cancel(self) -> None:
         self._workflow.cancel()
@@ -275,6 +282,11 @@ class Actions:
             ),
         ]
         self._state.testing_devices = False
+
+    def _ask_or_run(self, anyway: bool) -> None:
+        self._state.again, self._anyway = self._study.has_decisions, anyway
+        if not self._state.again:
+            self._run(anyway)
 
     def _run(self, anyway: bool) -> None:
         self._state.again = False
