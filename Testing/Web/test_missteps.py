@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("trame_slicer", reason="needs mimsegment[web]")
 
-from MIMSegment.Logic.errors import InputError
+from MIMSegment.Logic.errors import InputError, OutputError
 from mimsegment_web.settings import Settings
 from mimsegment_web.views import THREE_D
 from page_case import SAMPLE, in_page, segment
@@ -50,9 +50,26 @@ def test_a_disk_that_was_full_for_a_moment_is_not_the_last_word(tmp_path):
         app.study.save_now()
         assert app.study.problem.startswith("The review is not saved")
         saved.rmdir()
-        app.actions.accept(items[1].id)
-        app.study.save_now()
+        app.study.save_now()  # nothing has changed since, but that is not on the disk
         assert saved.is_file() and app.study.problem == ""
+
+    in_page(Settings(output=tmp_path), act)
+
+
+def test_a_review_that_cannot_be_saved_is_not_left_for_another_study(tmp_path):
+    async def act(app):
+        await segment(app)
+        saved, review = app.study.folder / "review.npz", app.workflow.review
+        app.study.save_now()
+        saved.unlink()
+        saved.mkdir()
+        app.actions.accept(review.state.items[0].id)
+        with pytest.raises(OutputError, match=r"not saved.*stays open"):
+            app.actions.open_sample("phantom-brain")
+        assert app.workflow.review is review
+        saved.rmdir()
+        app.actions.open_sample("phantom-brain")
+        assert saved.is_file() and app.workflow.review is not review
 
     in_page(Settings(output=tmp_path), act)
 

@@ -64,6 +64,7 @@ class Actions:
     def open_sample(self, sample_id: str) -> None:
         sample = sample_study(sample_id)
         sample.check()
+        self._study.check_saved()
         self.choose(sample.package)
         self.open_paths([sample.folder])
 
@@ -73,6 +74,7 @@ class Actions:
     def open_paths(self, paths: Sequence[Path], title: str = "") -> None:
         if self._workflow.state.actions["open_study"]:
             self._end_edit()
+            self._study.check_saved()
             self._view.clear()
             self._state.written, self._state.selected, self._state.again = [], "", False
             self._state.marked = []

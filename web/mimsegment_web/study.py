@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
-from MIMSegment.Logic.errors import MIMSegmentError
+from MIMSegment.Logic.errors import MIMSegmentError, OutputError
 from MIMSegment.Logic.review_items import Verdict
 from MIMSegment.Logic.scene_gateway import MrmlGateway
 from MIMSegment.Logic.workflow import Workflow
@@ -16,6 +16,7 @@ from mimsegment_web import autosave, study_files
 
 _LOG = "review.audit.jsonl"
 _REST = 1.5  # seconds without a change before the review is saved
+_RETRY = 10.0  # seconds after which a save that failed is tried again
 _DATA_NODES = ("vtkMRMLSegmentationNode", "vtkMRMLScalarVolumeNode", "vtkMRMLTableNode")
 
 
@@ -35,6 +36,7 @@ class Study:
         self._workflow, self._gateway, self._root, self._saver = workflow, gateway, root, saver
         self._review = self._restored = None
         self._changed_at: float | None = None
+        self._failed_at: float | None = None  # the last save failed, and none has since succeeded
         self._written: Future | None = None
         self._checked: tuple = ()
         self._stirred = True  # the workflow has moved since the last look
@@ -68,7 +70,8 @@ class Study:
         """Leave the study that was open, saved, and look for the images of this one."""
         self.save_now()
         self._workflow.close_study()
-        self._review, self._changed_at, self._checked = None, None, ()
+        self._review, self._checked = None, ()
+        self._changed_at = self._failed_at = None
         self._resuming = False
         self.saved = self._begin_problem = self._save_problem = ""
         for kind in _DATA_NODES:
@@ -90,17 +93,31 @@ class Study:
                 self._begin(review)
         if self._written is not None and self._written.done():
             self._finish_save()
-        if self._changed_at is None or self._saver.busy:
+        if self._saver.busy:
             return
-        if time.monotonic() - self._changed_at >= _REST:
+        waits = ((self._changed_at, _REST), (self._failed_at, _RETRY))
+        now = time.monotonic()
+        if any(since is not None and now - since >= wait for since, wait in waits):
             self._save()
 
     def save_now(self) -> None:
-        """Write the review and wait for it."""
-        if self._review is not None and self._changed_at is not None:
+        """Write the review, if it is not on the disk as it is now, and wait for it."""
+        if self._written is not None:
+            self._finish_save()
+        unsaved = self._changed_at is not None or self._failed_at is not None
+        if self._review is not None and unsaved:
             self._save()
         if self._written is not None:
             self._finish_save()
+
+    def check_saved(self) -> None:
+        """Raise OutputError when decisions of the review would be lost by leaving it now."""
+        self.save_now()
+        if self._save_problem and self.has_decisions:
+            raise OutputError(
+                f"{self._save_problem} It stays open, so that nothing is lost; mend that first, or "
+                "end the program."
+            )
 
     def resume(self) -> None:
         """Go on with the saved review, with its own model, as soon as the images are read."""
@@ -169,9 +186,10 @@ class Study:
         try:
             written.result()
             self.saved = f"Saved at {time.strftime('%H:%M:%S')}"
-            self._save_problem = ""
-        except MIMSegmentError as error:
+            self._save_problem, self._failed_at = "", None
+        except (MIMSegmentError, OSError) as error:
             self._save_problem = f"The review is not saved: {error}"
+            self._failed_at = time.monotonic()
 
     def _check_inputs(self) -> None:
         """Read the images as soon as each input has one, so that they are seen at once."""
