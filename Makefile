@@ -45,11 +45,12 @@ demo: $(DEMO_READY) libraries
 demo-training: $(READY) libraries
 	$(RUN) training/demo.py $(if $(DATA),"$(DATA)") -o $(OUT) $(DEMO_OPTIONS)
 
+# The networks of the tests are so small that a second thread costs more than it gives.
 test: $(READY) test-libraries lint
-	$(RUN) -m pytest -q
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -q
 
 test-all: $(READY) test-libraries lint
-	$(RUN) -m pytest -q -m "slow or not slow"
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -m "slow or not slow"
 
 # The packages that come with the module, trained on phantoms (half an hour to an
 # hour on two cores).

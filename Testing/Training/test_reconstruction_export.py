@@ -55,7 +55,7 @@ def test_the_range_is_what_the_file_makes_of_the_scans_that_were_held_back(work,
 
 def test_it_is_never_measured_on_scans_that_the_network_has_learnt_from(work, tmp_path):
     fold = with_fold(read_cache(work / "cache"), "0/2")
-    with pytest.raises(RecipeError, match="has learnt from 3 of the 3 subjects"):
+    with pytest.raises(RecipeError, match="has learnt from 3 of the 6 subjects"):
         export(work, fold, tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()
 

@@ -60,6 +60,7 @@ def curve(run):
     return [{key: line[key] for key in line if "second" not in key} for line in lines]
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on_and_ends_in_the_same_table(tmp_path, capsys):
     decathlon(tmp_path / "data", count=6)
     options = PrepareOptions(patch_voxels=4000, stages=3, jobs=1, held_back=0.5)
