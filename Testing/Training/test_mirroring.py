@@ -70,6 +70,7 @@ def test_a_mirrored_package_says_the_mean_over_all_mirrorings(tmp_path):
     assert "Mirroring: along y, x; 4 predictions of each window" in card
 
 
+@pytest.mark.slow
 def test_networks_of_one_package_are_mirrored_where_all_of_them_were(tmp_path):
     trained(tmp_path / "a.pt", "resenc_unet", True, True, False)
     trained(tmp_path / "b.pt", "resenc_unet", False, True, True)

@@ -74,6 +74,7 @@ def test_a_3d_model_becomes_a_package_with_the_same_labels(tmp_path, tables):
     assert (expected == found).mean() > 0.9999
 
 
+@pytest.mark.slow
 def test_a_2d_ensemble_keeps_slices_apart_and_averages_logits(tmp_path):
     networks = {fold: network(2, name="ResidualEncoderUNet") for fold in ("0", "1")}
     with torch.no_grad():
