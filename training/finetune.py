@@ -167,7 +167,7 @@ def finetune(recipe: FinetuneRecipe, resume: bool = False) -> dict:
         print(start_from(recipe.pretrained, network, (cache,), metadata, outputs, parts))
     subjects = training_subjects(task, cache, recipe)
     task.load(subjects, device, recipe.memory_gib)
-    if cut := architectures.left_out(recipe.network, config):
+    if cut := architectures.cut_stages(recipe.network, config):
         print(cut)
     print(f"Fine-tuning on {len(subjects)} subjects, crops of {cache.extent(cache.patch)}.")
     watch = task.watch(recipe.watch) if recipe.watch else None

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from mim.architectures import left_out, network_choice
+from mim.architectures import cut_stages, network_choice
 from mim.augment import SpatialSettings, augment_spatial
 from mim.data import Cache, Crops, UnlabeledVolumes, draw_crops
 from mim.device import Generators, Precision, resolve_device, seed_everything, uses_bf16
@@ -147,7 +147,7 @@ def _pretrain(recipe: PretrainRecipe, device: torch.device, resume: bool) -> Non
         say(started)
     subjects = len(learn) + sum(len(other.train) for other in more)
     sets = f" of {1 + len(more)} data sets" if more else ""
-    if cut := left_out(recipe.network, method.network):
+    if cut := cut_stages(recipe.network, method.network):
         say(cut)
     say(
         f"Pre-training on {len(volumes)} images of {subjects} subjects{sets}, crops of "

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -89,8 +90,8 @@ def test_two_processes_do_not_write_one_cache_at_once(tmp_path):
     cache = tmp_path / "cache"
     with replacing_cache(cache) as first:
         (first / "cases.json").write_text("first")
-        with pytest.raises(InputError, match="Another process is writing"), replacing_cache(cache):
-            pass
+        with pytest.raises(InputError, match="Another process is writing"), ExitStack() as stack:
+            stack.enter_context(replacing_cache(cache))
     assert (cache / "cases.json").read_text() == "first"
 
 
@@ -107,5 +108,5 @@ def test_a_link_to_a_cache_stays_a_link(tmp_path):
 
 @pytest.mark.skipif(not os.path.ismount("/proc"), reason="needs a mount point")
 def test_a_mount_point_is_refused_before_anything_is_written():
-    with pytest.raises(InputError, match="/proc is a mount point"), replacing_cache(Path("/proc")):
-        pass
+    with pytest.raises(InputError, match="/proc is a mount point"), ExitStack() as stack:
+        stack.enter_context(replacing_cache(Path("/proc")))

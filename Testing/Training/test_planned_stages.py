@@ -8,7 +8,7 @@ import finetune
 import prepare
 import pretrain
 from cache_fixture import with_targets, write_cache
-from mim.architectures import left_out
+from mim.architectures import cut_stages
 from mim.classifier import ClassifierSettings, configure_classifier
 from mim.data import read_cache
 from mim.networks import NetworkSettings, network_config
@@ -67,14 +67,14 @@ def test_as_many_stages_as_the_plan_or_fewer_are_what_was_asked_for(
 
 def test_strides_of_the_recipe_are_named_where_they_are_the_fewer():
     settings = NetworkSettings((4, 8, 8), (1, 1, 1), strides=((1, 1, 1), (2, 2, 2)))
-    line = left_out(settings, network_config(settings, {}, 1, 1).to_dict())
+    line = cut_stages(settings, network_config(settings, {}, 1, 1).to_dict())
     assert "network.strides or kernel_sizes have 2" in line
 
 
 def test_a_classifiers_stages_are_counted_too():
     plan = {"strides": [[1, 1], [2, 2]], "kernel_sizes": [[3, 3]] * 2}
     settings = ClassifierSettings((4, 8, 8), (1, 1, 1))
-    assert "has 3 stages" in left_out(settings, configure_classifier(settings, plan, (), 1, 2))
+    assert "has 3 stages" in cut_stages(settings, configure_classifier(settings, plan, (), 1, 2))
 
 
 def test_stages_that_make_nothing_smaller_are_counted_for_the_user(tmp_path, capsys):

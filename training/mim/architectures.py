@@ -90,7 +90,7 @@ def configure(
     return {"name": settings.name, **config}
 
 
-def left_out(settings: Any, config: dict) -> str:
+def cut_stages(settings: Any, config: dict) -> str:
     """A warning where a recipe's network has more stages than its configuration; else empty.
 
     A plan for few stages would make another network of a recipe without a word.

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from mim.class_results import summarize_classes
 from mim.data import Cache, Crops, UnlabeledVolumes, center_crop, draw_crops
-from mim.learning_curve import held_back_cases
+from mim.learning_curve import held_back_cases, watched_cases
 from mim.mean_loss import MeanLoss
 from MIMSegment.Logic.errors import InputError
 
@@ -59,7 +59,7 @@ class Classification:
 
     def watch(self, count: int) -> Callable[[nn.Module], float]:
         """Mean area under the ROC curves of ``count`` held-back images."""
-        cases = held_back_cases(self.cache, self.is_labeled, count)
+        cases = watched_cases(self.cache, self.is_labeled, count)
         volumes = ClassifiedVolumes(
             self.cache.restricted_to(cases), {case["subject"] for case in cases}
         )
@@ -79,8 +79,7 @@ class Classification:
 
     def evaluate(self, network: nn.Module, bf16: bool) -> dict:
         """Figures of the held-back images: `summarize_classes`."""
-        classes, held_back = self.cache.plan["classes"], set(self.cache.held_back)
-        cases = [c for c in self.cache.cases if c["subject"] in held_back and self.is_labeled(c)]
+        classes, cases = self.cache.plan["classes"], held_back_cases(self.cache, self.is_labeled)
         if not cases:
             return summarize_classes(np.empty((0, len(classes))), [], classes)
         volumes = ClassifiedVolumes(self.cache, {case["subject"] for case in cases})

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from mim.bundle import provenance, results_of
 from mim.checkpoint import CheckpointError, load_checkpoint
 from mim.evaluation import summarize
+from mim.statistics import known_mean
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,5 @@ def results_together(members: Sequence[Member]) -> dict:
 
 def _mean_row(rows: Sequence[Mapping]) -> dict:
     """One case as several networks segment it: of each structure the mean Dice that is known."""
-    dice = {}
-    for name in rows[0]["dice"]:
-        known = [row["dice"][name] for row in rows if np.isfinite(row["dice"][name])]
-        dice[name] = float(np.mean(known)) if known else float("nan")
+    dice = {name: known_mean(row["dice"][name] for row in rows) for name in rows[0]["dice"]}
     return {**rows[0], "dice": dice}

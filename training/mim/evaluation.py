@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from mim.cases import read_images
 from mim.regions import plan_regions
-from mim.statistics import bootstrap_mean_ci
+from mim.statistics import bootstrap_mean_ci, known_mean
 from mim.structures import own_structures
 from MIMSegment.Logic.engine import Predictor, segment
 from MIMSegment.Logic.spec import ModelSpec
@@ -107,7 +107,7 @@ def read_source(source: str | Sequence[str]) -> Volume:
 def summarize(rows: Sequence[dict]) -> dict:
     """Mean Dice over classes and per class, with 95 % bootstrap intervals over subjects."""
     subjects = [row["subject"] for row in rows]
-    means = [_mean(list(row["dice"].values())) for row in rows]
+    means = [known_mean(row["dice"].values()) for row in rows]
     mean, low, high = bootstrap_mean_ci(means, subjects)
     per_class = {}
     for name in rows[0]["dice"] if rows else ():
@@ -134,8 +134,3 @@ def table(summary: dict) -> str:
         f"  {n:{width}}  {d:.3f}  (95 % interval {c[0]:.3f} to {c[1]:.3f})" for n, d, c in rows
     ]
     return "\n".join(lines)
-
-
-def _mean(scores: list[float]) -> float:
-    known = [s for s in scores if np.isfinite(s)]
-    return float(np.mean(known)) if known else float("nan")

@@ -14,13 +14,18 @@ from MIMSegment.Logic.errors import InputError
 WATCHED = "held_back_score"
 
 
-def held_back_cases(cache: Cache, is_labeled: Callable[[dict], bool], count: int) -> list[dict]:
+def held_back_cases(cache: Cache, is_labeled: Callable[[dict], bool]) -> list[dict]:
+    """The labelled held-back cases, in the order of the cache."""
+    held_back = set(cache.held_back)
+    return [case for case in cache.cases if case["subject"] in held_back and is_labeled(case)]
+
+
+def watched_cases(cache: Cache, is_labeled: Callable[[dict], bool], count: int) -> list[dict]:
     """``count`` labelled held-back cases, or all where there are fewer; the same for every run.
 
     Raises InputError when there is none.
     """
-    held_back = set(cache.held_back)
-    cases = [case for case in cache.cases if case["subject"] in held_back and is_labeled(case)]
+    cases = held_back_cases(cache, is_labeled)
     if not cases:
         raise InputError(f"{cache.folder} has no labelled held-back case to watch; use watch=0.")
     return random.Random(0).sample(cases, min(count, len(cases)))

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from mim.data import IGNORED, Cache, LabeledCrops, LabeledVolumes, draw_labeled_crops
 from mim.evaluation import evaluate_cases, summarize, torch_predictor
-from mim.learning_curve import WatchedSegmentation, held_back_cases
+from mim.learning_curve import WatchedSegmentation, held_back_cases, watched_cases
 from mim.regions import Region, plan_regions, region_targets
 from mim.sources import originals
 
@@ -58,7 +58,7 @@ class Segmentation:
 
     def watch(self, count: int) -> Callable[[nn.Module], float]:
         """Mean Dice of the middles of ``count`` held-back images, on the cache's grid."""
-        cases = held_back_cases(self.cache, self.is_labeled, count)
+        cases = watched_cases(self.cache, self.is_labeled, count)
         regions = bool(plan_regions(self.cache.plan))
         return WatchedSegmentation(self.cache, cases, self._masks, regions)
 
@@ -80,8 +80,7 @@ class Segmentation:
         return originals(self._measured())
 
     def _measured(self) -> list[dict]:
-        held_back = set(self.cache.held_back)
-        return [c for c in self.cache.cases if c["subject"] in held_back and self.is_labeled(c)]
+        return held_back_cases(self.cache, self.is_labeled)
 
 
 def segmentation_loss(network: nn.Module, plan: dict) -> Callable[[LabeledCrops], Tensor]:

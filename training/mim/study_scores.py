@@ -14,7 +14,7 @@ from mim.class_results import summarize_classes
 from mim.evaluation import summarize
 from mim.figures_file import parse_figures, read_figures
 from mim.learning_curve import WATCHED
-from mim.statistics import bootstrap_mean_ci
+from mim.statistics import bootstrap_mean_ci, known_mean
 
 RESULTS, LOG = "results.json", "log.jsonl"
 _RESAMPLES = 1000
@@ -86,8 +86,8 @@ class Scores:
     def _dice(self) -> np.ndarray:
         """(cases,), the mean over structures and then over the seeds that have one; or NaN."""
         rows = [result["rows"] for result in self.results]
-        dice = np.array([[_known_mean(list(r["dice"].values())) for r in case] for case in rows])
-        return np.array([_known_mean(seeds) for seeds in dice.T])
+        dice = np.array([[known_mean(r["dice"].values()) for r in case] for case in rows])
+        return np.array([known_mean(seeds) for seeds in dice.T])
 
     @cached_property
     def _areas_of(self) -> tuple[np.ndarray, np.ndarray]:
@@ -132,12 +132,6 @@ def bootstrap_over_subjects(
         drawn.append(statistic(np.concatenate([members[i] for i in chosen])))
     low, high = np.nanquantile(drawn, [0.025, 0.975])
     return statistic(np.arange(len(owner))), float(low), float(high)
-
-
-def _known_mean(values: Sequence[float]) -> float:
-    """The mean of what is no NaN (a structure that neither prediction nor label has)."""
-    known = [value for value in values if np.isfinite(value)]
-    return float(np.mean(known)) if known else float("nan")
 
 
 def _curve(folder: Path) -> tuple[list[int], list[float]]:
