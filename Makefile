@@ -4,7 +4,8 @@
 #   make demo HEADLESS=1  the same without a browser: report, scene and pictures in demo/
 #   make demo-training    set up, then scans -> pre-training -> fine-tuning -> package -> Slicer scene
 #                         (DATA=X: on the labelled data set in folder X)
-#   make test             set up, then the tests (make test-all: the slow ones too)
+#   make test             set up, then the tests (make test-all: the slow ones too;
+#                         JOBS=4: four at once, with 3 GB of memory each)
 #   make bench-setup      set up, and the peers that benchmarks/ compares with
 
 PYTHON ?= python3
@@ -45,12 +46,16 @@ demo: $(DEMO_READY) libraries
 demo-training: $(READY) libraries
 	$(RUN) training/demo.py $(if $(DATA),"$(DATA)") -o $(OUT) $(DEMO_OPTIONS)
 
-# The networks of the tests are so small that a second thread costs more than it gives.
+# The networks of the tests are so small that a second thread costs more than it gives; a second
+# process does not. What a file prepares for its tests is prepared once: they stay together.
+JOBS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n $(JOBS) --dist loadfile
+
 test: $(READY) test-libraries lint
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -q
+	$(PYTEST)
 
 test-all: $(READY) test-libraries lint
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow"
 
 # The packages that come with the module, trained on phantoms (half an hour to an
 # hour on two cores).
