@@ -101,15 +101,15 @@ def test_a_row_without_an_image_is_not_measured_and_said(work, tmp_path, capsys)
 
 
 def test_a_protocol_chooses_cases_and_structures(work, tmp_path, monkeypatch):
-    protocol = type(PROTOCOLS["btcv-13"])("test", {"box": 3}, (36, 40), background=True)
+    protocol = type(PROTOCOLS["btcv-13"])("test", {"bright thing": 3}, (36, 40), background=True)
     monkeypatch.setitem(PROTOCOLS, "mine", protocol)
     assert run(work, "-o", str(tmp_path), "--protocol", "mine") == 0
     rows = read_cases(tmp_path / "cases.csv")
     assert [(row["case"], row["structure"]) for row in rows] == [
         ("img0036", "background"),
-        ("img0036", "box"),
+        ("img0036", "bright thing"),
         ("img0040", "background"),
-        ("img0040", "box"),
+        ("img0040", "bright thing"),
     ]
 
 

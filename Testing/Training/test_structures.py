@@ -149,6 +149,27 @@ def test_a_protocol_keeps_its_values_where_the_names_agree_with_them_or_say_noth
         assert found.found == found.truth == {name: (value,) for value, name in BTCV.items()}
 
 
+MONAI_NAMES = ("spleen", "rkid", "lkid", "gall", "eso", "liver", "sto", "aorta", "IVC", "veins",
+               "pancreas", "rad", "lad")  # fmt: skip
+
+
+def test_a_protocol_knows_the_names_that_others_give_its_structures():
+    short = dict(enumerate(MONAI_NAMES, start=1))
+    turned = {14 - v: "_".join(reversed(name.split())) for v, name in BTCV.items()}
+    found = PROTOCOLS["btcv-13"].for_package(package(turned), data(short))
+    assert found.truth == {name: (value,) for value, name in BTCV.items()}
+    assert found.found == {name: (14 - value,) for value, name in BTCV.items()}
+
+
+def test_one_name_that_agrees_with_a_protocol_does_not_vouch_for_the_others():
+    names = {1: "spleen", 2: "splenic lesion", 3: "label 3"}
+    found = PROTOCOLS["btcv-13"].for_package(package(names), data({}))
+    assert found.found["spleen"] == (1,) and found.found["left kidney"] == (3,)
+    assert found.absent == ["right kidney"]
+    with pytest.raises(InputError, match=r"has no right kidney, .* 1 spleen, 2 splenic lesion"):
+        PROTOCOLS["btcv-13"].measured(data(names))
+
+
 def test_a_data_set_of_other_values_that_lacks_a_structure_of_the_protocol_is_refused():
     known = {14 - value: name for value, name in BTCV.items() if name != "pancreas"}
     with pytest.raises(InputError, match="scans has no pancreas"):

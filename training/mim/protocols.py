@@ -5,6 +5,7 @@ Two papers' "BTCV Dice" are not comparable when their protocols differ; a result
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,10 +14,8 @@ from mim.regions import Region, brats_regions
 from mim.structures import (
     Structures,
     Values,
-    name_key,
     package_regions,
     paired_regions,
-    values_by_key,
 )
 from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.package import ModelPackage
@@ -36,6 +35,24 @@ BTCV = {
     "right adrenal gland": 12,
     "left adrenal gland": 13,
 }
+# Further names: those of the challenge's own list and of MONAI's dataset_0.json.
+_ALIASES = {
+    "right kidney": ("rkid",),
+    "left kidney": ("lkid",),
+    "gallbladder": ("gall bladder", "gall"),
+    "esophagus": ("oesophagus", "eso"),
+    "stomach": ("sto",),
+    "inferior vena cava": ("postcava", "ivc"),
+    "portal and splenic veins": (
+        "portal vein and splenic vein",
+        "portal vein and splenic veins",
+        "veins",
+    ),
+    "right adrenal gland": ("right adrenal", "rad"),
+    "left adrenal gland": ("left adrenal", "lad"),
+}
+_SAYS_NOTHING = re.compile(r"(label|class|organ|structure|segment)?[\W_]*\d*")
+_SHOWN = 20  # labels that a message lists
 _EIGHT = (
     "aorta",
     "gallbladder",
@@ -65,7 +82,7 @@ class Protocol:
         """Everything that enters the mean, by name, with its values in the data set's labels.
 
         Raises InputError where the names of the labels leave open what is edema, core and enhancing
-        tumor, or have other values than the protocol and lack one of its structures.
+        tumor, or lack a structure of the protocol.
         """
         if self.by_name and dataset.labels:
             regions = dataset.regions or brats_regions(dataset.labels)
@@ -73,9 +90,12 @@ class Protocol:
         values = _by_name(self._everything, dataset.labels)
         missing = [name for name in values if not _values(values[name])]
         if missing:
+            labels = [f"{value} {name}" for value, name in dataset.labels.items()]
+            more = " and more" if len(labels) > _SHOWN else ""
             raise InputError(
-                f"{dataset.name} has no {', '.join(missing)}, which the protocol measures, and "
-                "other label values than it; name them as the protocol does in dataset.json."
+                f"{dataset.name} has no {', '.join(missing)}, which the protocol measures; its "
+                f"labels are {', '.join(labels[:_SHOWN])}{more}. Name them as the protocol does in "
+                "dataset.json."
             )
         return values
 
@@ -102,13 +122,35 @@ def _values(value: int | Values) -> Values:
 
 
 def _by_name(structures: Mapping[str, int | Values], names: Mapping[int, str]) -> dict:
-    """``structures`` with the values that ``names`` gives them, if these are others; empty for what
-    is then not named."""
-    known = values_by_key({0: "background", **names})
-    common = {name: known[name_key(name)] for name in structures if name_key(name) in known}
-    if all(values == _values(structures[name]) for name, values in common.items()):
-        return dict(structures)
-    return {name: common.get(name, ()) for name in structures}
+    """``structures`` with the values that ``names`` gives them, in whatever order of their words;
+    empty for what is not named.
+
+    One that is not named keeps its values where nothing else is called by them, unless ``names``
+    counts otherwise than the protocol.
+    """
+    known: dict[str, Values] = {}
+    for value, name in {0: "background", **names}.items():
+        known[_words(name)] = (*known.get(_words(name), ()), value)
+    named = {}
+    for name in structures:
+        keys = map(_words, (name, *_ALIASES.get(name, ())))
+        if key := next((key for key in keys if key in known), None):
+            named[name] = known[key]
+    counts_alike = all(values == _values(structures[name]) for name, values in named.items())
+
+    def values_of(name: str) -> int | Values:
+        own = structures[name]
+        if name in named:
+            return own if named[name] == _values(own) else named[name]
+        free = all(_SAYS_NOTHING.fullmatch(names.get(v, "").casefold()) for v in _values(own))
+        return own if counts_alike and free else ()
+
+    return {name: values_of(name) for name in structures}
+
+
+def _words(name: str) -> str:
+    """Equal for names of the same words in any order: "kidney_right", "Right kidney"."""
+    return " ".join(sorted(re.findall(r"[^\W_]+", name.casefold())))
 
 
 PROTOCOLS: dict[str, Protocol] = {
