@@ -91,7 +91,3 @@ def _signed(value: float, write: Callable[[float], str]) -> str:
     """With its sign, but for what is rounded to nothing."""
     text = write(abs(value))
     return text if float(text) == 0 else f"{'+' if value > 0 else '-'}{text}"
-
-
-def _flat(text: str) -> str:
-    return " ".join(text.split())

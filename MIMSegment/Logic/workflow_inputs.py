@@ -74,11 +74,7 @@ class StudyInputs:
                 rows.append(InputRow(*about, problem=problem, choices=choices))
                 continue
             source = match.candidate
-            rows.append(
-                InputRow(
-                    *about, source.id, source.name, match.reason, match.explicit, choices=choices
-                )
-            )
+            rows.append(InputRow(*about, source.id, match.reason, match.explicit, choices=choices))
         return tuple(rows)
 
     def used(self) -> list[ImageSource]:

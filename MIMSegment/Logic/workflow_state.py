@@ -93,7 +93,6 @@ class InputRow:
     modality: str
     description: str
     source: str = ""
-    source_name: str = ""
     reason: str = ""
     chosen: bool = False
     problem: str = ""

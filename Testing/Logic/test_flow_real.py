@@ -144,7 +144,7 @@ def test_a_phantom_model_on_a_real_ct_says_honestly_that_it_does_not_fit(data_di
     workflow.choose("phantom-abdomen")
     workflow.open_study([data_dir / "liver_ct_chaos_dicom/dicom"])
     (row,) = workflow.state.inputs
-    assert "78 slices of 512×512" in row.source_name
+    assert "78 slices of 512×512" in dict(row.choices)[row.source]
     workflow.run()
     assert workflow.state.progress is None, "not without the user's insisting"
     assert "trained on digital phantoms" in workflow.state.actions["run"].reason
