@@ -32,6 +32,7 @@ from mim.case_table import (
     of_shared_structures,
     read_cases,
     summarize_cases,
+    with_credit,
     write_cases,
 )
 from mim.class_comparison import compare_classes, read_classes
@@ -48,6 +49,7 @@ from mim.package_evaluation import (
 )
 from mim.protocols import PROTOCOLS, find_protocol
 from mim.seen import warn_of_training_images
+from mim.statistics import span
 from mim.structures import Structures
 from MIMSegment.Logic.errors import InputError, MIMSegmentError
 from MIMSegment.Logic.files import make_folder, write_json
@@ -95,6 +97,8 @@ def _segment(arguments: argparse.Namespace) -> None:
         **measured.learnt.summary(),
         **summarize_cases(read_cases(table)),
     }
+    if measured.missing:
+        summary["protocol_lacks_cases"] = list(measured.missing)
     if arguments.lesions:
         summary["detection"] = detection_figures(measured.detections)
     write_json(arguments.output / "summary.json", summary)
@@ -103,6 +107,12 @@ def _segment(arguments: argparse.Namespace) -> None:
         print(f"{name}: {value}")
     print(f"Wrote {table} and summary.json" + (f", {predictions}" if saved else ""))
     _say_what_is_left_out(measured.structures)
+    if missing := ", ".join(map(str, measured.missing)):
+        print(
+            f"evaluate: warning: of the protocol's cases these are not there: {missing}. The "
+            "figures cannot be compared with published ones.",
+            file=sys.stderr,
+        )
     warn_of_training_images(summary)
 
 
@@ -148,41 +158,43 @@ def _compare(arguments: argparse.Namespace) -> None:
         margin = NO_HARM if metric == "dice" else 0.0
         low, high = sorted((sign * gain.low, sign * gain.high))
         print(
-            f"{metric}: B - A = {sign * gain.mean:+.4f} (95 % interval {low:+.4f} to {high:+.4f}), "
+            f"{metric}: B - A = {sign * gain.mean:+.4f} (95 % interval {span(low, high, '+.4f')}), "
             f"{gain.cases} cases of {gain.subjects} subjects: B is {gain.verdict(margin)}"
         )
 
 
 def _shared(tables: dict[str, list[dict]]) -> dict[str, list[dict]]:
-    """The rows of the structures that all have; says which others are left out."""
+    """The rows of the structures that all have, `with_credit`; says which others are left out."""
     kept, left_out = of_shared_structures(tables)
     if left_out:
         print(f"Left out, as not all of {', '.join(tables)} have them: {', '.join(left_out)}.")
-    return kept
+    return with_credit(kept)
 
 
 def _compare_classes(a: dict, b: dict) -> None:
     for name, (p, area, gain) in compare_classes(a, b).items():
         print(
-            f"{name}: AUC {area:.3f}, B - A = {gain.mean:+.4f} (95 % interval {gain.low:+.4f} to "
-            f"{gain.high:+.4f}, DeLong's p {p:.3g}), {gain.cases} cases of {gain.subjects} "
-            f"subjects: B is {gain.verdict(NO_HARM)}"
+            f"{name}: AUC {area:.3f}, B - A = {gain.mean:+.4f} (95 % interval "
+            f"{span(gain.low, gain.high, '+.4f')}, DeLong's p {p:.3g}), {gain.cases} cases of "
+            f"{gain.subjects} subjects: B is {gain.verdict(NO_HARM)}"
         )
 
 
 def _rank(arguments: argparse.Namespace) -> None:
     for title, folders in data_sets(arguments.sets).items():
-        scores = {}
+        scores, subjects = {}, {}
         for name, folder in folders.items():
             tables = sorted(folder.glob("*/cases.csv"))
             if not tables:
                 raise InputError(f"{folder} has no METHOD/cases.csv.")
             rows = _shared({t.parent.name: read_cases(t) for t in tables})
-            scores[name] = {method: case_means(own, "dice")[0] for method, own in rows.items()}
-        ranks = mean_ranks(scores)
+            means = {method: case_means(own, "dice") for method, own in rows.items()}
+            scores[name] = {method: found for method, (found, _) in means.items()}
+            subjects[name] = next(iter(means.values()))[1]
+        ranks = mean_ranks(scores, subjects)
         print(f"Mean rank by Dice over {len(scores)} {title} (95 % interval), 1 is best:")
         for method, rank in sorted(ranks.items(), key=lambda item: item[1].mean):
-            print(f"  {rank.mean:.2f} ({rank.low:.2f} to {rank.high:.2f})  {method}")
+            print(f"  {rank.mean:.2f} ({span(rank.low, rank.high, '.2f')})  {method}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -72,3 +72,64 @@ def test_one_kind_of_case_alone_has_no_auc_and_equal_models_no_difference():
     scores, _, positive = sample()
     assert delong_p_value(scores, scores, positive) == 1.0
     assert delong_interval([1, 2, 3, 4], [False, False, True, True]).value == 1.0
+
+
+def several(seed=0, subjects=25, images=4):
+    """Images of subjects with a level of their own; some have images of both kinds."""
+    rng = np.random.default_rng(seed)
+    owner = np.repeat(np.arange(subjects), images)
+    odds = np.array([0.05, 0.5, 0.95])[rng.integers(3, size=subjects)]
+    positive = rng.random(len(owner)) < odds[owner]
+    scores = positive + rng.normal(size=subjects)[owner] + 0.5 * rng.normal(size=len(owner))
+    return scores, positive, owner.astype(str)
+
+
+def width(estimate):
+    return estimate.high - estimate.low
+
+
+def test_copies_of_an_image_do_not_narrow_the_interval():
+    scores, _, positive = sample()
+    owner = np.arange(len(scores)).astype(str)
+    once, thrice = (
+        delong_interval(*(np.repeat(values, n) for values in (scores, positive, owner)))
+        for n in (1, 3)
+    )
+    assert (thrice.low, thrice.high) == pytest.approx((once.low, once.high), abs=1e-12)
+    assert width(once) == pytest.approx(width(delong_interval(scores, positive)), abs=1e-12)
+    found = sensitivity_at_specificity(
+        *(np.repeat(values, 3) for values in (scores, positive)), 0.8, np.repeat(owner, 3)
+    )
+    alone = sensitivity_at_specificity(scores, positive, 0.8)
+    assert width(found) == pytest.approx(width(alone), abs=0.12)
+
+
+def test_the_interval_over_subjects_is_as_wide_as_a_bootstrap_of_them():
+    scores, positive, owner = several()
+    names, rng = np.unique(owner), np.random.default_rng(0)
+    drawn = []
+    for _ in range(2000):
+        chosen = np.concatenate([np.flatnonzero(owner == n) for n in rng.choice(names, len(names))])
+        drawn.append(auc(scores[chosen], positive[chosen]))
+    found = width(delong_interval(scores, positive, owner)) / 2 / 1.96
+    assert found == pytest.approx(np.nanstd(drawn), rel=0.15)
+    assert found > 1.3 * width(delong_interval(scores, positive)) / 2 / 1.96
+
+
+def test_the_paired_test_counts_subjects():
+    first, positive, owner = several()
+    second = first + 0.4 * positive * (owner.astype(int) % 3 == 0)
+    apart = delong_p_value(first, second, positive)
+    assert delong_p_value(first, second, positive, owner) > 2 * apart
+    single = np.arange(len(first)).astype(str)
+    assert delong_p_value(first, second, positive, single) == pytest.approx(apart)
+
+
+def test_positives_of_one_subject_have_no_interval():
+    scores, positive = [0.1, 0.4, 0.3, 0.8], [False, False, True, True]
+    for found in (
+        delong_interval(scores, positive, list("abcc")),
+        sensitivity_at_specificity(scores, positive, subjects=list("abcc")),
+    ):
+        assert np.isfinite(found.value) and np.isnan([found.low, found.high]).all()
+    assert np.isnan(delong_p_value(scores, scores[::-1], positive, list("abcc")))

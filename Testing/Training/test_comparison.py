@@ -46,7 +46,9 @@ def constant(**methods):
 
 def test_ranks_average_over_data_sets_and_ties_share():
     ranks = mean_ranks(
-        {"x": constant(a=0.9, b=0.8, c=0.7), "y": constant(a=0.6, b=0.6, c=0.5)}, resamples=20
+        {"x": constant(a=0.9, b=0.8, c=0.7), "y": constant(a=0.6, b=0.6, c=0.5)},
+        {"x": SUBJECTS, "y": SUBJECTS},
+        resamples=20,
     )
     assert {name: rank.mean for name, rank in ranks.items()} == {"a": 1.25, "b": 1.75, "c": 3.0}
     assert (ranks["a"].low, ranks["a"].high) == (1.25, 1.25)
@@ -54,17 +56,38 @@ def test_ranks_average_over_data_sets_and_ties_share():
 
 def test_ranks_of_close_methods_have_a_wide_interval():
     noisy = {"x": {"a": scores(0, 0.1, 1), "b": scores(0, 0.1, 2)}}
-    rank = mean_ranks(noisy)["a"]
+    rank = mean_ranks(noisy, {"x": SUBJECTS})["a"]
     assert (rank.low, rank.high) == (1, 2)
+
+
+def test_ranks_are_as_uncertain_as_few_subjects_make_them():
+    """B is ahead in one of two subjects only, though in most cases."""
+    a = dict.fromkeys(CASES, 0.7)
+    b = {case: 0.9 if i else 0.5 for i, case in enumerate(CASES)}
+    of_two = {case: "first" if i == 0 else "rest" for i, case in enumerate(CASES)}
+    rank = mean_ranks({"x": {"a": a, "b": b}}, {"x": of_two})["b"]
+    assert (rank.mean, rank.low, rank.high) == (1, 1, 2)
+    alone = mean_ranks({"x": {"a": a, "b": b}}, {"x": dict.fromkeys(CASES, "one")})["b"]
+    assert alone.mean == 1 and np.isnan([alone.low, alone.high]).all()
+
+
+def test_draws_without_a_score_do_not_make_the_ranks_unknown():
+    a = dict.fromkeys(CASES, float("nan")) | {"c0": 0.9, "c2": 0.8}
+    rank = mean_ranks({"x": {"a": a, "b": scores(0)}}, {"x": SUBJECTS})["a"]
+    assert (rank.mean, rank.low, rank.high) == (1, 1, 1)
+    with pytest.raises(InputError, match="a has no case with a score"):
+        mean_ranks(
+            {"x": {"a": dict.fromkeys(CASES, float("nan")), "b": scores(0)}}, {"x": SUBJECTS}
+        )
 
 
 def test_methods_measured_on_other_cases_are_not_ranked():
     uneven = constant(a=1, b=2)
     del uneven["b"]["c3"]
     with pytest.raises(InputError, match="equal cases"):
-        mean_ranks({"x": uneven})
+        mean_ranks({"x": uneven}, {"x": SUBJECTS})
     with pytest.raises(InputError, match="same methods"):
-        mean_ranks({"x": constant(a=1), "y": constant(b=1)})
+        mean_ranks({"x": constant(a=1), "y": constant(b=1)}, {"x": SUBJECTS, "y": SUBJECTS})
 
 
 STEPS = [0, 100, 200, 300]

@@ -100,10 +100,14 @@ def test_a_row_without_an_image_is_not_measured_and_said(work, tmp_path, capsys)
     assert "left out" in (said := capsys.readouterr().err) and "row 3 has no image" in said
 
 
-def test_a_protocol_chooses_cases_and_structures(work, tmp_path, monkeypatch):
-    protocol = type(PROTOCOLS["btcv-13"])("test", {"bright thing": 3}, (36, 40), background=True)
+def test_a_protocol_chooses_cases_and_structures(work, tmp_path, monkeypatch, capsys):
+    protocol = type(PROTOCOLS["btcv-13"])(
+        "test", {"bright thing": 3}, (36, 38, 40), background=True
+    )
     monkeypatch.setitem(PROTOCOLS, "mine", protocol)
     assert run(work, "-o", str(tmp_path), "--protocol", "mine") == 0
+    assert "these are not there: 38. The figures" in capsys.readouterr().err
+    assert json.loads((tmp_path / "summary.json").read_text())["protocol_lacks_cases"] == [38]
     rows = read_cases(tmp_path / "cases.csv")
     assert [(row["case"], row["structure"]) for row in rows] == [
         ("img0036", "background"),
@@ -117,7 +121,8 @@ def test_a_protocol_chooses_cases_and_structures(work, tmp_path, monkeypatch):
     ("more", "sentence"),
     [
         (["--protocol", "btcv"], "There is no protocol 'btcv'"),
-        (["--cases", "img9"], "No labelled case is left"),
+        (["--cases", "img0035", "img9"], "There is no case img9 that could be measured"),
+        (["--protocol", "btcv-8-transunet", "--cases", "img0040"], "No labelled case is left"),
         (["--lesions", "nodule"], "has no 'nodule'"),
     ],
 )
@@ -139,6 +144,25 @@ def test_two_results_are_compared_and_ranked(work, tmp_path, capsys):
     assert "hd95: B - A = +4.0000" in output
     assert output.count("B is worse") == 3
     assert evaluate.main(["rank", f"boxes={tmp_path / 'set'}"]) == 0
+    assert "1.00 (1.00 to 1.00)  a" in capsys.readouterr().out
+
+
+def test_who_invents_a_lesion_is_worse_than_who_rightly_finds_none(tmp_path, capsys):
+    """Ten patients with a lesion, ten without; B is a little better on those that have one."""
+    found = "{0},{0},lesion,{1},{1},{2},0,1,{3}\n"
+    none = {"a": ("nan", "nan"), "b": ("0", "40")}
+    for method, dice in (("a", "0.80"), ("b", "0.81")):
+        rows = [found.format(f"p{i}", dice, 5, 1) for i in range(10)]
+        rows += [found.format(f"p{i}", *none[method], 0) for i in range(10, 20)]
+        header = "case,subject,structure,dice,nsd,hd95,volume_error,volume,reference_volume\n"
+        (tmp_path / "set" / method).mkdir(parents=True)
+        (tmp_path / "set" / method / "cases.csv").write_text(header + "".join(rows))
+    tables = [str(tmp_path / "set" / method / "cases.csv") for method in ("a", "b")]
+    assert evaluate.main(["compare", *tables]) == 0
+    output = capsys.readouterr().out
+    assert "dice: B - A = -0.4950" in output and "hd95: B - A = +20.0000" in output
+    assert output.count("20 cases of 20 subjects: B is worse") == 3
+    assert evaluate.main(["rank", f"set={tmp_path / 'set'}"]) == 0
     assert "1.00 (1.00 to 1.00)  a" in capsys.readouterr().out
 
 

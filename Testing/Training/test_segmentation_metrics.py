@@ -79,3 +79,13 @@ def test_a_structure_at_the_border_has_a_closed_surface():
 def test_different_shapes_are_refused():
     with pytest.raises(ValueError, match="differ"):
         measure(np.zeros((2, 2, 2)), np.zeros((2, 2, 3)))
+
+
+def test_a_single_slice_is_measured_by_its_outline():
+    """Of 20 mm x 20 mm moved by 3 mm two sides of 18 mm of four are within 1 mm."""
+    prediction, reference = np.zeros((2, 1, 40, 60), np.uint8)
+    reference[0, 10:30, 10:50] = prediction[0, 13:33, 10:50] = 1
+    metrics = measure(prediction, reference, tolerance=1.0)["box"]
+    assert metrics.nsd == pytest.approx(2 * 18 / 80, abs=0.05)
+    assert metrics.hd95 == pytest.approx(3.0)
+    assert metrics.volume == pytest.approx(800 * np.prod(SPACING) / 1000)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mim.statistics import bootstrap_mean_ci
+from mim.statistics import bootstrap_mean_ci, span
 
 
 def test_interval_holds_the_true_mean_about_as_often_as_it_says():
@@ -28,3 +28,24 @@ def test_undefined_scores_do_not_count_and_one_subject_gives_no_interval():
     assert 0.5 <= low <= high <= 0.7
     assert np.isnan(bootstrap_mean_ci([0.5, 0.7], ["a", "a"])[1])
     assert np.isnan(bootstrap_mean_ci([np.nan], ["a"])[0])
+
+
+def test_several_runs_on_the_same_cases_have_the_interval_of_their_mean():
+    runs = np.random.default_rng(2).normal(0.8, 0.1, (3, 20))
+    subjects = np.arange(20) // 2
+    assert bootstrap_mean_ci(runs, subjects) == pytest.approx(
+        bootstrap_mean_ci(runs.mean(axis=0), subjects)
+    )
+
+
+def test_a_case_that_only_some_runs_have_counts_in_their_means():
+    nan = np.nan
+    mean, low, high = bootstrap_mean_ci([[0.8, 0.8, 0.0], [0.8, 0.8, nan]], list("abc"))
+    assert mean == pytest.approx((1.6 / 3 + 0.8) / 2)
+    assert low < mean < high
+
+
+def test_no_interval_is_a_dash():
+    assert span(0.81249, 0.9) == "0.812 to 0.900"
+    assert span(-0.5, 0.25, "+.1f") == "-0.5 to +0.2"
+    assert span(float("nan"), 1.0) == "–"

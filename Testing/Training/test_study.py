@@ -13,6 +13,7 @@ from mim.study_grid import Cell, Run
 from mim.study_plots import plot_curves, plot_scores
 from mim.study_scores import Scores, bootstrap_over_subjects
 from mim.study_table import rows_of
+from MIMSegment.Logic.errors import InputError
 from small_sets import decathlon, picture
 
 RECIPE = """
@@ -61,6 +62,7 @@ def test_table_has_every_combination_with_intervals_and_curves(finished):
         assert 0 <= row["area_under_curve"] <= 1
     assert rows[0]["training_subjects"] == 1
     text = (finished / "run/study.md").read_text()
+    assert text.count("ahead in") == 2 and "of 2 seeds" in text
     assert text.count("| masked |") == 2 and "| all | scratch |" in text
     for name, plot in (("scores.png", plot_scores), ("curves.png", plot_curves)):
         plot(rows, finished / name)  # test_study_plots.py looks at what is in them
@@ -172,8 +174,21 @@ def test_a_structure_that_only_some_seeds_invent_counts_where_they_do(tmp_path):
 
     nan = float("nan")
     invents = arm("invents", [0.8, 0.8, 0.0], [0.8, 0.8, nan])
-    knows = arm("knows", [0.8, 0.8, 0.9], [0.8, 0.8, 0.9])
-    assert knows.difference(invents)[0] == pytest.approx(0.9 / 3)
+    knows = arm("knows", [0.8, 0.8, nan], [0.8, 0.8, nan])
+    assert knows.difference(invents)[0] == pytest.approx(1 / 6)
+    assert invents.difference(knows)[0] == pytest.approx(-1 / 6)
+    assert knows.differences_by_seed(invents) == pytest.approx([1 / 3, 0])
+    low, high = invents.interval()
+    assert low < np.mean(invents.by_seed) < high
+
+
+def test_arms_that_were_measured_on_other_cases_are_not_compared(tmp_path):
+    targets = np.arange(8) % 2
+    first = Scores(((result(tmp_path / "first", targets / 2, targets),),))
+    content = (result(tmp_path / "other", targets / 2, targets) / "results.json").read_text()
+    (tmp_path / "other/results.json").write_text(content.replace('"id": "0"', '"id": "9"'))
+    with pytest.raises(InputError, match=r"other cases.*prepared anew.*run=OTHER"):
+        first.difference(Scores(((tmp_path / "other",),)))
 
 
 def test_one_subject_has_no_interval(tmp_path):

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from mim.segmentation_metrics import StructureMetrics
-from mim.statistics import bootstrap_mean_ci
+from mim.statistics import bootstrap_mean_ci, span
 from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.files import write_csv
 
 METRICS = ("dice", "nsd", "hd95", "volume_error")
+_BEST = {"dice": 1.0, "nsd": 1.0, "hd95": 0.0}
 _COLUMNS = ("case", "subject", "structure", *METRICS, "volume", "reference_volume")
 
 
@@ -63,6 +64,31 @@ def of_shared_structures(
     return kept, sorted({name for names in structures for name in names} - shared)
 
 
+def with_credit(tables: Mapping[str, Sequence[dict]]) -> dict[str, list[dict]]:
+    """The rows with the best figures where a method rightly does not find what another invents.
+
+    Neither its result nor the reference has the structure, so it has no figure of its own; left
+    out, the case would not count against the one that is wrong there.
+    """
+    known = {
+        (metric, row["case"], row["structure"])
+        for rows in tables.values()
+        for row in rows
+        for metric in _BEST
+        if np.isfinite(row[metric])
+    }
+
+    def credited(row: dict) -> dict:
+        better = {
+            metric: best
+            for metric, best in _BEST.items()
+            if not np.isfinite(row[metric]) and (metric, row["case"], row["structure"]) in known
+        }
+        return row | better
+
+    return {name: [credited(row) for row in rows] for name, rows in tables.items()}
+
+
 def case_means(rows: Sequence[dict], metric: str) -> tuple[dict[str, float], dict[str, str]]:
     """Mean of ``metric`` over the structures of each case, NaN left out, and the case's subject."""
     by_case: dict[str, list[float]] = {}
@@ -102,9 +128,9 @@ def format_summary(summary: dict) -> str:
     width = max(len(count), *(len(name) for name, _ in rows))
     lines = [f"{count:{width}}  Dice (95 % interval)     NSD    HD95 mm  volume error mL"]
     for name, metrics in rows:
-        dice, (low, high) = metrics["dice"]["mean"], metrics["dice"]["ci95"]
+        dice, interval = metrics["dice"]["mean"], f"({span(*metrics['dice']['ci95'])})"
         lines.append(
-            f"{name:{width}}  {dice:.3f} ({low:.3f} to {high:.3f})   {metrics['nsd']['mean']:.3f}  "
+            f"{name:{width}}  {dice:.3f} {interval:16}   {metrics['nsd']['mean']:.3f}  "
             f"{metrics['hd95']['mean']:7.2f}  {metrics['volume_error']['mean']:+.2f}"
         )
     return "\n".join(lines)

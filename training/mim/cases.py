@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -151,6 +151,19 @@ def same_case(first: Path, second: Path, name: str) -> InputError:
         f"{first} and {second} would both be the case {name}; rename one of them, or, where they "
         "are the same image, take one away."
     )
+
+
+def with_names(cases: Sequence[Case], names: Sequence[str]) -> list[Case]:
+    """The cases that are called so, all without ``names``; InputError for a name that none has."""
+    known = [case.id for case in cases]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        listed = ", ".join(known[:8]) + (" ..." if len(known) > 8 else "")
+        raise InputError(
+            f"There is no case {', '.join(unknown)} that could be measured; there are "
+            f"{listed or 'none'}."
+        )
+    return [case for case in cases if not names or case.id in names]
 
 
 def say_left_out(dataset: Dataset) -> None:

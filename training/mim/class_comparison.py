@@ -46,7 +46,7 @@ def compare_classes(
         positive = np.array([t == index if isinstance(t, int) else t[index] > 0 for t in targets])
         first, second = np.array([[x[name], y[name]] for x, y in pairs]).T
         difference = auc_difference(first, second, positive, subjects)
-        p = delong_p_value(first, second, positive)
+        p = delong_p_value(first, second, positive, subjects)
         results[name] = p, auc(first, positive), difference
     return results
 

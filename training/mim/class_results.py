@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mim.auc import delong_interval, sensitivity_at_specificity
+from mim.statistics import span
 
 SPECIFICITY = 0.9
 
@@ -16,13 +17,16 @@ def summarize_classes(
 ) -> dict:
     """Figures of each class against the rest, their mean, accuracy, and ``rows`` of the images.
 
-    ``probabilities`` (cases, classes) belong to ``entries``, cases of cases.json. The intervals
-    take images for independent; with several images of a subject they are too narrow.
+    ``probabilities`` (cases, classes) belong to ``entries``, cases of cases.json; the intervals are
+    over subjects.
     """
     targets = np.asarray([entry["target"] for entry in entries])
     several = targets.ndim == 2
     truth = targets > 0.5 if several else targets.reshape(-1, 1) == np.arange(len(classes))
-    figures = {name: _of_class(probabilities[:, i], truth[:, i]) for i, name in enumerate(classes)}
+    owners = [entry["subject"] for entry in entries]
+    figures = {
+        name: _of_class(probabilities[:, i], truth[:, i], owners) for i, name in enumerate(classes)
+    }
     areas = [figure["auc"] for figure in figures.values() if np.isfinite(figure["auc"])]
     right = (probabilities > 0.5) == truth if several else probabilities.argmax(1) == targets
     return {
@@ -31,7 +35,7 @@ def summarize_classes(
         "auc_per_class": figures,
         "classes": list(classes),
         "cases": len(entries),
-        "subjects": len({entry["subject"] for entry in entries}),
+        "subjects": len(set(owners)),
         "rows": [_row(*pair) for pair in zip(entries, probabilities, strict=True)],
     }
 
@@ -48,17 +52,16 @@ def class_table(summary: dict) -> str:
         f"  {'mean':{width}}  {summary['auc_mean']:.3f}",
     ]
     for name, found in figures.items():
-        low, high = found["ci95"]
         lines.append(
-            f"  {name:{width}}  {found['auc']:.3f}  (95 % interval {low:.3f} to {high:.3f})"
+            f"  {name:{width}}  {found['auc']:.3f}  (95 % interval {span(*found['ci95'])})"
             f"  sensitivity {found['sensitivity']:.3f}"
         )
     return "\n".join(lines)
 
 
-def _of_class(scores: np.ndarray, positive: np.ndarray) -> dict:
-    area = delong_interval(scores, positive)
-    sensitivity = sensitivity_at_specificity(scores, positive, SPECIFICITY)
+def _of_class(scores: np.ndarray, positive: np.ndarray, subjects: Sequence[str]) -> dict:
+    area = delong_interval(scores, positive, subjects)
+    sensitivity = sensitivity_at_specificity(scores, positive, SPECIFICITY, subjects)
     return {
         "auc": area.value,
         "ci95": [area.low, area.high],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mim.cases import Case, Dataset, find_dataset, say_left_out
+from mim.cases import Case, Dataset, find_dataset, say_left_out, with_names
 from mim.class_results import summarize_classes
 from mim.classifier_package import ClassifierPackage, classify_cases
 from mim.seen import TrainingImageCheck
@@ -32,7 +32,7 @@ def evaluate_classifier(
     _check_classes(package, dataset)
     say_left_out(dataset)
     cases = [case for case in dataset.cases if case.target is not None]
-    cases = [case for case in cases if not names or case.id in names]
+    cases = with_names(cases, names)
     if not cases:
         raise InputError(f"{data} has no case with a class that could be evaluated.")
     session = open_session(package.model, device, precision="float32" if device == "cpu" else None)

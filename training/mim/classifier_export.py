@@ -9,6 +9,7 @@ from pathlib import Path
 from mim.bundle import NETWORKS, ExportOptions, bundle_metadata, model_card, provenance
 from mim.classifier_package import KIND, ClassifierSpec, load_classifier
 from mim.network_files import trained_network, verified_lines, write_networks
+from mim.statistics import span
 from MIMSegment.Logic.package import write_bundle
 
 
@@ -92,7 +93,7 @@ def _measured(results: dict) -> str:
     if not results.get("cases"):
         return ""
     areas = [
-        f"{name} {found['auc']:.3f} ({found['ci95'][0]:.3f} to {found['ci95'][1]:.3f})"
+        f"{name} {found['auc']:.3f} ({span(*found['ci95'])})"
         for name, found in results["auc_per_class"].items()
     ]
     return (

@@ -66,40 +66,67 @@ class Rank:
 
 
 def mean_ranks(
-    scores: Mapping[str, Mapping[str, Mapping[str, float]]], resamples: int = 1000, seed: int = 0
+    scores: Mapping[str, Mapping[str, Mapping[str, float]]],
+    subjects: Mapping[str, Mapping[str, str]],
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> dict[str, Rank]:
     """Ranks of methods by mean score on each data set, averaged; ties share their mean rank.
 
-    ``scores[data set][method][case]``; every method must have every case of a data set, or
-    InputError is raised. The interval is a bootstrap over the cases within each data set: how
-    stable the ranks are with other cases of the same data sets.
+    ``scores[data set][method][case]`` and ``subjects[data set][case]``; every method must have
+    every case of a data set, or InputError is raised, also where one has no score at all. The
+    interval is a bootstrap over the subjects within each data set: how stable the ranks are with
+    other patients of the same data sets; NaN where one of these has a single subject.
     """
-    from scipy.stats import rankdata
-
     methods = list(next(iter(scores.values())))
-    tables = [_table(name, by_method, methods) for name, by_method in scores.items()]
+    tables = [
+        _table(name, by_method, methods, subjects[name]) for name, by_method in scores.items()
+    ]
+    found = np.mean([_ranks(*(part.sum(-1) for part in table)) for table in tables], axis=0)
     rng, drawn = np.random.default_rng(seed), []
-    for number in range(resamples + 1):
+    for _ in range(resamples):
         ranks = []
-        for table in tables:
-            cases = np.arange(table.shape[1])
-            if number:
-                cases = rng.integers(len(cases), size=len(cases))
-            ranks.append(rankdata(-np.round(np.nanmean(table[:, cases], axis=1), 10)))
+        for sums, counts in tables:
+            chosen = rng.integers(sums.shape[1], size=sums.shape[1])
+            ranks.append(_ranks(sums[:, chosen].sum(-1), counts[:, chosen].sum(-1)))
         drawn.append(np.mean(ranks, axis=0))
-    low, high = np.quantile(drawn[1:], [0.025, 0.975], axis=0) if resamples else (drawn[0],) * 2
+    known = [ranks for ranks in drawn if np.isfinite(ranks).all()]
+    if not known or any(sums.shape[1] < 2 for sums, _ in tables):
+        known = [np.full(len(methods), np.nan)]
+    low, high = np.quantile(known, [0.025, 0.975], axis=0)
     return {
-        method: Rank(float(drawn[0][i]), float(low[i]), float(high[i]))
+        method: Rank(float(found[i]), float(low[i]), float(high[i]))
         for i, method in enumerate(methods)
     }
 
 
-def _table(name: str, by_method: Mapping[str, Mapping[str, float]], methods: Sequence[str]):
-    """Scores (method, case)."""
+def _ranks(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Of the methods' means, 1 is the highest; NaN where a method has no score."""
+    from scipy.stats import rankdata
+
+    if not counts.all():
+        return np.full(len(sums), np.nan)
+    return rankdata(-np.round(sums / counts, 10))
+
+
+def _table(
+    name: str,
+    by_method: Mapping[str, Mapping[str, float]],
+    methods: Sequence[str],
+    subjects: Mapping[str, str],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sums and counts of the known scores (method, subject)."""
     if set(by_method) != set(methods):
         raise InputError(f"{name} does not have the same methods as the other data sets.")
     cases = sorted(by_method[methods[0]])
     for method in methods:
         if sorted(by_method[method]) != cases:
             raise InputError(f"{name}: {method} and {methods[0]} were not measured on equal cases.")
-    return np.array([[by_method[method][case] for case in cases] for method in methods], float)
+    scores = np.array([[by_method[method][case] for case in cases] for method in methods], float)
+    _, owner = np.unique([subjects[case] for case in cases], return_inverse=True)
+    known = np.isfinite(scores)
+    for method, has in zip(methods, known.any(1), strict=True):
+        if not has:
+            raise InputError(f"{name}: {method} has no case with a score.")
+    sums = [np.bincount(owner, row) for row in np.where(known, scores, 0)]
+    return np.array(sums), np.array([np.bincount(owner, row) for row in known])

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from mim.cases import read_images
 from mim.regions import plan_regions
-from mim.statistics import bootstrap_mean_ci, known_mean
+from mim.statistics import bootstrap_mean_ci, known_mean, span
 from mim.structures import own_structures
 from MIMSegment.Logic.engine import Predictor, segment
 from MIMSegment.Logic.spec import ModelSpec
@@ -130,7 +130,5 @@ def table(summary: dict) -> str:
     rows += [(n, c["dice"], c["ci95"]) for n, c in summary["dice_per_class"].items()]
     width = max(len(name) for name, *_ in rows)
     lines = [f"Dice on {summary['cases']} held-back images of {summary['subjects']} subjects:"]
-    lines += [
-        f"  {n:{width}}  {d:.3f}  (95 % interval {c[0]:.3f} to {c[1]:.3f})" for n, d, c in rows
-    ]
+    lines += [f"  {n:{width}}  {d:.3f}  (95 % interval {span(*c)})" for n, d, c in rows]
     return "\n".join(lines)

@@ -19,6 +19,7 @@ from mim.network_files import trained_network, verified_lines, write_networks
 from mim.plausibility_ranges import for_inputs, known_expectations
 from mim.reconstruction_export import export_reconstruction
 from mim.regions import output_labels
+from mim.statistics import span
 from MIMSegment.Logic.expectations import Expectations
 from MIMSegment.Logic.labels import Label, default_color, labels_from_csv
 from MIMSegment.Logic.package import write_package
@@ -122,10 +123,9 @@ def segmentation_card(
     facts += [f"Trained on: {plan['name']}" + (f", {trained} subjects" if trained else "")]
     measured = ""
     if results.get("cases"):
-        low, high = results["dice_ci95"]
         measured = (
             f"Mean Dice on {results['cases']} held-back images of {results['subjects']} subjects: "
-            f"{results['dice_mean']:.3f} (95 % interval {low:.3f} to {high:.3f})"
+            f"{results['dice_mean']:.3f} (95 % interval {span(*results['dice_ci95'])})"
             + ("; of single networks, not of their average" if several else "")
             + ("; without mirroring." if spec.mirror_axes else ".")
         )

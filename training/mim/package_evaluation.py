@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from mim.cases import Case, Dataset, find_dataset, say_left_out
+from mim.cases import Case, Dataset, find_dataset, say_left_out, with_names
 from mim.evaluation import where_known
 from mim.lesion_metrics import CaseDetections, average_precision, froc, match_by_size
 from mim.protocols import Protocol
@@ -48,12 +48,13 @@ class EvaluationOptions:
 @dataclass
 class Measured:
     """What was measured on which cases: (case, subject, metrics by structure) of every case, and
-    its lesions if asked for."""
+    its lesions if asked for. ``missing`` are numbers of a protocol's cases that there were not."""
 
     structures: Structures
     learnt: TrainingImageCheck
     cases: list[tuple[str, str, dict]] = field(default_factory=list)
     detections: list[CaseDetections] = field(default_factory=list)
+    missing: tuple[int, ...] = ()
 
 
 def evaluate_package(
@@ -77,8 +78,8 @@ def evaluate_package(
     if options.lesions:
         lesions = _lesion_values(options.lesions, package, dataset)
     learnt = TrainingImageCheck(package.metadata, options.with_training)
-    measured = Measured(structures, learnt)
     cases = _chosen(dataset.cases, options)
+    measured = Measured(structures, learnt, missing=_missing(cases, options.protocol))
     for case in tqdm(cases, "evaluate", unit="case"):
         volume, label = case.read(), read_volume(case.label)
         if not volume.geometry.is_close(label.geometry):
@@ -139,13 +140,18 @@ def _lesion_values(name: str, package: ModelPackage, dataset: Dataset) -> tuple[
 
 def _chosen(cases: Sequence[Case], options: EvaluationOptions) -> list[Case]:
     labelled = [case for case in cases if case.label is not None]
-    chosen = [case for case in labelled if not options.cases or case.id in options.cases]
+    chosen = with_names(labelled, options.cases)
     if options.protocol and options.protocol.cases:
         chosen = [case for case in chosen if _number(case.id) in options.protocol.cases]
     if not chosen:
         known = ", ".join(case.id for case in labelled[:8]) or "none"
         raise InputError(f"No labelled case is left to evaluate; the data set has {known} ...")
     return chosen
+
+
+def _missing(cases: Sequence[Case], protocol: Protocol | None) -> tuple[int, ...]:
+    there = {_number(case.id) for case in cases}
+    return tuple(n for n in (protocol.cases if protocol else ()) if n not in there)
 
 
 def _number(name: str) -> int | None:

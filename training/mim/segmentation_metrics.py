@@ -71,10 +71,13 @@ def _metrics(found: np.ndarray, truth: np.ndarray, spacing, tolerance: float) ->
 
 
 def _surface_metrics(found, truth, spacing, tolerance: float) -> tuple[float, float]:
-    """Surface Dice and 95th percentile of the surface distances, mm."""
+    """Surface Dice and 95th percentile of the surface distances, mm; in a single slice, where all
+    of a structure would be surface, those of its outline."""
     import torch
     from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 
+    if found.shape[0] == 1:
+        found, truth, spacing = found[0], truth[0], spacing[1:]
     box = _bounding_box(found | truth)
     pair = [torch.from_numpy(np.pad(a[box], _MARGIN))[None, None].float() for a in (found, truth)]
     with warnings.catch_warnings():  # MONAI warns of how it calls itself

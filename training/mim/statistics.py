@@ -8,7 +8,7 @@ import numpy as np
 
 
 def bootstrap_mean_ci(
-    values: Sequence[float],
+    values: Sequence[float] | np.ndarray,
     subjects: Sequence[str],
     level: float = 0.95,
     resamples: int = 10_000,
@@ -16,26 +16,40 @@ def bootstrap_mean_ci(
 ) -> tuple[float, float, float]:
     """Mean of ``values`` and its percentile bootstrap interval, subjects drawn as wholes.
 
-    Values that are NaN (a structure that neither prediction nor label has) do not count. With a
-    single subject, or no value, the interval is NaN. Efron and Tibshirani, 1993, chapter 13.
+    ``values`` are of cases, or of several runs on the same cases (runs, cases): then it is the mean
+    of the runs' means. Values that are NaN (a structure that neither prediction nor label has) do
+    not count. With a single subject, or no value, the interval is NaN. Efron and Tibshirani, 1993,
+    chapter 13.
     """
-    values, subjects = np.asarray(values, float), np.asarray(subjects)
-    known = np.isfinite(values)
-    values, subjects = values[known], subjects[known]
-    if not len(values):
-        return float("nan"), float("nan"), float("nan")
+    values = np.atleast_2d(np.asarray(values, float))
+    used = np.isfinite(values).any(axis=0)
+    values, subjects = values[:, used], np.asarray(subjects)[used]
+    mean = known_mean(map(known_mean, values))
     names, owner = np.unique(subjects, return_inverse=True)
     if len(names) < 2:
-        return float(values.mean()), float("nan"), float("nan")
-    sums = np.bincount(owner, values)
-    counts = np.bincount(owner)
+        return mean, float("nan"), float("nan")
     draws = np.random.default_rng(seed).integers(len(names), size=(resamples, len(names)))
-    means = sums[draws].sum(axis=1) / counts[draws].sum(axis=1)
+    means = np.array([_drawn_means(run, owner, draws) for run in values])
+    counts = np.isfinite(means).sum(axis=0)
+    means = np.nansum(means, axis=0)[counts > 0] / counts[counts > 0]
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(values.mean()), float(low), float(high)
+    return mean, float(low), float(high)
+
+
+def _drawn_means(values: np.ndarray, owner: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Mean of the known ``values`` of every draw of subjects; NaN where it has none."""
+    known, size = np.isfinite(values), owner.max() + 1
+    sums = np.bincount(owner[known], values[known], size)[draws].sum(axis=1)
+    counts = np.bincount(owner[known], minlength=size)[draws].sum(axis=1)
+    return np.divide(sums, counts, out=np.full(len(draws), np.nan), where=counts > 0)
 
 
 def known_mean(values: Iterable[float]) -> float:
     """The mean of what is no NaN (a structure that neither prediction nor label has), or NaN."""
     known = [value for value in values if np.isfinite(value)]
     return float(np.mean(known)) if known else float("nan")
+
+
+def span(low: float, high: float, form: str = ".3f") -> str:
+    """An interval for a sentence: "0.812 to 0.934", and a dash where there is none."""
+    return f"{low:{form}} to {high:{form}}" if np.isfinite([low, high]).all() else "–"

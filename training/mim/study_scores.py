@@ -15,6 +15,7 @@ from mim.evaluation import summarize
 from mim.figures_file import parse_figures, read_figures
 from mim.learning_curve import WATCHED
 from mim.statistics import bootstrap_mean_ci, known_mean
+from MIMSegment.Logic.errors import InputError
 
 RESULTS, LOG = "results.json", "log.jsonl"
 _RESAMPLES = 1000
@@ -62,32 +63,47 @@ class Scores:
     def interval(self) -> tuple[float, float]:
         """Of the mean over seeds: DeLong's for two classes, else a bootstrap over subjects."""
         if self.metric == "Dice":
-            return bootstrap_mean_ci(self._dice, self.subjects)[1:]
+            return bootstrap_mean_ci([_case_means(dice) for dice in self._dice], self.subjects)[1:]
         truth, scores = self._areas_of
         if truth.shape[1] == 1:
-            found = delong_mean_interval(scores[..., 0], truth[:, 0])
+            found = delong_mean_interval(scores[..., 0], truth[:, 0], self.subjects)
             return found.low, found.high
         return bootstrap_over_subjects(self._area, self.subjects)[1:]
 
     def difference(self, baseline: Scores) -> tuple[float, float, float]:
         """Mean over seeds of this arm's score less the baseline's, with a bootstrap over subjects.
 
-        The cases and the seeds of both must be the same.
+        A structure that one of the two rightly does not find, where the other invents it, has the
+        Dice 1 here. Raises InputError unless both were measured on the same cases.
         """
+        _check_same_cases([*self.results, *baseline.results], [*self.folders, *baseline.folders])
         if self.metric == "Dice":
-            return bootstrap_mean_ci(self._dice - baseline._dice, self.subjects)
+            return bootstrap_mean_ci(self._gains(baseline), self.subjects)
 
         def gain(cases: np.ndarray) -> float:
             return self._area(cases) - baseline._area(cases)
 
         return bootstrap_over_subjects(gain, self.subjects)
 
+    def differences_by_seed(self, baseline: Scores) -> list[float]:
+        """The mean difference of each seed."""
+        if self.metric == "Dice":
+            return [known_mean(gains) for gains in self._gains(baseline)]
+        return [a - b for a, b in zip(self.by_seed, baseline.by_seed, strict=True)]
+
+    def _gains(self, baseline: Scores) -> np.ndarray:
+        """(seeds, cases), the mean over the structures that one of the two has; or NaN."""
+        pairs = zip(self._dice, baseline._dice, strict=True)
+        return np.array([_case_means(_credited(a, b) - _credited(b, a)) for a, b in pairs])
+
     @cached_property
-    def _dice(self) -> np.ndarray:
-        """(cases,), the mean over structures and then over the seeds that have one; or NaN."""
-        rows = [result["rows"] for result in self.results]
-        dice = np.array([[known_mean(r["dice"].values()) for r in case] for case in rows])
-        return np.array([known_mean(seeds) for seeds in dice.T])
+    def _dice(self) -> list[np.ndarray]:
+        """(cases, structures) of each seed; NaN where neither network nor reader has one."""
+        names = [name for row in self.results[0]["rows"][:1] for name in row["dice"]]
+        return [
+            np.array([[row["dice"][name] for name in names] for row in result["rows"]], float)
+            for result in self.results
+        ]
 
     @cached_property
     def _areas_of(self) -> tuple[np.ndarray, np.ndarray]:
@@ -114,6 +130,28 @@ class Scores:
         return float(np.mean(areas)) if areas else float("nan")
 
 
+def _case_means(dice: np.ndarray) -> np.ndarray:
+    """(cases,) of (cases, structures)."""
+    return np.array([known_mean(row) for row in dice])
+
+
+def _credited(dice: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """``dice`` with 1 where it has none and the ``other`` has."""
+    return np.where(np.isnan(dice) & np.isfinite(other), 1.0, dice)
+
+
+def _check_same_cases(results: Sequence[dict], folders: Sequence[Sequence[Path]]) -> None:
+    """Raise InputError unless all ``results``, of the runs in ``folders``, have the same cases."""
+    cases = [[row["id"] for row in result["rows"]] for result in results]
+    for own, (folder, *_) in zip(cases, folders, strict=True):
+        if own != cases[0]:
+            raise InputError(
+                f"{folder} was measured on other cases than {folders[0][0]}, so that they cannot "
+                "be compared: the cache was prepared anew in between. Write run=OTHER, or remove "
+                "the folders of the former cache."
+            )
+
+
 def bootstrap_over_subjects(
     statistic: Callable[[np.ndarray], float], subjects: Sequence[str], seed: int = 0
 ) -> tuple[float, float, float]:
@@ -130,7 +168,8 @@ def bootstrap_over_subjects(
     for _ in range(_RESAMPLES):
         chosen = random.integers(len(names), size=len(names))
         drawn.append(statistic(np.concatenate([members[i] for i in chosen])))
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    known = [value for value in drawn if np.isfinite(value)]
+    low, high = np.quantile(known, [0.025, 0.975]) if known else (np.nan, np.nan)
     return statistic(np.arange(len(owner))), float(low), float(high)
 
 
