@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from MIMSegment.Logic.errors import InputError
-from MIMSegment.Logic.phrases import counted
+from MIMSegment.Logic.phrases import counted, iso_date
 
 if TYPE_CHECKING:
     from MIMSegment.Logic.dicom import Series
@@ -136,13 +136,29 @@ def listed(sources: Sequence[ImageSource]) -> str:
 
 
 def distinct_names(sources: Sequence[ImageSource]) -> list[str]:
-    """Their names, with the series UID where several have one name."""
-    names = [source.name for source in sources]
+    """Their names, with the study where there are several, and the series UID where several have
+    one name."""
+    names = [source.name + study for source, study in zip(sources, _studies(sources), strict=True)]
     uids = [source.header.get("SeriesInstanceUID") for source in sources]
     return [
         f"{name}, UID {uid}" if uid and names.count(name) > 1 else name
         for name, uid in zip(names, uids, strict=True)
     ]
+
+
+def _studies(sources: Sequence[ImageSource]) -> list[str]:
+    """Which study each is of, as an ending of its name: by number, as a patient's name is never
+    shown, and date; empty where all are of one study or none is known."""
+    uids = [str(source.header.get("StudyInstanceUID") or "") for source in sources]
+    known = list(dict.fromkeys(filter(None, uids)))
+    if len(known) < 2:
+        return [""] * len(uids)
+    endings = []
+    for uid, source in zip(uids, sources, strict=True):
+        date = iso_date(str(source.header.get("StudyDate") or ""))
+        of_date = f" of {date}" if date else ""
+        endings.append(f", study {known.index(uid) + 1}{of_date}" if uid else "")
+    return endings
 
 
 def _whole_names(candidate: Candidate) -> tuple[str, ...]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from MIMSegment.Logic.dicom_privacy import PSEUDONYM
 from MIMSegment.Logic.image_source import ImageSource
+from MIMSegment.Logic.phrases import iso_date
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ImageRecord:
             input,
             _description(header) or source.name,
             _text(header, "SeriesNumber"),
-            _date(_text(header, "StudyDate")),
+            iso_date(_text(header, "StudyDate")),
             _text(header, "StudyInstanceUID"),
             _text(header, PSEUDONYM),
         )
@@ -69,11 +69,3 @@ def _description(header: Mapping) -> str:
 def _text(header: Mapping, keyword: str) -> str:
     value = header.get(keyword, "")
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _date(text: str) -> str:
-    """DICOM's YYYYMMDD in the form that reads the same everywhere; "" for what is no date."""
-    try:
-        return datetime.datetime.strptime(text, "%Y%m%d").date().isoformat()
-    except ValueError:
-        return ""

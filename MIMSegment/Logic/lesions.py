@@ -10,6 +10,7 @@ import numpy as np
 from MIMSegment.Logic.anatomy import is_lesion
 from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.labels import Label
+from MIMSegment.Logic.rejected_lesions import with_organs_restored
 from MIMSegment.Logic.reviewed_case import ReviewedCase
 from MIMSegment.Logic.structures import middle_of, split_pieces, structure_masks
 from MIMSegment.Logic.volume import Geometry
@@ -50,14 +51,16 @@ class ProstateVolume:
 
 
 def prostate_volume(case: ReviewedCase) -> ProstateVolume | None:
-    """The prostate's volume: its own label, or its zones, with the lesions in them; None for other
-    results, when a zone was rejected, and when a zone or the lesions were not asked for, without
-    which the gland is too small. Raises InputError for a PSA that is none."""
+    """The prostate's volume: its own label, or its zones, with the lesions in them, which are
+    tissue of the gland also where they were rejected; None for other results, when a zone was
+    rejected, and when a zone or the lesions were not asked for, without which the gland is too
+    small. Raises InputError for a PSA that is none."""
     values = _gland(case)
     if not values or parts_not_asked(case):
         return None
     lesions = [s.value for s in case.table if is_lesion(s)]
-    voxels = int(np.isin(case.labels.array, [*values, *lesions]).sum())
+    gland = np.isin(with_organs_restored(case).labels.array, [*values, *lesions])
+    voxels = int(np.count_nonzero(gland))
     return ProstateVolume(
         voxels * case.labels.geometry.voxel_volume_ml, _psa(case.options.get("psa"))
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -99,8 +99,7 @@ def match_inputs(
     """
     chosen = _explicit(inputs, explicit or {})
     open_inputs = [item for item in inputs if item.name not in chosen]
-    taken = {match.candidate.key for match in chosen.values()}
-    free = [candidate for candidate in candidates if candidate.key not in taken]
+    free = _of_study(chosen.values(), candidates)
     judged = [[_judge(item, inputs, c) for c in free] for item in open_inputs]
     pairs = _assign(judged)
     missing: dict[str, str] = {}
@@ -148,6 +147,20 @@ def _one(item: InputSpec, path: Path) -> ImageSource:
     if len(found) == 1:
         return found[0]
     return match_inputs([item], found).require()[item.name]
+
+
+def _of_study(chosen: Iterable[Match], candidates: Sequence[ImageSource]) -> list[ImageSource]:
+    """The images that are not chosen yet; of one study, where the user has chosen of one."""
+    taken = {match.candidate.key for match in chosen}
+    studies = {_study(match.candidate) for match in chosen} - {""}
+    free = [candidate for candidate in candidates if candidate.key not in taken]
+    if len(studies) != 1:
+        return free
+    return [candidate for candidate in free if _study(candidate) in ("", *studies)]
+
+
+def _study(source: ImageSource) -> str:
+    return str(source.header.get("StudyInstanceUID") or "")
 
 
 def _judge(item: InputSpec, inputs: Sequence[InputSpec], source: ImageSource) -> Evidence:
@@ -242,9 +255,13 @@ def _options(item: InputSpec, inputs: Sequence[InputSpec], answer: Answer) -> st
 
 def _mixed_studies(matches: Sequence[Match]) -> list[str]:
     """Images of different studies, perhaps of different people, are never combined unasked."""
-    guessed = [m for m in matches if not m.explicit and m.candidate.header.get("StudyInstanceUID")]
-    studies = {m.candidate.header["StudyInstanceUID"] for m in guessed}
-    if len(studies) < 2:
+    known = [match for match in matches if _study(match.candidate)]
+    studies = {_study(match.candidate) for match in known}
+    if len(studies) < 2 or all(match.explicit for match in known):
         return []
-    names = ", ".join(f"{m.input.name} ({m.candidate.name})" for m in guessed)
-    return [f"These images belong to different studies: {names}. Give the images of one study."]
+    names = distinct_names([match.candidate for match in known])
+    pairs = (f"{m.input.name} ({name})" for m, name in zip(known, names, strict=True))
+    return [
+        f"These images belong to different studies: {', '.join(pairs)}. Give the images of one "
+        "study."
+    ]

@@ -1,7 +1,8 @@
-"""Counts and lists of names as sentences have them."""
+"""Counts, lists of names and dates as sentences have them."""
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 
 
@@ -14,3 +15,11 @@ def joined(names: Sequence[str]) -> str:
     """ "T2w", "T2w and ADC", "T2w, ADC and DWI"."""
     *first, last = names
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def iso_date(text: str) -> str:
+    """DICOM's YYYYMMDD in the form that reads the same everywhere; "" for what is no date."""
+    try:
+        return datetime.datetime.strptime(text, "%Y%m%d").date().isoformat()
+    except ValueError:
+        return ""

@@ -21,6 +21,7 @@ from MIMSegment.Logic.sequence_checks import (
     check_contents,
     check_gray_values,
     check_sequences,
+    check_studies,
     refuse_empty,
 )
 from MIMSegment.Logic.structures import measure_structures
@@ -36,7 +37,7 @@ def check_inputs(volumes: Volume | Sequence[Volume], package: ModelPackage) -> t
     """
     images = _single_channels(volumes)
     refuse_empty(images, package)
-    found = check_contents(images, package)
+    found = check_contents(images, package) + check_studies(images, package)
     told = check_sequences(images, package)
     found += told + check_box(images, package)
     found += check_gray_values(images, package, suspected=bool(told))

@@ -52,7 +52,7 @@ def report_html(case: ReviewedCase) -> str:
         _pictures(case),
         _section("Volumes", volume_table(case), _swatches(case)),
         _left_out(case),
-        _section("Prostate", gland_table(case)) or _no_gland(case),
+        _gland(case),
         _section("Lesions", lesions[: 1 + _MOST_LESIONS]),
         _more(len(lesions) - 1 - _MOST_LESIONS, "smaller lesion"),
         _missing_lesions(case) if lesions else "",
@@ -137,8 +137,13 @@ def _left_out(case: ReviewedCase) -> str:
     return "".join(f"<p>{escape(line)}</p>" for line in lines)
 
 
-def _no_gland(case: ReviewedCase) -> str:
-    """Why a prostate has no volume."""
+def _gland(case: ReviewedCase) -> str:
+    """The prostate as a whole, or why it has no volume."""
+    table = _section("Prostate", gland_table(case))
+    if table:
+        rejected = any(is_lesion(label) for label in case.rejected)
+        note = "<p>The gland's tissue in rejected lesions is counted.</p>" if rejected else ""
+        return table + note
     parts = escape(", ".join(parts_not_asked(case)))
     return f"<p>The prostate has no volume here without: {parts}.</p>" if parts else ""
 

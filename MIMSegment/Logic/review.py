@@ -27,7 +27,12 @@ from MIMSegment.Logic.review_items import (
     said_of_locked,
     said_of_several,
 )
-from MIMSegment.Logic.review_order import MOST_PLACES, most_suspicious_first, ranked_places
+from MIMSegment.Logic.review_order import (
+    MOST_PLACES,
+    Tour,
+    most_suspicious_first,
+    ranked_places,
+)
 
 __all__ = [
     "MOST_PLACES",
@@ -69,10 +74,9 @@ class Review:
         self._first = dict(self._records)
         self._volumes = store.volumes_ml()
         records = list(self._records.values())
-        self._places = ranked_places(records, doubtful, findings)
+        self._tour = Tour(ranked_places(records, doubtful, findings))
         self._order = most_suspicious_first(records, self._volumes, doubtful, findings)
         self._history = History()
-        self._place: ReviewPlace | None = None
         self._editing: str | None = None
         self._baseline: Snapshot = store.snapshot()
         self._stirred = False
@@ -102,7 +106,8 @@ class Review:
             "reject_rest": rest_action(items),
         }
         begun = any(map(self._history.has, self._order)) or differ(self._records, self._first)
-        return ReviewState(items, places, self._place, self._editing, self._notice, actions, begun)
+        at = self._tour.at
+        return ReviewState(items, places, at, self._editing, self._notice, actions, begun)
 
     def accept(self, *segment_ids: str) -> None:
         """The structures are right: locked from now on.
@@ -131,7 +136,14 @@ class Review:
     def comment(self, segment_id: str, text: str) -> None:
         """Set the comment, which stays with the segment and is not copied to the audit log."""
         text = " ".join(text.split())
-        if text != self._records[segment_id].comment:
+        if text == self._records[segment_id].comment:
+            return
+        if segment_id == self._editing:  # it ends no edit, and undo of the edit keeps it
+            self._write(segment_id, comment=text)
+            self._history.keep_comment(segment_id, text)
+            self._log("comment", segment_id, self._volumes[segment_id], 0)
+            self._tell()
+        else:
             self._decide("comment", [segment_id], comment=text)
 
     def edit(self, segment_id: str) -> None:
@@ -188,10 +200,7 @@ class Review:
 
     def open_places(self) -> tuple[ReviewPlace, ...]:
         """The unresolved places, worst first."""
-        resolved = {i for i, record in self._records.items() if record.verdict.resolved}
-        if len(resolved) == len(self._records):
-            return ()
-        return tuple(place for place in self._places if place.segment_id not in resolved)
+        return self._tour.open(self._records)
 
     def poll(self) -> None:
         """Take note of what was changed from outside; costs nothing otherwise. For a timer."""
@@ -202,7 +211,8 @@ class Review:
         ids = [i for i in segment_ids if self._actions(self._records[i])[event]]
         if not ids:
             return
-        self._settle()
+        if event != "comment" or self._editing is None:
+            self._settle()
         ids = [i for i in ids if i in self._records]
         self._push(ids)
         for segment_id in ids:
@@ -340,17 +350,9 @@ class Review:
         self._records[record.id] = record
 
     def _go(self, direction: int) -> ReviewPlace | None:
-        places = self.open_places()
-        if not places:
-            self._place = None
-        elif self._place is None:
-            self._place = places[0 if direction > 0 else -1]
-        else:
-            here = self._place.rank * direction
-            further = [p for p in places[::direction] if p.rank * direction > here]
-            self._place = (further or places[::direction])[0]
+        place = self._tour.go(direction, self.open_places())
         self._tell()
-        return self._place
+        return place
 
     def _item(self, segment_id: str, places: Sequence[ReviewPlace]) -> ReviewItem:
         record = self._records[segment_id]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from MIMSegment.Logic.review_items import SegmentRecord, Snapshot
 
@@ -56,6 +56,11 @@ class History:
             if other in newest or (step.snapshot is not None and step in steps):
                 steps.remove(step)
         return step
+
+    def keep_comment(self, segment_id: str, text: str) -> None:
+        """Let undo of every step of this segment leave it with this comment."""
+        for step in self._steps.get(segment_id, []):
+            step.records[segment_id] = replace(step.records[segment_id], comment=text)
 
     def note_edit(self, segment_id: str, step: ReviewStep | None = None) -> None:
         """The segment's voxels were changed, by ``step`` if it is one."""

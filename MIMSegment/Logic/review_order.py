@@ -47,3 +47,30 @@ def ranked_places(
         )
         found.append((place.position, segment.get(place.label), reason))
     return tuple(ReviewPlace(*item, rank) for rank, item in enumerate(found[:MOST_PLACES], 1))
+
+
+class Tour:
+    """Goes round through the ``places``, which are ranked; ``at`` is the one last gone to."""
+
+    def __init__(self, places: Sequence[ReviewPlace]):
+        self.at: ReviewPlace | None = None
+        self._places = tuple(places)
+
+    def open(self, records: Mapping[str, SegmentRecord]) -> tuple[ReviewPlace, ...]:
+        """The unresolved places, worst first; none when every structure has a verdict."""
+        resolved = {i for i, record in records.items() if record.verdict.resolved}
+        if len(resolved) == len(records):
+            return ()
+        return tuple(place for place in self._places if place.segment_id not in resolved)
+
+    def go(self, direction: int, places: Sequence[ReviewPlace]) -> ReviewPlace | None:
+        """To the next of ``places`` (1) or the previous one (-1), and round; None without any."""
+        if not places:
+            self.at = None
+        elif self.at is None:
+            self.at = places[0 if direction > 0 else -1]
+        else:
+            here = self.at.rank * direction
+            further = [p for p in places[::direction] if p.rank * direction > here]
+            self.at = (further or places[::direction])[0]
+        return self.at

@@ -35,7 +35,8 @@ class ReviewedCase:
     of the first input; ``table`` names its values, and ``rejected`` those that were left out.
     ``items`` are all rows of the review, rejected ones included. ``phantom``: the model was trained
     on digital phantoms. ``not_asked`` are structures of the model that no run was asked for and
-    nobody has drawn: they are not known to be absent.
+    nobody has drawn: they are not known to be absent. ``everything`` is the label image with the
+    rejected structures in it, None where there are none.
     """
 
     title: str
@@ -50,6 +51,7 @@ class ReviewedCase:
     """What the user gave for this export: ``psa`` (ng/mL), ``prior`` (a label image) ..."""
     rejected: tuple[Label, ...] = ()
     not_asked: tuple[Label, ...] = ()
+    everything: Volume | None = None
 
     def item(self, label: int) -> ReviewItem:
         """The row of a structure."""

@@ -14,6 +14,7 @@ from MIMSegment.Logic.finding import Finding, Severity
 from MIMSegment.Logic.gray_values import describe, profile_distance
 from MIMSegment.Logic.matching import InputSpec
 from MIMSegment.Logic.package import ModelPackage
+from MIMSegment.Logic.phrases import joined
 from MIMSegment.Logic.sequences import (
     evidence,
     sequence_by_timing,
@@ -65,6 +66,21 @@ def check_contents(images: Sequence[Volume], package: ModelPackage) -> list[Find
                     )
                 )
     return found
+
+
+def check_studies(images: Sequence[Volume], package: ModelPackage) -> list[Finding]:
+    """Images of several studies, perhaps of several people, as a user may have chosen them."""
+    studies: dict[str, list[str]] = {}
+    for item, image in zip(package.spec.inputs, images, strict=False):
+        if uid := str(image.header.get("StudyInstanceUID") or ""):
+            studies.setdefault(uid, []).append(item.name)
+    if len(studies) < 2:
+        return []
+    first, *others = map(joined, studies.values())
+    text = f"{first} and {'; '.join(others)} are of different studies, perhaps of different people"
+    return [
+        Finding("different-studies", Severity.ALERT, f"{text}; choose the images of one study.")
+    ]
 
 
 def check_sequences(images: Sequence[Volume], package: ModelPackage) -> list[Finding]:

@@ -1,7 +1,8 @@
 """Reviewed cases as a Medical Segmentation Decathlon folder, which prepare.py and finetune.py read.
 
     imagesTr/case_0f3a….nii.gz   the inputs on the first one's grid, 4D where there are several
-    labelsTr/case_0f3a….nii.gz   the structures that were not rejected, with the model's values
+    labelsTr/case_0f3a….nii.gz   the structures that were not rejected, with the model's values;
+                                 a rejected lesion is the organ that it lies in
     dataset.json                 written last; "subjects" keeps the studies of one person together
     labels.csv                   names, codes and colors
 
@@ -25,6 +26,7 @@ from MIMSegment.Logic.files import not_written, write_json, write_text
 from MIMSegment.Logic.image_file import write_channels
 from MIMSegment.Logic.labels import labels_to_csv
 from MIMSegment.Logic.phrases import joined
+from MIMSegment.Logic.rejected_lesions import with_organs_restored
 from MIMSegment.Logic.reviewed_case import ReviewedCase, in_model_labels
 from MIMSegment.Logic.volume import write_volume
 
@@ -90,7 +92,7 @@ def _add(case: ReviewedCase, folder: Path) -> None:
     known = entry in index["training"]
     try:
         write_channels(image, folder / entry["image"])
-        write_volume(in_model_labels(case)[0], folder / entry["label"])
+        write_volume(in_model_labels(with_organs_restored(case))[0], folder / entry["label"])
         _list_case(case, folder, index, entry, name)
     except MIMSegmentError:
         for path in () if known else entry.values():

@@ -287,7 +287,8 @@ class Workflow(Attempts):
 
     def _choose(self, name: str) -> None:
         self._card = card = self.offers.find(name)
-        self._package, self._checked, self._findings = None, None, ()
+        self._package = None
+        self._rematch()
         self._step = Step.CHOOSE
         if card.needs_acknowledgment or card.path is None:
             return
@@ -313,7 +314,7 @@ class Workflow(Attempts):
             self._step = Step.CHECK
 
     def _rematch(self) -> None:
-        self._checked, self._findings = None, ()
+        self._checked, self._findings = None, self.result.findings if self.result else ()
         if self._package is not None:
             self._inputs.require(self._package.spec.inputs, self.settings.inputs)
 
@@ -381,6 +382,7 @@ class Workflow(Attempts):
         self.review.close()
         self._gateway.undo_result()
         self.review = self.log = self.result = None
+        self._findings = self._checked.findings if self._checked else ()
         self._step = Step.CHECK
         self._message = "The result was taken back."
 

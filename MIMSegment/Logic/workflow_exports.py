@@ -62,6 +62,7 @@ def reviewed_case(
         options,
         tuple(label for label in names if label not in table),
         tuple(label for label in result.not_asked if label.value not in there),
+        everything if labels is not everything else None,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from MIMSegment.Logic.candidates import distinct_names
 from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.image_source import ImageSource
 from MIMSegment.Logic.matching import Answer, InputSpec, Matching, match_inputs
@@ -63,7 +64,8 @@ class StudyInputs:
 
     def rows(self) -> tuple[InputRow, ...]:
         """A row for each input of the model."""
-        choices = tuple((source.id, source.name) for source in self.sources)
+        ids = [source.id for source in self.sources]
+        choices = tuple(zip(ids, distinct_names(self.sources), strict=True))
         matches = {match.input.name: match for match in self.matching.matches}
         rows = []
         for spec in self._specs:

@@ -42,6 +42,8 @@ def prostate_case(labels=None, verdicts=None, inputs=1, geometry=GEOMETRY, table
         for n, name in enumerate(names, 2)
     ]
     chosen = {label.value: Verdict.ACCEPTED for label in table} | (verdicts or {})
+    rejected = [value for value, verdict in chosen.items() if verdict is Verdict.REJECTED]
+    kept = np.where(np.isin(labels, rejected), 0, labels).astype(labels.dtype)
     volume = geometry.voxel_volume_ml
     items = tuple(
         ReviewItem(f"Segment_{s.value}", s.value, s.name, s.color,
@@ -52,12 +54,13 @@ def prostate_case(labels=None, verdicts=None, inputs=1, geometry=GEOMETRY, table
     findings = (Finding("volume-outside-range", Severity.WARNING, "A <b>bold</b> finding.", 1),)
     return ReviewedCase(
         "Prostate zones",
-        Volume(labels[None], geometry),
+        Volume(kept[None], geometry),
         tuple(s for s in table if chosen[s.value] is not Verdict.REJECTED),
         items,
         Provenance("prostate", "1.0.0", {"models/model.onnx": "ab" * 32}, ("1.2.3",)),
         findings,
         tuple(CaseInput(n, v) for n, v in zip(names, volumes, strict=True)),
         options=options,
-        rejected=tuple(s for s in table if chosen[s.value] is Verdict.REJECTED),
+        rejected=tuple(s for s in table if s.value in rejected),
+        everything=Volume(labels[None], geometry) if rejected else None,
     )

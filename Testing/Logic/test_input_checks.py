@@ -47,6 +47,16 @@ def test_one_image_for_two_inputs_is_an_alert():
     assert "T1 and T1c are the same image" in only(findings).message
 
 
+def test_images_of_different_studies_are_an_alert():
+    t2w = image(Modality="MR", StudyInstanceUID="1.2.3")
+    adc = image(-image().array[0], Modality="MR", StudyInstanceUID="1.2.4")
+    finding = only(check_inputs([t2w, adc], package(("T2w", "ADC"))))
+    assert (finding.code, finding.severity) == ("different-studies", Severity.ALERT)
+    assert "T2w and ADC are of different studies, perhaps of different people" in finding.message
+    same = image(-image().array[0], Modality="MR", StudyInstanceUID="1.2.3")
+    assert check_inputs([t2w, same], package(("T2w", "ADC"))) == ()
+
+
 def test_an_adc_map_as_t2w_is_told_by_its_tags():
     adc = image(Modality="MR", ImageType=("DERIVED", "PRIMARY", "DIFFUSION", "ADC"))
     finding = only(check_inputs([adc], package(("T2w",))))

@@ -188,6 +188,32 @@ def test_images_of_different_studies_are_not_mixed(tmp_path):
     assert match_inputs(inputs, [], explicit).require()
 
 
+def two_patients(folder):
+    """The same two sequences of each, in folders that say nothing."""
+    for number in (1, 2):
+        study = {"StudyInstanceUID": f"1.2.3.{number}", "StudyDate": f"2026010{number}"}
+        tags = {"SeriesDescription": "t2_tse_tra", **study}
+        write_series(folder / f"{number}a", noise(), series_uid=f"1.4.{number}", tags=tags)
+        kind = ["DERIVED", "PRIMARY", "DIFFUSION", "ADC"]
+        write_series(folder / f"{number}b", noise(), series_uid=f"1.5.{number}",
+                     tags={"ImageType": kind, **study})  # fmt: skip
+
+
+def test_images_of_two_patients_are_told_apart_and_one_choice_decides_for_its_study(tmp_path):
+    two_patients(tmp_path)
+    found = find_candidates([tmp_path])
+    inputs = PROSTATE[:2]
+    with pytest.raises(InputError, match=r"T2w could be .*, study 1 of 2026-01-01 or .*, study 2"):
+        match_inputs(inputs, found).require()
+    of_second = [c for c in found if c.header["StudyInstanceUID"] == "1.2.3.2"]
+    t2w = next(c for c in of_second if c.header["SeriesInstanceUID"] == "1.4.2")
+    matching = match_inputs(inputs, found, {"T2w": t2w}).require()
+    assert matching["ADC"] in of_second
+    (other,) = (c for c in found if c.header["SeriesInstanceUID"] == "1.5.1")
+    mixed = match_inputs(inputs, found, {"T2w": t2w, "ADC": other})
+    assert mixed["ADC"] is other, "whoever says so may"
+
+
 def test_another_position_of_the_patient_is_told(tmp_path):
     write_series(tmp_path / "a", noise(), tags={"SeriesDescription": "t2_tra"})
     kind = ["DERIVED", "PRIMARY", "DIFFUSION", "ADC"]

@@ -111,6 +111,16 @@ def test_prostate_is_its_zones_and_the_lesions_in_them():
     assert gland_table(prostate_case()) == [["Volume (mL)"], ["43.2"]]
 
 
+def test_a_rejected_lesion_leaves_the_gland_as_large_as_it_is():
+    rejected = prostate_case(verdicts={3: Verdict.REJECTED}, psa=6.3)
+    assert prostate_volume(rejected) == prostate_volume(prostate_case(psa=6.3))
+    assert "tissue in rejected lesions is counted" in Page(report_html(rejected)).text
+    outside = prostate_labels()
+    outside[0:3, 50:55, 20:25] = 3
+    case = prostate_case(outside, {3: Verdict.REJECTED})
+    assert prostate_volume(case) == prostate_volume(prostate_case()), "not what lies outside"
+
+
 def test_prostate_without_a_zone_has_no_volume():
     case = prostate_case(verdicts={1: Verdict.REJECTED})
     assert prostate_volume(case) is None and gland_table(case) == []
@@ -136,7 +146,6 @@ def test_a_lesion_keeps_its_name_of_the_review_when_another_is_rejected():
     labels[10:12, 20:23, 20:24] = 4
     own = (replace(ZONES[2], value=v, name=f"lesion {v - 2}", model_value=3) for v in (3, 4))
     table = (*ZONES[:2], *own)
-    labels[labels == 3] = 1  # as without_rejected leaves no voxel of lesion 1
     case = prostate_case(labels, {3: Verdict.REJECTED, 4: Verdict.ACCEPTED}, table=table)
     (row,) = lesion_rows(case)
     assert row.name == "lesion 2"

@@ -115,6 +115,31 @@ def test_undo_leaves_later_edits_of_neighbors_alone(review, store):
     assert review.state[SPLEEN].edited
 
 
+def test_a_comment_while_painting_ends_no_edit_and_outlives_its_undo(review, store, log):
+    review.accept(SPLEEN)
+    review.reopen(SPLEEN)
+    review.edit(LIVER)
+    store.paint(LIVER, BOX)
+    review.comment(LIVER, "fatty")
+    review.comment(SPLEEN, "large")
+    assert review.state.editing == LIVER
+    review.finish_edit()
+    assert log[-1][0] == "edit" and log[-1][1]["voxels_changed"] == 16
+    review.undo(LIVER)
+    assert review.state[LIVER].verdict is Verdict.OPEN and not review.state[LIVER].edited
+    assert review.state[LIVER].comment == "fatty" and review.state[SPLEEN].comment == "large"
+    review.undo(SPLEEN)
+    assert review.state[SPLEEN].comment == ""
+
+
+def test_a_comment_stays_when_the_edit_changed_nothing(review):
+    review.edit(LIVER)
+    review.comment(LIVER, "right as it is")
+    review.finish_edit()
+    assert review.state[LIVER].comment == "right as it is"
+    assert review.state[LIVER].verdict is Verdict.OPEN
+
+
 def test_each_step_is_undone_on_its_own(review, store, log):
     review.comment(LIVER, "look  again")
     review.accept(LIVER)

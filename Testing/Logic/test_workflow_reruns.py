@@ -1,5 +1,7 @@
 """Runs of some structures, and runs into a segmentation that is there, on real MRML."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from vtkmodules.util.numpy_support import vtk_to_numpy  # noqa: E402
 
 from editor_case import Editor  # noqa: E402
 from flow_cases import rows, run, start  # noqa: E402
+from MIMSegment.Logic.finding import Finding, Severity  # noqa: E402
 from MIMSegment.Logic.samples import sample_study  # noqa: E402
 from MIMSegment.Logic.scene import add_volume, new_scene  # noqa: E402
 from MIMSegment.Logic.scene_gateway import MrmlGateway  # noqa: E402
@@ -80,6 +83,13 @@ def test_a_result_can_be_discarded_again_once_an_added_segment_is_removed(workfl
     segmentation.RemoveSegment(added)
     workflow.poll()
     assert workflow.state.actions["undo_result"]
+    said = (Finding("structure-fragmented", Severity.NOTE, "It is in two pieces.", TZ),)
+    workflow.result = replace(workflow.result, findings=said)
+    add_volume(workflow._gateway.scene, workflow.input_images[0][1].read(), "T1")
+    workflow.follow_scene()
+    assert workflow.state.findings == said, "they are about the result, which is still reviewed"
+    workflow.undo_result()
+    assert not workflow.state.findings
 
 
 def test_alerts_stop_a_run_beside_an_open_review_too_and_say_so(workflow):

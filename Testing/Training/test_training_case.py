@@ -12,7 +12,7 @@ from MIMSegment.Logic.errors import OutputError
 from MIMSegment.Logic.review_items import Verdict
 from MIMSegment.Logic.training_case import write_training_case
 from MIMSegment.Logic.volume import Volume, read_volume
-from reviewed_cases import prostate_case
+from reviewed_cases import prostate_case, prostate_labels
 
 
 def another(case, number):
@@ -66,6 +66,14 @@ def test_rejected_structures_are_background_and_keep_their_place_in_the_table(tm
     index = json.loads((tmp_path / "dataset.json").read_text())
     assert index["numTraining"] == 2 and index["labels"]["3"] == "lesion"
     assert "52988006" in (tmp_path / "labels.csv").read_text()
+
+
+def test_a_rejected_lesion_is_the_organ_around_it(tmp_path):
+    write_training_case(prostate_case(verdicts={3: Verdict.REJECTED}), tmp_path)
+    (entry,) = json.loads((tmp_path / "dataset.json").read_text())["training"]
+    written, drawn = read_volume(tmp_path / entry["label"]).array[0], prostate_labels()
+    assert set(written[drawn == 3]) == {1, 2} and (written[8:10, 36:40, 20:32] == 1).all()
+    assert np.array_equal(written[drawn != 3], drawn[drawn != 3])
 
 
 def test_a_folder_of_another_model_is_refused_and_stays_as_it_is(tmp_path):

@@ -10,6 +10,7 @@ pytest.importorskip("trame_slicer", reason="needs mimsegment[web]")
 from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.samples import sample_study
 from mimsegment_web.settings import Settings
+from mimsegment_web.study_files import study_folder
 from mimsegment_web.uploads import Uploads
 from page_case import SAMPLE, in_page, segment
 
@@ -48,6 +49,16 @@ def test_a_saved_review_brings_its_model_and_is_kept_when_segmenting_again(tmp_p
 
     in_page(Settings(output=tmp_path), first)
     in_page(Settings(output=tmp_path), second)
+
+
+def test_files_of_two_patients_with_equal_names_and_sizes_are_two_studies(tmp_path):
+    folders = []
+    for patient, bytes_of_file in (("a", b"1.2.3"), ("b", b"1.2.4"), ("c", b"1.2.3")):
+        study = tmp_path / patient / "DICOM"
+        study.mkdir(parents=True)
+        (study / "IM0001").write_bytes(bytes_of_file)
+        folders.append(study_folder(tmp_path, [study]))
+    assert folders[0] != folders[1] and folders[0] == folders[2]
 
 
 def test_a_view_shows_the_same_part_of_the_image_at_every_size(tmp_path):

@@ -73,7 +73,7 @@ class Actions:
 
     def open_paths(self, paths: Sequence[Path], title: str = "") -> None:
         if self._workflow.state.actions["open_study"]:
-            self._end_edit()
+            self.finish_edit()
             self._study.check_saved()
             self._view.clear()
             self._state.written, self._state.selected, self._state.again = [], "", False
@@ -132,8 +132,10 @@ class Actions:
         if center is not None:
             self._view.views.go_to(center, center=True)
 
-    def select_first(self) -> None:
-        """Begin with the structure that needs a look most."""
+    def begin_review(self) -> None:
+        """Put the brush of the last review away, and begin with what needs a look most."""
+        self._end_edit()
+        self._state.marked = []
         items = self._workflow.review.state.items
         if items:
             self.select(items[0].id)
@@ -151,6 +153,7 @@ class Actions:
         self._decide(self._workflow.review.reject_rest)
 
     def reopen(self, segment_id: str) -> None:
+        self._end_edit()
         self._workflow.review.reopen(segment_id)
 
     def comment(self, segment_id: str, text: str) -> None:
@@ -295,7 +298,7 @@ class Actions:
         action = self._workflow.state.actions["run_anyway" if anyway else "run"]
         if not action:  # the page has not heard yet that it cannot be pressed
             raise InputError(action.reason)
-        self._end_edit()
+        self.finish_edit()
         self._study.save_now()  # a new result ends the review of the last one
         self._workflow.run(anyway)
 

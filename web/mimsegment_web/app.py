@@ -83,7 +83,7 @@ class App:
         self.access = Access(settings.host)
         self.actions = Actions(self)
         self.actions.register(self.server)
-        self.study.began = self.actions.select_first
+        self.study.began = self.actions.begin_review
         with DivLayout(self.server) as layout:
             layout.root.add_child(page.markup())
         self.server.controller.on_server_bind.add(self._bind)

@@ -42,13 +42,15 @@ class Autosave:
     def save(self, node, folder: Path) -> Future:
         """Copy the segmentation ``node`` now, and write the copy in the background."""
         labels, geometry = labels_from_segmentation(node)
+        store = NodeSegments(node)
         facts = {
             "name": node.GetName(),
             "shape": list(geometry.shape),
             "ijk_to_lps": geometry.ijk_to_lps.tolist(),
             "labels": labels_to_csv(label_table(node)),
             "attributes": provenance(node),
-            "records": [_plain(record) for record in NodeSegments(node).records()],
+            "records": [_plain(record) for record in store.records()],
+            "log": store.logged(),
         }
         self._writing = self._executor.submit(_write, folder, labels, facts)
         return self._writing
@@ -114,7 +116,7 @@ def restore(scene, folder: Path, inputs: Sequence[tuple[str, object]]):
             labels = file["labels"]
         geometry = Geometry(tuple(facts["shape"]), np.array(facts["ijk_to_lps"], float))
         table = labels_from_csv(facts["labels"])
-        records = [_record(item) for item in facts["records"]]
+        records, log = [_record(item) for item in facts["records"]], list(facts.get("log", []))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"The saved review in {folder} cannot be read ({error}); segment again."
@@ -128,6 +130,8 @@ def restore(scene, folder: Path, inputs: Sequence[tuple[str, object]]):
     known = {record.label: record for record in store.records()}
     for record in records:
         store.write(SegmentRecord(**{**asdict(record), "id": known[record.label].id}))
+    for entry in log:
+        store.log(entry)
     return node
 
 

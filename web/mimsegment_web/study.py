@@ -88,6 +88,7 @@ class Study:
             self._resume_if_read()
         review = self._workflow.review
         if review is not self._review:
+            self._save_left()
             self._review = review
             if review is not None:
                 self._begin(review)
@@ -147,7 +148,10 @@ class Study:
         ``psa`` in ng/mL is for the report, as the user wrote it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = study_files.export_path(self.folder, self._result_name(), kind)
+        if kind is Export.TRAINING:  # of all studies, as one data set
+            path = study_files.training_folder(self._root, self._workflow.result.provenance)
+        else:
+            path = study_files.export_path(self.folder, self._result_name(), kind)
         self._workflow.export(kind, path, psa=psa.strip() or None)
         return path if path.exists() else None
 
@@ -164,6 +168,15 @@ class Study:
         self._note_change()
         self.began()
 
+    def _save_left(self) -> None:
+        """Write what was decided on the last result while the new one was on its way."""
+        if self._written is not None:
+            self._finish_save()
+        left = self._gateway.results()[:-1]
+        if self._review is not None and self._changed_at is not None and left:
+            self._save(self._gateway.scene.GetNodeByID(left[-1][0]))
+            self._finish_save()
+
     def _drop_older_results(self) -> None:
         """Only the newest is shown and exported; reviewed ones are kept on the disk."""
         for id, _ in self._gateway.results()[:-1]:
@@ -175,8 +188,8 @@ class Study:
     def _note_change(self) -> None:
         self._changed_at = time.monotonic()
 
-    def _save(self) -> None:
-        node = self._node()
+    def _save(self, node=None) -> None:
+        node = node or self._node()
         if node is not None:
             self._written = self._saver.save(node, self.folder)
         self._changed_at = None

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from MIMSegment.Logic.audit import Provenance
 from MIMSegment.Logic.volume import IMAGE_SUFFIXES
 from MIMSegment.Logic.workflow_state import Export
 
@@ -17,19 +18,21 @@ _ENDINGS = {
     Export.LABELS: ".nii.gz",
     Export.REPORT: ".html",
     Export.TABLE: ".csv",
-    Export.TRAINING: "_training",
 }
 _LONGEST = 60
+_BEGINNING = 4096  # bytes: a DICOM file has its study's and series' UIDs there
 
 
 def study_folder(root: Path, paths: Sequence[Path], title: str = "") -> Path:
     """The folder for the results of the study at ``paths``, named by ``title`` or the first path.
 
-    The same for the same files, wherever they lie: an upload comes to a new place each time.
+    The same for the same files, wherever they lie: an upload comes to a new place each time. The
+    beginning of each file counts, as files of two patients may have equal names and sizes.
     """
     digest = hashlib.sha256()
-    for name, size in sorted(_listing(paths)):
+    for name, size, beginning in sorted(_listing(paths)):
         digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
+        digest.update(beginning)
     return root / f"{_plain(title or paths[0].name)}-{digest.hexdigest()[:8]}"
 
 
@@ -43,6 +46,11 @@ def export_path(folder: Path, package: str, kind: Export) -> Path:
     return path
 
 
+def training_folder(root: Path, made: Provenance) -> Path:
+    """Where the reviewed cases of one model are collected, from all studies."""
+    return root / f"training-{_plain(made.package)}-{_plain(made.version)}"
+
+
 def studies_in(folder: Path | None) -> list[Path]:
     """The sub-folders and image files that may be studies, by name; hidden ones are left out."""
     if folder is None or not folder.is_dir():
@@ -52,12 +60,21 @@ def studies_in(folder: Path | None) -> list[Path]:
     return sorted(found, key=lambda path: path.name.lower())
 
 
-def _listing(paths: Sequence[Path]) -> list[tuple[str, int]]:
+def _listing(paths: Sequence[Path]) -> list[tuple[str, int, bytes]]:
+    """Name, size and beginning of each file; an unreadable one has none."""
     files = []
     for path in paths:
         inside = path.rglob("*") if path.is_dir() else [path]
-        files += [(file.name, file.stat().st_size) for file in inside if file.is_file()]
+        files += [(f.name, f.stat().st_size, _beginning(f)) for f in inside if f.is_file()]
     return files
+
+
+def _beginning(file: Path) -> bytes:
+    try:
+        with open(file, "rb") as opened:
+            return opened.read(_BEGINNING)
+    except OSError:
+        return b""
 
 
 def _plain(name: str) -> str:
