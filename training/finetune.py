@@ -155,16 +155,16 @@ def finetune(recipe: FinetuneRecipe, resume: bool = False) -> dict:
     network.check_patch(cache.patch)
     metadata = run_metadata(task.kind, recipe, cache, config)
     checkpoint = open_run(recipe, metadata, resume)
-    state = _fresh_state(network, recipe, device)
-    if checkpoint is not None:
-        state.restore(checkpoint)
-        metadata["seen"] = checkpoint["metadata"].get("seen", [])
-    elif recipe.pretrained:
+    if checkpoint is None and recipe.pretrained:
         parts = [part for part in task.parts if part in recipe.parts]
         if not parts:
             raise RecipeError(f"For {task.kind} write parts={','.join(task.parts)}.")
         outputs = outputs_of(task.kind, cache.plan) if len(parts) == len(task.parts) else ()
         print(start_from(recipe.pretrained, network, (cache,), metadata, outputs, parts))
+    state = _fresh_state(network, recipe, device)  # averages begin with what was loaded
+    if checkpoint is not None:
+        state.restore(checkpoint)
+        metadata["seen"] = checkpoint["metadata"].get("seen", [])
     subjects = training_subjects(task, cache, recipe)
     task.load(subjects, device, recipe.memory_gib)
     if cut := architectures.cut_stages(recipe.network, config):

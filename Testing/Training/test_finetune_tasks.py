@@ -248,7 +248,7 @@ def test_a_frozen_encoder_stays_as_pre_trained_and_the_rest_starts_fresh_and_lea
     capsys.readouterr()
     run(tmp_path, "fine", f"pretrained={tmp_path / 'pre/last.pt'}", "parts=['encoder']",
         "deep_supervision=true", "transfer.schedule=frozen", "loop.steps=4", "loop.batch=2",
-        "optimizer.warmup=2", network="resenc_unet")  # fmt: skip
+        "optimizer.warmup=2", "loop.ema=0.9", network="resenc_unet")  # fmt: skip
     assert "encoder 100.0%, decoder 0.0%" in capsys.readouterr().out
     checkpoint = load_checkpoint(tmp_path / "fine/last.pt")
     seed_everything(0)
@@ -257,6 +257,7 @@ def test_a_frozen_encoder_stays_as_pre_trained_and_the_rest_starts_fresh_and_lea
     encoder = {name for name in after if name.startswith("encoder.")}
     for name in encoder:
         assert torch.equal(after[name], before[f"network.{name}"]), name
+        assert torch.equal(checkpoint["average"][name], after[name]), name
     rest = after.keys() - encoder
     assert encoder and any(name.startswith("decoder.seg_layers.") for name in rest)
     assert not {name for name in rest if torch.equal(after[name], fresh[name])}

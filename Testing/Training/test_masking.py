@@ -61,6 +61,20 @@ def test_upsampled_mask_repeats_each_block_along_each_axis():
     assert torch.equal(grown, expected[:, :, :8, :16, :12])
 
 
+@pytest.mark.parametrize("edge", [3, 41, 47, 55, 83])
+def test_blocks_of_any_size_keep_their_borders(edge):
+    mask = torch.rand(2, 1, 7, 2, 1, generator=generator()) < 0.5
+    grown = upsample_mask(mask, (edge, 1, 2), (7 * edge, 2, 2))
+    expected = mask.repeat_interleave(edge, 2).repeat_interleave(2, 4)
+    assert torch.equal(grown, expected)
+
+
+def test_a_crop_of_a_single_block_of_which_nothing_can_be_hidden_is_refused():
+    with pytest.raises(RecipeError, match=r"mask\.block smaller, or patch larger"):
+        draw_mask(torch.zeros(2, 1, 8, 8, 8), (8, 8, 16), 0.75, generator())
+    assert not draw_mask(torch.zeros(2, 1, 8, 8, 9), (8, 8, 8), 0.75, generator()).all()
+
+
 def test_drawing_a_mask_reads_no_value_back():
     """Fake tensors have no values: a read, or a shape that depends on one, raises."""
     with FakeTensorMode():

@@ -8,11 +8,15 @@ import torch
 from torch import nn
 
 from mim import architectures
+from mim.device import Generators
 from mim.layers import layer_scales
+from mim.loop import TrainState
 from mim.networks import NetworkConfig, build_network
 from mim.optim import OptimizerSettings, build_optimizer, learning_rate
 from mim.recipe import RecipeError
+from mim.run_log import TrainingError
 from mim.schedule import TransferSettings, pace
+from mim.sparse_unet import SparseMaskedUNet, SparseSettings
 from mim.step import Stepper
 from mim.swin import SwinUNETRSettings
 from mim.transfer import part_of
@@ -44,6 +48,55 @@ def test_weight_decay_spares_biases_and_norms(name):
     decayed, spared = build_optimizer(model, OptimizerSettings(name=name)).param_groups
     assert [p.ndim for p in decayed["params"]] == [5] and decayed["weight_decay"] == 0.01
     assert [p.ndim for p in spared["params"]] == [1, 1, 1] and spared["weight_decay"] == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "spared"),
+    [
+        (ViTClassifierSettings((4, 4, 4), 24, 1, 2), {"vit.patch_embedding.position_embeddings"}),
+        (
+            SwinUNETRSettings(12, (1, 1, 1, 1), (1, 1, 1, 1), (2, 2, 2)),
+            {
+                f"swinViT.layers{i}.0.blocks.0.attn.relative_position_bias_table"
+                for i in range(1, 5)
+            },
+        ),
+    ],
+)
+def test_weight_decay_spares_positions(settings, spared):
+    config = architectures.configure(settings, {}, (32, 32, 64), 1, 2)
+    model = architectures.build(config)
+    assert decayed_of(model) == {
+        n for n, p in model.named_parameters() if p.ndim > 1 and n not in spared
+    }
+
+
+def test_weight_decay_spares_tokens():
+    sizes = ((1,) * 3, (2,) * 3), ((3,) * 3,) * 2, (1, 1)
+    config = NetworkConfig(1, 1, (4, 8), *sizes)
+    model = SparseMaskedUNet(build_network(config), config, SparseSettings(fill="token"))
+    assert {n for n, _ in model.named_parameters() if "token" in n} == {
+        "mask_token", "tokens.0", "tokens.1"
+    }  # fmt: skip
+    assert not [name for name in decayed_of(model) if "token" in name]
+    assert {"densifiers.1.conv.weight", "network.encoder.stem.convs.0.conv.weight"} <= decayed_of(
+        model
+    )
+
+
+def test_a_run_whose_weights_were_sorted_otherwise_is_not_resumed_but_told():
+    model = nn.Linear(2, 2)
+    state = TrainState.fresh(model, OptimizerSettings(), Generators.seeded(0))
+    older = torch.optim.AdamW(model.parameters()).state_dict()
+    content = {"processes": [{}], "model": model.state_dict(), "optimizer": older}
+    with pytest.raises(TrainingError, match=r"another version.*pretrained=RUN/last\.pt"):
+        state.restore(content)
+
+
+def decayed_of(model):
+    groups = build_optimizer(model, OptimizerSettings(weight_decay=0.05)).param_groups
+    decayed = {id(p) for group in groups if group["weight_decay"] == 0.05 for p in group["params"]}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in decayed}
 
 
 def test_frozen_parameters_are_not_optimized():

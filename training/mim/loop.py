@@ -154,7 +154,14 @@ class TrainState:
                 f"{world_size()}; resume it with as many, or start another run from its weights: "
                 f"run=OTHER pretrained=RUN/{LAST}, without --resume."
             )
-        load_whole_state(self.model, self.optimizer, content["model"], content["optimizer"])
+        try:
+            load_whole_state(self.model, self.optimizer, content["model"], content["optimizer"])
+        except ValueError as error:
+            raise TrainingError(
+                f"The run was begun by another version of this program, which sorted the weights "
+                f"otherwise ({error}); start another run from its weights: run=OTHER "
+                f"pretrained=RUN/{LAST}, without --resume."
+            ) from error
         if self.average is not None:
             self.average.load(content["average"])
         own = content["processes"][rank()]

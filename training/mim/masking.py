@@ -79,7 +79,9 @@ def _visible(count: int, ratio: Tensor) -> Tensor:
 
 def upsample_mask(mask: Tensor, block: Sequence[int], shape: Sequence[int]) -> Tensor:
     """A block mask (b, 1, *grid) at voxels: (b, 1, *shape), blocks at the far ends cut off."""
-    grown = functional.interpolate(mask.to(torch.uint8), scale_factor=tuple(map(float, block)))
+    factors = tuple(map(float, block))
+    # "nearest" rounds down to the block before where 1 / 55 * 55 is less than 1.
+    grown = functional.interpolate(mask.to(torch.uint8), scale_factor=factors, mode="nearest-exact")
     return grown[(..., *(slice(size) for size in shape))].bool()
 
 
@@ -90,8 +92,16 @@ def draw_mask(
     generator: torch.Generator,
     strategy: Strategy = "random",
 ) -> Tensor:
-    """A mask (b, 1, z, y, x) for a batch of ``images``: `block_mask` at voxels, on their device."""
+    """A mask (b, 1, z, y, x) for a batch of ``images``: `block_mask` at voxels, on their device.
+
+    Raises RecipeError where they are a single block, of which nothing can be hidden.
+    """
     shape = images.shape[2:]
     grid = grid_shape(shape, block)
+    if max(grid) == 1:
+        raise RecipeError(
+            f"The crop {tuple(shape)} is one block of {tuple(block)} voxels, of which nothing can "
+            "be hidden; make mask.block smaller, or patch larger."
+        )
     mask = block_mask(len(images), grid, ratio, generator, images.device, strategy)
     return upsample_mask(mask, block, shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -14,6 +15,9 @@ from mim.recipe import RecipeError, setting
 
 Fall = Literal["cosine", "poly", "constant"]
 
+# Of mask and class tokens, positions and Swin's table of relative ones, which are no vectors.
+_PLACES = re.compile(r"token|position")
+
 
 @dataclass(frozen=True)
 class OptimizerSettings:
@@ -21,7 +25,9 @@ class OptimizerSettings:
 
     name: Literal["adamw", "sgd"] = setting("adamw", "AdamW, or SGD with Nesterov momentum")
     lr: float = setting(1e-3, "highest learning rate")
-    weight_decay: float = setting(0.01, "pull of weights to 0; biases and norms are left out")
+    weight_decay: float = setting(
+        0.01, "pull of weights to 0; biases, norms, tokens and positions are left out"
+    )
     betas: tuple[float, float] = setting((0.9, 0.95), "AdamW's moments")
     momentum: float = setting(0.99, "SGD's momentum")
     schedule: Fall = setting(
@@ -58,8 +64,7 @@ def build_optimizer(
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        # Vectors are biases, norms and tokens; decay would only pull them away from their task.
-        decay = settings.weight_decay if parameter.ndim > 1 else 0.0
+        decay = settings.weight_decay if _decays(name, parameter) else 0.0
         scale = scales[name] if scales else 1.0
         inside = encoder is not None and name.startswith(encoder)
         group = {"params": [], "weight_decay": decay, "scale": scale, "encoder": inside}
@@ -69,6 +74,12 @@ def build_optimizer(
         return torch.optim.SGD(chosen, settings.lr, momentum=settings.momentum, nesterov=True)
     # Fused: one kernel, and no step count is read back from the device.
     return torch.optim.AdamW(chosen, settings.lr, betas=settings.betas, fused=True)
+
+
+def _decays(name: str, parameter: nn.Parameter) -> bool:
+    """Whether it is a weight that multiplies. Vectors are biases and norms; these, tokens and
+    positions decay would only pull away from their task."""
+    return parameter.ndim > 1 and not _PLACES.search(name)
 
 
 def learning_rate(settings: OptimizerSettings, step: int, steps: int) -> float:
