@@ -39,6 +39,10 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--to-nnssl takes one CHECKPOINT of pretrain.py")
     if arguments.mirror and (arguments.to_nnssl or arguments.from_nnunet is not None):
         parser.error("--mirror is for checkpoints of finetune.py; models of nnU-Net say it")
+    if arguments.to_nnssl and arguments.keep_largest_component:
+        parser.error("--keep-largest-component is for packages")
+    if arguments.postprocessing and arguments.from_nnunet is None:
+        parser.error("--postprocessing goes with --from-nnunet")
     try:
         print(_export(arguments))
     except MIMSegmentError as error:
@@ -91,6 +95,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="file in each fold, for example checkpoint_best.pth (default: %(default)s)",
     )
+    nnunet.add_argument(
+        "--postprocessing",
+        metavar="FILE",
+        help="postprocessing.json of nnUNetv2_find_best_configuration, to be part of the package",
+    )
     parser.add_argument("--id", help="lower-case name (default: the folder's name)")
     parser.add_argument("--title", help="what users read (default: the data set's name)")
     parser.add_argument("--version", default="1.0.0", help="default: %(default)s")
@@ -122,6 +131,14 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="average the predictions of mirrored windows, along the axes that training mirrored "
         "(spatial.flip): 2, 4 or 8 times as slow",
+    )
+    parser.add_argument(
+        "--keep-largest-component",
+        action="append",
+        default=[],
+        metavar="NAME[+NAME...]",
+        help="remove what is apart from the largest connected part of this structure, or of these "
+        "together; may be given several times",
     )
     parser.add_argument(
         "--reconstruction",

@@ -24,6 +24,16 @@ def number_parts(runs: RunLengths) -> np.ndarray:
     return connected_components(graph, directed=False)[1]
 
 
+def number_joint_parts(runs: RunLengths) -> np.ndarray:
+    """As `number_parts`, of all runs together: their labels do not matter."""
+    begins = np.ones(len(runs.position), bool)  # of a row of runs without a gap
+    begins[1:] = runs.position[1:] != runs.position[:-1] + runs.length[:-1]
+    first = np.flatnonzero(begins)
+    length = np.add.reduceat(runs.length, first) if len(first) else runs.length
+    joined = RunLengths(runs.position[first], length, np.ones_like(first, np.uint16))
+    return number_parts(joined)[np.cumsum(begins) - 1]
+
+
 def _touching(runs: RunLengths, distance: int) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of runs of one label, of which the second lies ``distance`` earlier and touches."""
     begin, end = runs.position, runs.position + runs.length

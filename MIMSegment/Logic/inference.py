@@ -17,6 +17,7 @@ from MIMSegment.Logic.engine import Progress, Segmentation, segment
 from MIMSegment.Logic.errors import DeviceError, MissingDevice, OutOfMemory, PackageError
 from MIMSegment.Logic.familiarity import FamiliarityCheck
 from MIMSegment.Logic.gpu_runtime import nvidia_gpu
+from MIMSegment.Logic.largest_component import keep_largest_component, with_companions
 from MIMSegment.Logic.package import ModelPackage
 from MIMSegment.Logic.plausibility import check_result, gravest_first
 from MIMSegment.Logic.preprocess import open_prepared
@@ -91,7 +92,7 @@ def run_package(
                         sessions,
                         closing,
                         cancelled,
-                        options.wanted,
+                        with_companions(spec.keep_largest_component, options.wanted),
                         BatchSize(limit, warn),
                         familiarity.look,
                         options.threads,
@@ -127,7 +128,10 @@ class _Closing:
 
 def _checked(result, package, options, familiarity, report: Report) -> Segmentation:
     report("Checking the result")
-    found = (*familiarity.findings, *check_result(result, package, options.wanted))
+    if groups := package.spec.keep_largest_component:
+        result = keep_largest_component(result, groups, package.labels, options.wanted)
+    checked = check_result(result, package, options.wanted)
+    found = (*familiarity.findings, *result.findings, *checked)
     return replace(result, findings=gravest_first(found))
 
 

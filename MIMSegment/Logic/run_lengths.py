@@ -98,16 +98,21 @@ class RunLengths:
     def decode(self, box: tuple[slice, slice, slice]) -> np.ndarray:
         """The labels (z, y, x) inside ``box``, uint16; no run may reach beyond it."""
         labels = np.zeros(tuple(s.stop - s.start for s in box), np.uint16)
-        z, y, x = unpack(self.position)
-        start = np.ravel_multi_index(
-            (z - box[0].start, y - box[1].start, x - box[2].start), labels.shape
-        )
-        # The voxel numbers of all runs: 0, 1, 2 ... within each run, added to its start.
-        total = int(self.length.sum())
-        ends = np.cumsum(self.length)
-        within = np.arange(total) - np.repeat(ends - self.length, self.length)
-        labels.ravel()[np.repeat(start, self.length) + within] = np.repeat(self.value, self.length)
+        voxels = self.voxels(labels.shape, tuple(s.start for s in box))
+        labels.ravel()[voxels] = np.repeat(self.value, self.length)
         return labels
+
+    def voxels(
+        self, shape: tuple[int, int, int], first: tuple[int, int, int] = (0, 0, 0)
+    ) -> np.ndarray:
+        """The flat index of each voxel of the runs in an array (z, y, x) of this shape, whose first
+        voxel has the grid index ``first``."""
+        z, y, x = (index - begin for index, begin in zip(unpack(self.position), first, strict=True))
+        start = np.ravel_multi_index((z, y, x), shape)
+        # 0, 1, 2 ... within each run, added to its start.
+        ends = np.cumsum(self.length)
+        within = np.arange(int(self.length.sum())) - np.repeat(ends - self.length, self.length)
+        return np.repeat(start, self.length) + within
 
     def changed(self, other: RunLengths) -> dict[int, int]:
         """For each value the number of voxels that have it in one of the two only."""

@@ -71,7 +71,9 @@ class ModelSpec:
     background); with ``regions`` each channel is a sigmoid and, in order, paints its label over
     those before it (whole tumor, then core, then enhancing). ``dims`` 2 is a network of slices,
     with a ``patch`` of (1, y, x). ``empty_below`` lets windows be taken for background unseen in
-    which no normalized intensity reaches this value (air).
+    which no normalized intensity reaches this value (air). ``keep_largest_component`` has groups of
+    label values that are one object: what is apart from its largest part is removed, group by group
+    (see `largest_component`).
     """
 
     inputs: tuple[InputSpec, ...]
@@ -83,12 +85,16 @@ class ModelSpec:
     mirror_axes: tuple[int, ...] = ()
     dims: int = 3
     empty_below: float | None = None
+    keep_largest_component: tuple[tuple[int, ...], ...] = ()
     models: tuple[str, ...] = ("models/model.onnx",)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict:
         """Plain dictionaries, lists and numbers, ready for JSON."""
-        return asdict(self)
+        data = asdict(self)
+        if not self.keep_largest_component:
+            del data["keep_largest_component"]  # which older versions do not know
+        return data
 
     @staticmethod
     def from_dict(data: Mapping, source: str = "the package") -> ModelSpec:
@@ -143,6 +149,11 @@ def _check(spec: ModelSpec, source: str) -> None:
         f"orientation {pre.orientation!r} is no axis code such as 'LPS'",
     )
     require(0 <= spec.overlap < 1, f"overlap {spec.overlap!r} is not in 0..1")
+    for group in spec.keep_largest_component:
+        require(
+            len(group) > 0 and set(group) <= set(spec.channel_labels) - {0},
+            f"keep_largest_component {group!r} is no list of the model's label values",
+        )
     require(len(spec.models) > 0, "no model file is named")
     for name in spec.models:
         require_inside(name, source)

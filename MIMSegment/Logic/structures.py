@@ -110,7 +110,7 @@ def _measure(value: int, runs: RunLengths, parts: np.ndarray, geometry: Geometry
     sizes = np.bincount(parts, runs.length)
     order = np.argsort(-sizes, kind="stable")
     pieces = tuple(
-        Piece(float(sizes[n] * voxel), _middle_of_runs(runs.take(parts == n), geometry))
+        Piece(float(sizes[n] * voxel), middle_of_runs(runs.take(parts == n), geometry))
         for n in order
         if sizes[n] >= LEAST_SHARE * count
     )
@@ -121,7 +121,7 @@ def _measure(value: int, runs: RunLengths, parts: np.ndarray, geometry: Geometry
     )
 
 
-def _middle_of_runs(runs: RunLengths, geometry: Geometry) -> tuple[float, float, float]:
+def middle_of_runs(runs: RunLengths, geometry: Geometry) -> tuple[float, float, float]:
     """`middle_of` the voxels of runs."""
     stops = np.cumsum(runs.length)
     chosen = np.arange(0, stops[-1], -(-stops[-1] // _SAMPLES))
@@ -151,6 +151,6 @@ def _cut(runs: RunLengths, first, geometry: Geometry) -> tuple[Section, ...]:
                 one = np.ones_like(section.length)
                 section = replace(section, position=section.position + shift, length=one)
             if count := int(section.length.sum()):
-                middle = _middle_of_runs(section, geometry)
+                middle = middle_of_runs(section, geometry)
                 sections.append(Section(_DIRECTIONS[side], count * area, middle))
     return tuple(sections)

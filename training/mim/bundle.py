@@ -49,6 +49,8 @@ class ExportOptions:
     torchscript: bool = False
     reconstruction: str | None = None
     mirror: bool = False
+    keep_largest_component: Sequence[str] = ()
+    postprocessing: str | None = None
 
     def identifier(self, folder: Path) -> str:
         """The package's lower-case name, by default made of the folder's."""

@@ -17,6 +17,7 @@ from mim.folds import cache_of
 from mim.mirroring import flipped_axes, mirroring_in_words
 from mim.network_files import trained_network, verified_lines, write_networks
 from mim.plausibility_ranges import for_inputs, known_expectations
+from mim.postprocessing import groups_in_words, named_groups
 from mim.reconstruction_export import export_reconstruction
 from mim.regions import output_labels
 from mim.statistics import span
@@ -35,8 +36,12 @@ def export_checkpoints(
     """
     members, folder = read_members(checkpoints), Path(folder)
     if members[0].metadata["kind"] == "classification":
-        if options.mirror:
-            raise ExportError(f"{members[0].path} classifies; --mirror is for segmentation.")
+        for asked, option in (
+            (options.mirror, "--mirror"),
+            (options.keep_largest_component, "--keep-largest-component"),
+        ):
+            if asked:
+                raise ExportError(f"{members[0].path} classifies; {option} is for segmentation.")
         return export_classifier(members[0].content, members[0].results, folder, options)
     return _export_segmenters(members, folder, options)
 
@@ -44,7 +49,11 @@ def export_checkpoints(
 def _export_segmenters(members: Sequence[Member], folder: Path, options: ExportOptions) -> str:
     metadata, results = members[0].metadata, results_together(members)
     plan, title = metadata["plan"], options.title or metadata["plan"]["name"]
-    spec = _spec(members, flipped_axes(members) if options.mirror else ())
+    labels = _labels(plan, metadata, options)
+    spec = replace(
+        _spec(members, flipped_axes(members) if options.mirror else ()),
+        keep_largest_component=named_groups(options.keep_largest_component, labels),
+    )
     words = NETWORKS[metadata["network"].get("name", "resenc_unet")]
     with tempfile.TemporaryDirectory() as scratch:
         files, agreements = {}, {}
@@ -66,7 +75,7 @@ def _export_segmenters(members: Sequence[Member], folder: Path, options: ExportO
             options.identifier(folder),
             title,
             spec,
-            _labels(plan, metadata, options),
+            labels,
             files,
             segmentation_card(title, spec, plan, results, options),
             f"{options.license}\n",
@@ -119,15 +128,21 @@ def segmentation_card(
         facts += [f"Networks: {len(spec.models)}, whose outputs are averaged"]
     if spec.mirror_axes:
         facts += [mirroring_in_words(spec.mirror_axes)]
+    if spec.keep_largest_component:
+        facts += [groups_in_words(spec.keep_largest_component, output_labels(plan))]
     trained = results.get("training_subjects")
     facts += [f"Trained on: {plan['name']}" + (f", {trained} subjects" if trained else "")]
     measured = ""
     if results.get("cases"):
+        without = [
+            *["mirroring"] * bool(spec.mirror_axes),
+            *["post-processing"] * bool(spec.keep_largest_component),
+        ]
         measured = (
             f"Mean Dice on {results['cases']} held-back images of {results['subjects']} subjects: "
             f"{results['dice_mean']:.3f} (95 % interval {span(*results['dice_ci95'])})"
             + ("; of single networks, not of their average" if several else "")
-            + ("; without mirroring." if spec.mirror_axes else ".")
+            + (f"; without {' and '.join(without)}." if without else ".")
         )
     return model_card(title, spec.inputs, facts, measured, options)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mim.agreement import Agreement
@@ -35,6 +35,7 @@ from mim.nnunet_weights import (
     load_checkpoint,
     read_architecture,
 )
+from mim.postprocessing import Groups, named_groups, read_nnunet_postprocessing
 from MIMSegment.Logic.labels import Label, labels_from_csv
 from MIMSegment.Logic.package import write_package
 from MIMSegment.Logic.spec import ModelSpec
@@ -69,6 +70,11 @@ def export_nnunet(
     """
     package_folder = Path(package_folder)
     model = read_model(model_folder, folds, checkpoint)
+    labels = _labels(model, options)
+    model = replace(
+        model,
+        spec=replace(model.spec, keep_largest_component=_postprocessing(model, labels, options)),
+    )
     plan = {
         "name": model.plans.dataset_name,
         "labels": [{"value": label.value, "name": label.name} for label in model.head.labels],
@@ -87,7 +93,7 @@ def export_nnunet(
             options.identifier(package_folder),
             title,
             model.spec,
-            _labels(model, options),
+            labels,
             files,
             _card(model, title, plan, options),
             f"{options.license}\n",
@@ -187,6 +193,14 @@ def _labels(model: NnunetModel, options: ExportOptions) -> list[Label]:
     return labels_from_csv(text, options.labels)
 
 
+def _postprocessing(model: NnunetModel, labels: Sequence[Label], options: ExportOptions) -> Groups:
+    """First what nnU-Net found to be better, then what was asked for."""
+    groups = named_groups(options.keep_largest_component, labels)
+    if options.postprocessing is None:
+        return groups
+    return (*read_nnunet_postprocessing(options.postprocessing, model.head.labels), *groups)
+
+
 def _card(model: NnunetModel, title: str, plan: dict, options: ExportOptions) -> str:
     provenance = model.spec.provenance
     return segmentation_card(title, model.spec, plan, {}, options) + (
@@ -203,6 +217,12 @@ def _summary(model: NnunetModel, verified: Sequence[str]) -> str:
         f"{len(model.checkpoints)} fold(s); inputs: {inputs}.",
         *verified,
     ]
+    found = sorted(model.plans.folder.glob("crossval_results_folds_*/postprocessing.json"))
+    if found and not model.spec.keep_largest_component:
+        lines.append(
+            "nnU-Net's own post-processing is not part of the package; it would be with "
+            f"--postprocessing {found[0]}"
+        )
     if model.trainer != "nnUNetTrainer":
         lines.insert(
             1,
