@@ -40,7 +40,7 @@ from mim.runs import LAST, open_run, run_metadata
 from mim.schedule import TransferSettings
 from mim.segmentation import Segmentation
 from mim.sources import SOURCES, check_moved, require_originals, with_sources
-from mim.starting import start_from
+from mim.starting import go_on, start_from
 from mim.subsets import stratified
 from mim.transfer import PARTS, part_of
 from MIMSegment.Logic.errors import MIMSegmentError
@@ -164,7 +164,7 @@ def finetune(recipe: FinetuneRecipe, resume: bool = False) -> dict:
     state = _fresh_state(network, recipe, device)  # averages begin with what was loaded
     if checkpoint is not None:
         state.restore(checkpoint)
-        metadata["seen"] = checkpoint["metadata"].get("seen", [])
+        go_on(metadata, checkpoint["metadata"])
     subjects = training_subjects(task, cache, recipe)
     task.load(subjects, device, recipe.memory_gib)
     if cut := architectures.cut_stages(recipe.network, config):

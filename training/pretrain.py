@@ -36,7 +36,7 @@ from mim.parallel import local_device, process_group, rank, shard
 from mim.recipe import RecipeError, describe, load_recipe, section, setting
 from mim.reconstruction import WATCH_SEED
 from mim.runs import BEST, KEPT, LAST, continues, open_run, run_metadata
-from mim.starting import start_from
+from mim.starting import go_on, start_from
 from MIMSegment.Logic.errors import MIMSegmentError
 
 _WRITTEN = f"""\
@@ -141,7 +141,7 @@ def _pretrain(recipe: PretrainRecipe, device: torch.device, resume: bool) -> Non
     checkpoint = open_run(recipe, metadata, resume)
     if checkpoint:
         state.restore(checkpoint)
-        metadata["seen"] = checkpoint["metadata"].get("seen", metadata["seen"])
+        go_on(metadata, checkpoint["metadata"])
     say = print if rank() == 0 else lambda text: None
     if started:
         say(started)

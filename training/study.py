@@ -18,7 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from finetune import FinetuneRecipe, finetune
+from mim.checkpoint import read_metadata
+from mim.folds import cache_of
 from mim.recipe import RecipeError, describe, differences, load_recipe
+from mim.runs import LAST, changed_data
+from mim.seen import seen_images
 from mim.study_grid import Cell, Run, StudyRecipe, cells_of, runs_of
 from mim.study_plots import plot_curves, plot_scores
 from mim.study_runner import do_runs
@@ -85,7 +89,8 @@ def execute(run: Run) -> None:
 
 
 def is_done(run: Run) -> bool:
-    """Whether a run is finished; raises RecipeError where its folder holds another recipe's."""
+    """Whether a run is finished; raises RecipeError where its folder holds that of another recipe,
+    of other data, or of one that started from another pre-training."""
     recipe, path = _recipe(run), run.folder / "recipe.json"
     if not path.exists():
         return False
@@ -95,9 +100,31 @@ def is_done(run: Run) -> bool:
             f"{run.folder} holds a run of another recipe ({'; '.join(changes)}); write run=OTHER, "
             "or remove the folder."
         )
+    if (run.folder / LAST).exists():
+        _check_origin(run, recipe, read_metadata(run.folder / LAST))
     if run.kind == "finetune":
         return (run.folder / "results.json").exists()
     return (run.folder / "reconstruction.png").exists()
+
+
+def _check_origin(run: Run, recipe: PretrainRecipe | FinetuneRecipe, before: dict) -> None:
+    """Raise RecipeError where a run, begun or finished, is of other data or weights than now."""
+    change = ""
+    if Path(recipe.cache).is_dir():  # finished runs need it no more
+        cache = cache_of(recipe.cache, recipe.fold)
+        if run.kind == "finetune" and recipe.patch:
+            cache = cache.with_patch(recipe.patch)
+        now = {"plan": cache.plan, "fingerprint": cache.fingerprint, "seen": seen_images(cache)}
+        change = changed_data(recipe.cache, now, before)
+    if not change and run.after is not None and before.get("start"):
+        changes = differences(_recipe(run.after), before["start"])
+        if changes:
+            change = f"the pre-training that it started from was another ({'; '.join(changes)})"
+    if change:
+        raise RecipeError(
+            f"{run.folder} holds a run that does not belong to this study: {change}; write "
+            "run=OTHER, or remove the folder."
+        )
 
 
 def _recipe(run: Run) -> PretrainRecipe | FinetuneRecipe:

@@ -83,6 +83,36 @@ def test_runs_of_another_recipe_are_not_mixed_in(finished, capsys):
     assert code == 2 and "loop.steps was 4, is now 6" in capsys.readouterr().err
 
 
+def test_a_fine_tuning_from_another_pretraining_is_not_taken_for_this_one(finished, capsys):
+    """The way out of a changed pre-training is to remove it; what started from it is old too."""
+    changed = finished / "changed.toml"
+    changed.write_text(RECIPE.replace('"loop.steps=2"', '"loop.steps=3"'))
+    (finished / "aside").mkdir()
+    aside = {f: finished / "aside" / f.name for f in (finished / "run").glob("pretrain-*")}
+    for folder, place in aside.items():
+        folder.rename(place)
+    try:
+        assert study.main([str(changed), *arguments(finished)[1:]]) == 2
+        assert len(aside) == 2 and not list((finished / "run").glob("pretrain-*"))
+    finally:
+        for folder, place in aside.items():
+            place.rename(folder)
+    said = capsys.readouterr().err
+    assert "masked-subjects=1-seed0 holds a run that does not belong" in said
+    assert "was another (loop.steps was 2, is now 3)" in said
+
+
+def test_runs_of_a_cache_that_was_prepared_anew_are_not_mixed_in(finished, capsys):
+    fingerprint = finished / "cache/fingerprint.json"
+    text = fingerprint.read_text()
+    fingerprint.write_text(text.replace('"cases": 3', '"cases": 4'))
+    try:
+        assert fingerprint.read_text() != text and study.main(arguments(finished)) == 2
+    finally:
+        fingerprint.write_text(text)
+    assert f"the cache {finished / 'cache'} has changed" in capsys.readouterr().err
+
+
 def test_list_names_the_runs_and_does_none(finished, tmp_path, capsys):
     recipe, *changes = arguments(finished)[:-1]
     assert study.main([recipe, "--list", *changes, f"run={tmp_path}"]) == 0

@@ -2,7 +2,8 @@
 
 A checkpoint is a dictionary of plain containers and tensors::
 
-    format, metadata   kind, network, plan, fingerprint, seen, recipe, recipe_hash
+    format, metadata   kind, network, plan, fingerprint, seen, recipe, recipe_hash; start: the
+                       recipe of the checkpoint that it began with
     model, average     the trained module's state dict; the one of its averaged weights, if any
     step, optimizer, processes, log_bytes, best, flops    what `loop.train` needs to go on
 """
@@ -51,13 +52,23 @@ def save_plain(path: str | Path, content: dict) -> None:
         os.close(folder)
 
 
-def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dict:
-    """Read a checkpoint of `save_checkpoint`; raises CheckpointError naming the file."""
+def read_metadata(path: str | Path) -> dict:
+    """What a checkpoint says about itself, without reading its tensors; as `load_checkpoint`."""
+    return load_checkpoint(path, mmap=True)["metadata"]
+
+
+def load_checkpoint(
+    path: str | Path, device: torch.device | str = "cpu", mmap: bool = False
+) -> dict:
+    """Read a checkpoint of `save_checkpoint`; raises CheckpointError naming the file.
+
+    With ``mmap`` a tensor is read when it is looked at, from a file that must stay as it is.
+    """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint {path}.")
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        content = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise CheckpointError(
             f"{path} is damaged or no PyTorch checkpoint ({first_line(error)}); use an older copy "

@@ -78,11 +78,18 @@ def _check_same(run: Path, recipe: Any, now: dict, before: dict) -> None:
             f"{run} cannot be continued with another recipe: {'; '.join(changes)}. Another run can "
             f"start from its weights: run=OTHER pretrained={run / LAST}, without --resume."
         )
+    if change := changed_data(recipe.cache, now, before):
+        raise RecipeError(f"{run} cannot be continued: {change}.")
+
+
+def changed_data(cache: str, now: dict, before: dict) -> str:
+    """How the data of a run differ from what it began with, both as in `run_metadata`; or nothing.
+
+    ``cache`` is the folder, for the message.
+    """
     if (before["plan"], before["fingerprint"]) != (now["plan"], now["fingerprint"]):
-        raise RecipeError(f"{run} cannot be continued: the cache {recipe.cache} has changed.")
+        return f"the cache {cache} has changed"
     added = set(now.get("seen", ())) - set(before.get("seen", now.get("seen", ())))
     if added:
-        raise RecipeError(
-            f"{run} cannot be continued: its caches have {len(added)} training images that it did "
-            "not begin with."
-        )
+        return f"its caches have {len(added)} training images that it did not begin with"
+    return ""

@@ -6,8 +6,8 @@ Loading that matches nothing and says nothing is the commonest way to lose a pre
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -40,7 +40,8 @@ class TransferReport:
     ``missing``: in the model, kept its fresh weights. The values of all but the first say why.
     ``parameters`` counts numbers, not tensors: those loaded or adapted, and all of the model;
     ``shares`` the part of the encoder's and the decoder's that is pre-trained, 0 to 1. ``seen``
-    are the digests of the images that it learnt from, where the file tells them.
+    are the digests of the images that it learnt from, and ``recipe`` what it was made by, where the
+    file tells them.
     """
 
     source: str
@@ -52,6 +53,7 @@ class TransferReport:
     shares: dict[str, float]
     notes: tuple[str, ...] = ()
     seen: tuple[str, ...] = ()
+    recipe: Mapping = field(default_factory=dict)
 
     def summary(self) -> str:
         """A short table to print."""
@@ -125,6 +127,7 @@ def load_pretrained(
         shares,
         tuple(notes),
         tuple(weights.facts.get("seen", ())),
+        weights.facts.get("recipe", {}),
     )
 
 

@@ -111,7 +111,7 @@ def _origin(content: Mapping, holder: str | None) -> str:
 
 def _facts(content: Mapping) -> dict[str, Any]:
     """``trainer``, ``plan``, ``architecture`` (a name), ``spacing`` (z, y, x in mm), ``grid`` of
-    tokens, ``seen`` and ``outputs`` (of `outputs_of`), where the file has them."""
+    tokens, ``seen``, ``recipe`` and ``outputs`` (of `outputs_of`), where the file has them."""
     plan, metadata = content.get("nnssl_adaptation_plan"), content.get("metadata")
     facts = {
         "trainer": content.get("trainer_name"),
@@ -121,6 +121,7 @@ def _facts(content: Mapping) -> dict[str, Any]:
         or _spacing(plan, "pretrain_plan", "configurations", None),
         "grid": _grid(metadata.get("network")) if isinstance(metadata, Mapping) else None,
         "seen": metadata.get("seen") if isinstance(metadata, Mapping) else None,
+        "recipe": metadata.get("recipe") if isinstance(metadata, Mapping) else None,
         "outputs": outputs_in(content, content.get("format") == FORMAT),
     }
     return {key: value for key, value in facts.items() if value}
