@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from MIMSegment.Logic import errors
-from MIMSegment.Logic.cohort import FAILURES, RECORD, VOLUMES, BatchCase, read_table
-from MIMSegment.Logic.errors import Cancelled, MIMSegmentError, OutputError
+from MIMSegment.Logic.batch_tables import BatchTables, volume_column
+from MIMSegment.Logic.cohort import RECORD, VOLUMES, BatchCase, read_table
+from MIMSegment.Logic.errors import Cancelled, FileInUse, MIMSegmentError, OutputError
 from MIMSegment.Logic.file_lock import file_lock
 from MIMSegment.Logic.files import (
     not_written,
     read_json_object,
     remove_leftovers,
-    write_csv,
     write_json,
 )
 from MIMSegment.Logic.finding import Severity
@@ -30,7 +30,6 @@ from MIMSegment.Logic.plausibility import gravest_first
 from MIMSegment.Logic.segmentation_file import write_segmentation
 
 _LOCK = ".batch.lock"
-_FURTHER = ("gravest", "findings", "warnings", "inputs", "device")
 _LOOK = 0.2  # seconds between two looks at what a worker says
 
 _logger = logging.getLogger(__name__)
@@ -49,42 +48,43 @@ def run_batch(
     """Segment every case that is not finished; returns how many are done, failed and were skipped.
 
     ``folder`` gets CASE + ``ending``, volumes.csv (mL; what the checks found, with the gravest
-    severity in a column of its own; which image was taken for which input; what it ran on) and
-    failures.csv, each complete after every case, so that a batch that was stopped goes on where it
-    was. Each case is read and segmented in a process of its own: whatever ends that is a failure
-    of the case. A case that failed is tried again. ``report`` hears which case it is and what the
-    run tells the user, ``progress`` several times a second the case's number (from 1), how many
-    there are, and its job; ``series`` chooses the images of every case, as for
-    `inputs.read_images`. Raises OutputError when the folder holds results of another model or of
-    other options, another batch is writing to it, or it cannot be written; before the first case
-    when a result would replace an input, and as `inference.check_options`.
+    severity in a column of its own; which image was taken for which input; what the cohort gave;
+    what it ran on) and failures.csv, each complete after every case, so that a batch that was
+    stopped goes on where it was. A case that failed is tried again, and one whose images are others
+    than the last time is done again. Each case is read and segmented in a process of its own:
+    whatever ends that is a failure of the case. ``report`` hears which case it is and what the run
+    tells the user, ``progress`` several times a second the case's number (from 1), how many there
+    are, and its job; ``series`` chooses the images of every case, as for `inputs.read_images`.
+    Raises OutputError when the folder holds results of another model or of other options, another
+    batch is writing to it, or it cannot be written; before the first case when a result would
+    replace an input, and as `inference.check_options`.
     """
     check_options(options, package)
     targets = (folder / f"{case.name}{ending}" for case in cases)
     keep_inputs([folder, *targets], [path for case in cases for path in case.inputs])
     with _alone_in(folder), JobQueue() as queue:
-        _check_same_origin(folder, package, options)
+        _check_same_origin(folder, package, options, series)
         run = _Run(queue, package, options, series, lambda text: report(f"    {text}"), progress)
-        volumes = {row["case"]: row for row in read_table(folder / VOLUMES)}
-        failures: dict[str, dict] = {}
+        tables = BatchTables(folder, package.labels)
         skipped = 0
         for number, case in enumerate(cases, 1):
             target = folder / f"{case.name}{ending}"
-            if case.name in volumes and target.is_file():
+            if target.is_file() and tables.is_done(case):
                 skipped += 1
                 continue
             report(f"[{number}/{len(cases)}] {case.name}")
+            if target.is_file() and tables.forget(case):
+                run.report("Its images are others than the last time.")
             try:
-                volumes[case.name] = run.segment(case, target, (number, len(cases)))
-                _write(folder / VOLUMES, _columns(package), volumes.values())
-            except OutputError:  # no other case could be written either
-                raise
+                tables.add(case, run.segment(case, target, (number, len(cases))))
             except Exception as error:  # the next case may be sound
-                failures[case.name] = {"case": case.name, "reason": _reason(error)}
-                report(f"    failed: {failures[case.name]['reason']}")
-            _write(folder / FAILURES, ["case", "reason"], failures.values())
-        _write(folder / FAILURES, ["case", "reason"], failures.values())  # also if none was left
-    return len(cases) - len(failures) - skipped, len(failures), skipped
+                if isinstance(error, OutputError) and not isinstance(error, FileInUse):
+                    raise  # no other case could be written either
+                tables.fail(case, reason := _reason(error))
+                run.report(f"failed: {reason}")
+            tables.write(run.report)
+        tables.write()
+    return len(cases) - len(tables.failures) - skipped, len(tables.failures), skipped
 
 
 @contextlib.contextmanager
@@ -138,10 +138,9 @@ class _Run:
                 self.report(f"alert: {finding}")
         volumes, labels = result.volumes_ml(), wanted_labels(package.labels, self.options.wanted)
         return {
-            "case": case.name,
             "warnings": " ".join(study.warnings),
             "inputs": "; ".join(study.explanation),
-            **{_column(label): f"{volumes.get(label.value, 0.0):.4f}" for label in labels},
+            **{volume_column(label): f"{volumes.get(label.value, 0.0):.4f}" for label in labels},
             "gravest": str(findings[0].severity) if findings else "",
             "findings": " ".join(f"{finding.severity}: {finding}" for finding in findings),
             "device": job.device,
@@ -182,21 +181,16 @@ def _reason(error: Exception) -> str:
     return f"It failed for an unforeseen reason ({type(error).__name__}: {error})."
 
 
-def _columns(package: ModelPackage) -> list[str]:
-    return ["case", *(_column(label) for label in package.labels), *_FURTHER]
-
-
-def _column(label) -> str:
-    return f"{label.name} (mL)"
-
-
-def _check_same_origin(folder: Path, package: ModelPackage, options: InferenceOptions) -> None:
+def _check_same_origin(
+    folder: Path, package: ModelPackage, options: InferenceOptions, series: Sequence[str]
+) -> None:
     """Results of two models, or of options that change results, must not end in one table."""
     model = {"id": package.id, "version": package.version, "checksums": dict(package.checksums)}
     chosen = {
         "structures": " ".join(map(str, sorted(options.wanted))) if options.wanted else "all",
         "mirroring": "as the model asks" if options.mirror else "left out",
         "precision": options.precision or "the fastest",
+        "series": "; ".join(series) or "by themselves",
     }
     path = folder / RECORD
     if path.is_file() and read_table(folder / VOLUMES):
@@ -217,7 +211,3 @@ def _check_same_origin(folder: Path, package: ModelPackage, options: InferenceOp
                 "folder, or remove this one to begin anew."
             )
     write_json(path, {**model, "options": chosen})
-
-
-def _write(path: Path, columns: Sequence[str], rows) -> None:
-    write_csv(path, columns, ([row.get(column, "") for column in columns] for row in rows))

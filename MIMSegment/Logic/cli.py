@@ -136,7 +136,7 @@ def _add_inference_options(parser: argparse.ArgumentParser) -> None:
         help=f"default: the first that works of {', '.join(AUTOMATIC)}",
     )
     parser.add_argument("--precision", help="float32, bfloat16 or float16 (default: the fastest)")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
+    parser.add_argument("--threads", type=_count, help="CPU threads (default: all)")
     parser.add_argument(
         "--no-mirroring",
         action="store_true",
@@ -150,6 +150,13 @@ def _add_inference_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="run a TorchScript model, which is a program, because you know where it comes from",
     )
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
 
 
 def _options(arguments: argparse.Namespace):

@@ -8,6 +8,7 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
+from MIMSegment.Logic.archive import portable_path
 from MIMSegment.Logic.errors import InputError, OutputError
 from MIMSegment.Logic.input_guard import identity
 from MIMSegment.Logic.spec import ModelSpec
@@ -15,6 +16,7 @@ from MIMSegment.Logic.volume import IMAGE_SUFFIXES
 
 VOLUMES, FAILURES, RECORD = "volumes.csv", "failures.csv", "batch.json"
 """What `batch.run_batch` writes beside the results."""
+_SEPARATORS = (",", ";", "\t")
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class BatchCase:
 
     name: str
     inputs: tuple[str, ...]
+    given: tuple[str, ...] = ()
+    """The inputs as the table or folder has them, which are the same when the cohort is moved."""
 
 
 def find_cases(
@@ -52,13 +56,17 @@ def find_cases(
 def read_table(path: Path) -> list[dict]:
     """The rows of a CSV table by the names of its columns; none when there is no file.
 
-    Raises InputError.
+    Columns may be separated by commas, semicolons or tabs. Raises InputError.
     """
     if not path.is_file():
         return []
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            return list(csv.DictReader(file))
+            names = file.readline()
+            file.seek(0)
+            # Excel separates by semicolons where commas are in numbers.
+            separator = max(_SEPARATORS, key=names.count)
+            return list(csv.DictReader(file, delimiter=separator))
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as a table: {error}.") from None
 
@@ -74,7 +82,7 @@ def _cases_of_folder(folder: Path, results: Path | None) -> list[BatchCase]:
         if path.name.startswith(".") or _is_for_results(path, results):
             continue
         if path.is_dir() or path.name.lower().endswith(IMAGE_SUFFIXES):
-            cases.append(BatchCase(_without_ending(path.name), (str(path),)))
+            cases.append(BatchCase(_without_ending(path.name), (str(path),), (path.name,)))
     return cases
 
 
@@ -109,19 +117,27 @@ def _cases_of_table(path: Path, spec: ModelSpec) -> list[BatchCase]:
         if not row.get("case"):
             raise InputError(f"{path}, line {number}: the column 'case' is empty or missing.")
         if "image" in given:
-            inputs = (given["image"],)
+            inputs, as_given = (given["image"],), (row["image"],)
         elif all(name in given for name in names):
             inputs = tuple(f"{name}={given[name]}" for name in names)
+            as_given = tuple(f"{name}={row[name]}" for name in names)
         else:
             missing = next(name for name in names if name not in given)
             raise InputError(f"{path}, line {number}: {missing!r} is missing, and so is 'image'.")
-        cases.append(BatchCase(_safe(row["case"], path, number), inputs))
+        cases.append(BatchCase(_safe(row["case"], path, number), inputs, as_given))
     return cases
 
 
 def _safe(name: str, path: Path, number: int) -> str:
-    if name != Path(name).name or name in (".", "..") or "\\" in name:
-        raise InputError(f"{path}, line {number}: case {name!r} cannot be a file name.")
+    try:
+        if "/" in name or name in (".", ".."):
+            raise ValueError("leads out of the folder of the results")
+        portable_path(name)
+    except ValueError as error:
+        raise InputError(
+            f"{path}, line {number}: case {name!r} cannot be a file name on every system: it "
+            f"{error}."
+        ) from None
     return name
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from MIMSegment.Logic.errors import NotANumber
 from MIMSegment.Logic.spec import ModelSpec
 from MIMSegment.Logic.volume import Geometry
 
@@ -42,10 +43,19 @@ class DoubtCollector:
         self._certainty, self._voxels = np.zeros(count), np.zeros(count)
 
     def add(self, z: int, logits: np.ndarray, labels: np.ndarray) -> None:
-        """Take plane ``z``: logits (channels, y, x) and the labels (y, x) decided from them."""
-        certainty = _certainty(logits, self._spec.head)
+        """Take plane ``z``: logits (channels, y, x) and the labels (y, x) decided from them.
+
+        Raises NotANumber.
+        """
+        with np.errstate(invalid="ignore"):  # told below
+            certainty = _certainty(logits, self._spec.head)
         size = len(self._voxels)
         self._certainty += np.bincount(labels.ravel(), certainty.ravel(), size)
+        if not np.isfinite(self._certainty).all():  # they would pass for background
+            raise NotANumber(
+                "The network returned values that are no numbers; choose float32 or another "
+                "device. If that fails too, the image has extreme values, or the model is damaged."
+            )
         self._voxels += np.bincount(labels.ravel(), minlength=size)
         doubt = 1 - certainty
         blocks = self._blocks(doubt)

@@ -80,7 +80,7 @@ def segment(
     ``threads`` (default: one for each core, few at most) put the result together. ``prepared`` is
     the answer of `open_prepared` where it is known. Raises PackageError when the network's channels
     are not those of the spec, Cancelled when ``cancelled()`` turned true between two windows,
-    OutOfMemory when a single window is too much.
+    OutOfMemory when a single window is too much, NotANumber when the network returns none.
     """
     image, grid = prepared or open_prepared(volume, spec.preprocessing)
     inspect(image)

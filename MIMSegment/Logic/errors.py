@@ -33,8 +33,16 @@ class OutOfMemory(DeviceError):
     """A device without room for what was asked; the same in smaller pieces may work."""
 
 
+class NotANumber(DeviceError):
+    """A network that returned what is no number, as after an overflow in half precision."""
+
+
 class OutputError(MIMSegmentError):
     """A result that could not be written; nothing half-written is left behind."""
+
+
+class FileInUse(OutputError):
+    """A file that cannot be replaced while another program holds it open."""
 
 
 class Cancelled(MIMSegmentError):

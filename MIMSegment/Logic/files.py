@@ -10,20 +10,25 @@ import math
 import os
 import secrets
 import shutil
+import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from MIMSegment.Logic.errors import OutputError
+from MIMSegment.Logic.errors import FileInUse, OutputError
 
 _LONGEST_ENDING = 8
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _NEARLY_NOTHING = 1 << 16  # bytes free, from which a failure is put down to them
+_WINDOWS = sys.platform == "win32"
+_WAITS = (0.1, 0.2, 0.4, 0.8)  # seconds between tries to replace a file on Windows
 
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` with the same ending; move it there on success.
+    """Yield a temporary path beside ``path`` with its ending in lower case, as libraries want it;
+    move it there on success.
 
     Its name is short, so that ``path`` may have the longest that the disk takes. Raises OutputError
     naming ``path`` when it cannot be written; the temporary file is removed and an existing
@@ -33,12 +38,26 @@ def replacing(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".mimsegment-{secrets.token_hex(4)}{_ending(path)}")
     try:
         yield temporary
-        os.replace(temporary, path)
+        put_in_place(temporary, path)
     except (OSError, RuntimeError) as error:
         raise not_written(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def put_in_place(source: Path, target: Path) -> None:
+    """Rename ``source`` to ``target`` on the same disk, replacing a file there. Raises OSError.
+
+    On Windows a virus scanner holds new files open for a moment, which is waited for.
+    """
+    for wait in (*_WAITS, None):
+        try:
+            return os.replace(source, target)
+        except PermissionError:
+            if wait is None or not _WINDOWS:
+                raise
+            time.sleep(wait)
 
 
 def read_json_object(path: Path) -> dict:
@@ -81,10 +100,14 @@ def make_folder(folder: Path) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Raise OutputError unless a file could be made at ``path``, whose folder exists."""
+    """Raise OutputError unless a file could be made or replaced at ``path``; its folder exists."""
     try:
         with contextlib.suppress(FileNotFoundError):
             path.stat()  # fails for a name that is too long
+            if path.is_dir():
+                raise OutputError(f"{path} is a folder; choose the name of a file.")
+            if _WINDOWS:  # which replaces no file that is open or write-protected
+                path.open("r+b").close()
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
@@ -100,6 +123,11 @@ def not_written(path: Path, error: Exception) -> OutputError:
         return OutputError(
             f"{path} could not be written: No space left on the disk of {path.parent}; free some "
             "space there, or choose another folder."
+        )
+    if _WINDOWS and isinstance(error, PermissionError) and path.is_file():
+        return FileInUse(
+            f"{path} could not be written: it is open in another program, or write-protected; "
+            "close it there, or choose another name."
         )
     lines = str(error).strip().splitlines()
     reason = getattr(error, "strerror", None) or (lines[-1] if lines else type(error).__name__)
@@ -133,4 +161,4 @@ def _finite(value):
 
 def _ending(path: Path) -> str:
     """``.nii.gz``, ``.seg.nrrd``; not what only follows a dot in a long name."""
-    return "".join(part for part in path.suffixes[-2:] if len(part) <= _LONGEST_ENDING)
+    return "".join(part for part in path.suffixes[-2:] if len(part) <= _LONGEST_ENDING).lower()

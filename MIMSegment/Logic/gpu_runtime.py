@@ -25,7 +25,7 @@ from pathlib import Path
 
 from MIMSegment.Logic.diskspace import check_free_space, human_size
 from MIMSegment.Logic.errors import DeviceError, OutputError
-from MIMSegment.Logic.files import not_written
+from MIMSegment.Logic.files import not_written, put_in_place
 from MIMSegment.Logic.pip_install import Cancel, Progress, pip_install
 
 DEVICES = ("cuda", "directml", "openvino")
@@ -369,12 +369,12 @@ def _complete(folder: Path, wanted: Requirement) -> None:
 
 def _move(folder: Path, target: Path, replaced: Path) -> None:
     if target.exists():
-        target.rename(replaced)
+        put_in_place(target, replaced)
     try:
-        folder.rename(target)
+        put_in_place(folder, target)
     except OSError:
         if replaced.exists():
-            replaced.rename(target)
+            put_in_place(replaced, target)
         raise
 
 

@@ -1,7 +1,7 @@
 """Running a package on an image: sessions, and what to do when memory runs out.
 
 The order is: fewer windows at once, then smaller windows where the network allows other sizes,
-then the next device. Every step is told to the caller.
+then the next device. That is also taken when a network overflows. Every step is told to the caller.
 """
 
 from __future__ import annotations
@@ -14,7 +14,13 @@ from dataclasses import dataclass, replace
 from MIMSegment.Logic.batching import BatchSize
 from MIMSegment.Logic.device_report import fallback_order, precision_on
 from MIMSegment.Logic.engine import Progress, Segmentation, segment
-from MIMSegment.Logic.errors import DeviceError, MissingDevice, OutOfMemory, PackageError
+from MIMSegment.Logic.errors import (
+    DeviceError,
+    MissingDevice,
+    NotANumber,
+    OutOfMemory,
+    PackageError,
+)
 from MIMSegment.Logic.familiarity import FamiliarityCheck
 from MIMSegment.Logic.gpu_runtime import nvidia_gpu
 from MIMSegment.Logic.largest_component import keep_largest_component, with_companions
@@ -103,9 +109,16 @@ def run_package(
                     failure = OutOfMemory(str(error))  # without the frames, which hold memory
                 except MemoryError:
                     failure = OutOfMemory(_NO_ROOM)
+                except NotANumber as error:
+                    failure = NotANumber(str(error))
+                    break
                 if closing.closed:
                     break  # it was the result that did not fit
-            warn(f"Too little memory on {sessions[0].device}.")
+            device = sessions[0].device
+            if isinstance(failure, NotANumber):
+                warn(f"The network calculated values that are no numbers on {device}.")
+            else:
+                warn(f"Too little memory on {device}.")
         raise failure
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import time
 import zipfile
 from pathlib import Path
 
 from MIMSegment.Logic.errors import OutputError, PackageError
+from MIMSegment.Logic.files import put_in_place
 from MIMSegment.Logic.package import METADATA, sha256
 
 
@@ -55,14 +53,10 @@ def swap(folder: Path, target: Path, aside: Path) -> None:
 
 def move(source: Path, target: Path) -> None:
     """Rename a folder on one disk. Raises OutputError when it is in use, OSError otherwise."""
-    for wait in (0.1, 0.2, 0.4, 0.8, None):
-        try:
-            return os.replace(source, target)
-        except PermissionError as error:
-            # On Windows a virus scanner holds new files open for a moment.
-            if wait is None or sys.platform != "win32":
-                raise OutputError(
-                    f"{source} could not be moved to {target}: it is in use, or you may not write "
-                    "there; close the programs that use it and try again."
-                ) from error
-            time.sleep(wait)
+    try:
+        put_in_place(source, target)
+    except PermissionError as error:
+        raise OutputError(
+            f"{source} could not be moved to {target}: it is in use, or you may not write there; "
+            "close the programs that use it and try again."
+        ) from error

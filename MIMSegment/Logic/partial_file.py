@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from MIMSegment.Logic.errors import Cancelled, OutputError
-from MIMSegment.Logic.files import read_json_object, write_json
+from MIMSegment.Logic.files import put_in_place, read_json_object, write_json
 
 _BLOCK = 1 << 20
 
@@ -78,7 +78,7 @@ class PartialFile:
         try:
             with self.path.open("rb+") as file:
                 os.fsync(file.fileno())
-            os.replace(self.path, self.target)
+            put_in_place(self.path, self.target)
         except OSError as error:
             raise self._failed(error) from error
         self._sidecar.unlink(missing_ok=True)

@@ -190,7 +190,7 @@ class PackageStore:
         nearest names, or when a name is both an installed package and a local one.
         """
         name = str(name_or_path)
-        path = Path(name).expanduser()
+        path = Path(os.path.expanduser(name))  # leaves the ~ of an unknown user as it is
         installed = self._named(name)
         is_own = bool(installed) and path.absolute().is_relative_to(self._root)
         local = path if holds_package(path) and not is_own else None

@@ -1,12 +1,16 @@
 import csv
+import errno
+import os
 import re
 import sys
 import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dicom_writer import noise, write_series
+from MIMSegment.Logic import files
 from MIMSegment.Logic.batch import run_batch
 from MIMSegment.Logic.cli import main
 from MIMSegment.Logic.cohort import find_cases
@@ -114,6 +118,69 @@ def test_a_lost_result_is_made_again(package, cohort, tmp_path):
     assert run_batch(cases, package, tmp_path / "out", CPU) == (1, 0, 1)
 
 
+def test_a_case_whose_images_are_others_than_the_last_time_is_done_again(
+    package, cohort, tmp_path, capsys
+):
+    table, out = tmp_path / "table.csv", tmp_path / "out"
+    command = ["batch", str(table), "-m", str(package.path), "-o", str(out), "--device", "cpu"]
+    taken = []
+    for first in ("patient 0", "patient 1"):
+        table.write_text(f"case,image\na,cohort/{first}.nii.gz\nb,cohort/patient 2.nii.gz\n")
+        assert main(command) == 0
+        taken.append({r["case"]: float(r["Bright thing (mL)"]) for r in rows(out / "volumes.csv")})
+    assert taken == [
+        {"a": pytest.approx(0.108), "b": pytest.approx(0.18)},
+        {"a": pytest.approx(0.144), "b": pytest.approx(0.18)},
+    ]
+    said = capsys.readouterr().out
+    assert "Its images are others than the last time." in said
+    assert "1 done, 0 failed, 1 were finished before" in said
+
+
+def test_a_cohort_that_was_moved_is_not_done_again(package, cohort, tmp_path):
+    out = tmp_path / "out"
+    assert run_batch(find_cases(cohort, package.spec)[-1:], package, out, CPU) == (1, 0, 0)
+    moved = cohort.rename(tmp_path / "moved")
+    assert run_batch(find_cases(moved, package.spec)[-1:], package, out, CPU) == (0, 0, 1)
+
+
+def test_a_table_that_is_open_in_another_program_stops_no_batch(
+    package, cohort, tmp_path, monkeypatch
+):
+    """As a spreadsheet holds it open on Windows."""
+    replace, said, refused = os.replace, [], []
+
+    def replace_unless_open(source, target):
+        if Path(target).name == "volumes.csv" and not refused:
+            refused.append(target)
+            raise PermissionError(errno.EACCES, "Permission denied", str(target))
+        replace(source, target)
+
+    cases, out = find_cases(cohort, package.spec)[2:], tmp_path / "out"
+    out.mkdir()
+    (out / "volumes.csv").touch()
+    monkeypatch.setattr(files, "_WINDOWS", True)
+    monkeypatch.setattr(files, "_WAITS", ())
+    monkeypatch.setattr(os, "replace", replace_unless_open)
+    assert run_batch(cases, package, out, CPU, report=said.append) == (2, 0, 0)
+    assert sum("volumes.csv could not be written: it is open" in s for s in said) == 1
+    assert [row["case"] for row in rows(out / "volumes.csv")] == [case.name for case in cases]
+
+
+def test_tables_of_a_spreadsheet_with_semicolons_are_read(package, cohort, tmp_path, capsys):
+    table, out = tmp_path / "table.csv", tmp_path / "out"
+    table.write_text("case;image\na;cohort/patient 0.nii.gz\n", encoding="utf-8-sig")
+    command = ["batch", str(table), "-m", str(package.path), "-o", str(out), "--device", "cpu"]
+    assert main(command) == 0
+    volumes = out / "volumes.csv"
+    volumes.write_text(volumes.read_text().replace(",", ";"))
+    assert main(command) == 0
+    assert "0 done, 0 failed, 1 were finished before" in capsys.readouterr().out
+    volumes.write_text("name,mL\na,1\n")
+    assert main(command) == 2
+    assert "volumes.csv has no column 'case' any more" in capsys.readouterr().err
+
+
 def test_results_of_two_models_never_meet_in_one_table(package, cohort, tmp_path, capsys):
     run_batch(find_cases(cohort, package.spec)[-1:], package, tmp_path / "out", CPU)
     other = write_threshold_package(tmp_path / "other", threshold_spec(patch=(8, 8, 8)), delay=1)
@@ -169,6 +236,8 @@ def test_a_table_names_the_inputs_of_each_case(tmp_path, cohort):
         ("case,T2w\nfirst,a.nii\n", "'ADC' is missing"),
         ("T2w,ADC\na.nii,b.nii\n", "'case'"),
         ("case,image\n../up,a.nii\n", "file name"),
+        ("case,image\nP1:left,a.nii\n", "file name on every system: it has a character"),
+        ("case,image\nCON,a.nii\n", "is the name of a device"),
         ("case,image\nx,a.nii\nx,b.nii\n", "several cases"),
         ("case,image\n", "no case"),
     ):

@@ -108,9 +108,26 @@ def test_network_with_other_channels_than_the_metadata_is_refused(image, tmp_pat
     assert "takes 2 channels, the metadata says 1" in line
 
 
+def test_an_ending_in_capitals_is_written_as_it_is_asked_for(package, image, tmp_path):
+    output = tmp_path / "RESULT.NII.GZ"
+    command = ["segment", str(image), "-m", str(package.path), "-o", str(output), "-q"]
+    assert main([*command, "--device", "cpu"]) == 0
+    assert read_volume(output).array.any() and output.read_bytes()[:2] == b"\x1f\x8b"
+
+
+@pytest.mark.parametrize("count", ["0", "-3", "two"])
+def test_a_number_of_threads_that_cannot_be_is_refused(package, image, count, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["segment", str(image), "-m", str(package.path), "-o", "o.nrrd", "--threads", count])
+    assert ended.value.code == 2 and "argument --threads" in capsys.readouterr().err
+
+
 def test_wrong_paths_are_named_before_any_work_is_done(package, image, tmp_path, capsys):
     model = ["-m", str(package.path), "-q"]
     assert "ending" in failing(["segment", str(image), *model, "-o", "result.txt"], capsys)
+    (tmp_path / "folder.nrrd").mkdir()
+    folder = ["-o", str(tmp_path / "folder.nrrd")]
+    assert "is a folder" in failing(["segment", str(image), *model, *folder], capsys)
     missing = str(tmp_path / "no" / "o.nrrd")
     assert "does not exist" in failing(["segment", str(image), *model, "-o", missing], capsys)
     out = ["-o", str(tmp_path / "o.nrrd")]
@@ -118,6 +135,7 @@ def test_wrong_paths_are_named_before_any_work_is_done(package, image, tmp_path,
     assert "2 images for 1 input" in failing(
         ["segment", str(image), str(image), *model, *out], capsys
     )
+    assert "~nobody" in failing(["segment", str(image), "-m", "~nobody/model", *out], capsys)
     assert "not an input" in failing(["segment", f"PET={image}", *model, *out], capsys)
 
 

@@ -7,7 +7,7 @@ import pytest
 from MIMSegment.Logic import accumulator
 from MIMSegment.Logic.batching import BatchSize
 from MIMSegment.Logic.engine import predict_planes, segment
-from MIMSegment.Logic.errors import Cancelled, OutOfMemory, PackageError
+from MIMSegment.Logic.errors import Cancelled, NotANumber, OutOfMemory, PackageError
 from MIMSegment.Logic.spec import ModelSpec, Normalization, Preprocessing
 from MIMSegment.Logic.volume import Geometry, Volume
 from MIMSegment.Logic.windows import gaussian_weights, weight_sum, window_starts
@@ -245,6 +245,19 @@ def test_doubt_is_found_where_the_network_hesitates(head, direction):
     assert certain.doubtful == () and certain.confidence[3] > result.confidence[3]
     unasked = segment(volume, spec, steep, wanted=[7])
     assert unasked.doubtful == () and unasked.confidence == {}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_no_numbers_do_not_pass_for_background(value):
+    def overflowing(tile):
+        logits = np.concatenate([-tile, tile], axis=1)
+        logits[..., 3:5, :] = value
+        return logits
+
+    array = np.random.default_rng(0).random((1, 10, 18, 18), np.float32)
+    volume = Volume(array, Geometry.from_parts(array.shape[1:], (2, 1, 1)))
+    with pytest.raises(NotANumber, match="no numbers; choose float32"):
+        segment(volume, threshold_spec(), overflowing)
 
 
 def test_peak_memory_above_the_labels_does_not_grow_with_the_number_of_slices():

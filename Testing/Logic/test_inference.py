@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from MIMSegment.Logic import batching, engine, inference, runtime
-from MIMSegment.Logic.errors import DeviceError, MissingDevice, OutOfMemory, PackageError
+from MIMSegment.Logic.errors import (
+    DeviceError,
+    MissingDevice,
+    NotANumber,
+    OutOfMemory,
+    PackageError,
+)
 from MIMSegment.Logic.gpu_runtime import Gpu
 from MIMSegment.Logic.inference import InferenceOptions, run_package
 from MIMSegment.Logic.volume import Geometry, Volume
@@ -107,6 +113,26 @@ def test_the_next_device_takes_over_when_nothing_fits(devices, package, volume, 
         "Runs on test device cpu.",
     ]  # fmt: skip
     assert np.array_equal(result.labels, expected)
+
+
+def test_a_network_that_overflows_is_run_on_the_next_device(
+    devices, package, volume, expected, monkeypatch
+):
+    """As in half precision, where large values are infinite."""
+    run = Small.__call__
+
+    def overflowing(session, tile):
+        return run(session, tile) * (np.inf if session.device != "cpu" else 1)
+
+    monkeypatch.setattr(Small, "__call__", overflowing)
+    devices |= {"openvino": 10**9, "cpu": 10**9}
+    told = []
+    result = run_package(volume, package, InferenceOptions("openvino"), warn=told.append)
+    assert told == ["The network calculated values that are no numbers on openvino."]
+    assert np.array_equal(result.labels, expected)
+    del devices["cpu"]
+    with pytest.raises(NotANumber, match="choose float32 or another device"):
+        run_package(volume, package, InferenceOptions("openvino"))
 
 
 def test_a_device_without_room_gives_its_memory_back_before_the_next_one(devices, package, volume):
