@@ -91,7 +91,8 @@ class Candidate:
 
 
 def find_candidates(paths: Sequence[str | Path]) -> list[Candidate]:
-    """The images at these paths: files, DICOM series, and both of these inside folders.
+    """The images at these paths: files, DICOM series, and both of these inside folders, where
+    Slicer's segmentations (.seg.nrrd) are left out.
 
     ``image.nii.gz#2`` is the second channel of that file. Raises InputError with the reason for a
     path without any.
@@ -176,12 +177,13 @@ def _channel_at(path: Path) -> Candidate | None:
 
 
 def _files_at(path: Path) -> list[Candidate]:
-    from MIMSegment.Logic.volume import IMAGE_SUFFIXES
+    from MIMSegment.Logic.volume import IMAGE_SUFFIXES, is_image_of_folder
 
-    files = [path]
-    if path.is_dir():  # hidden files are macOS's notes on files of the same name, or unfinished
-        files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
-    return [Candidate(p.name, p) for p in files if p.name.lower().endswith(IMAGE_SUFFIXES)]
+    if not path.is_dir():
+        return [Candidate(path.name, path)] if path.name.lower().endswith(IMAGE_SUFFIXES) else []
+    # Hidden files are macOS's notes on files of the same name, or unfinished.
+    files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+    return [Candidate(p.name, p) for p in files if is_image_of_folder(p.name)]
 
 
 def _series_at(path: Path) -> list[Candidate]:

@@ -12,7 +12,7 @@ from MIMSegment.Logic.archive import portable_path
 from MIMSegment.Logic.errors import InputError, OutputError
 from MIMSegment.Logic.input_guard import identity
 from MIMSegment.Logic.spec import ModelSpec
-from MIMSegment.Logic.volume import IMAGE_SUFFIXES
+from MIMSegment.Logic.volume import IMAGE_SUFFIXES, is_image_of_folder
 
 VOLUMES, FAILURES, RECORD = "volumes.csv", "failures.csv", "batch.json"
 """What `batch.run_batch` writes beside the results."""
@@ -36,8 +36,9 @@ def find_cases(
 
     The table has a column ``case`` and either one for each input of the model, by its name, or one
     ``image``; paths are relative to the table. Folders of results are no cases, nor is ``results``
-    while it is empty. Raises InputError, also for two cases whose results some disk takes for one
-    file; OutputError when the results would go into the cohort's own folder, or replace the table.
+    while it is empty, nor are segmentations (.seg.nrrd). Raises InputError, also for two cases whose
+    results some disk takes for one file; OutputError when the results would go into the cohort's
+    own folder, or replace the table.
     """
     source = Path(source)
     if source.is_dir():
@@ -81,7 +82,7 @@ def _cases_of_folder(folder: Path, results: Path | None) -> list[BatchCase]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or _is_for_results(path, results):
             continue
-        if path.is_dir() or path.name.lower().endswith(IMAGE_SUFFIXES):
+        if path.is_dir() or is_image_of_folder(path.name):
             cases.append(BatchCase(_without_ending(path.name), (str(path),), (path.name,)))
     return cases
 

@@ -33,7 +33,7 @@ from MIMSegment.Logic.job_files import (
 )
 from MIMSegment.Logic.job_folder import create_folder, remove_folder, remove_stale_folders
 from MIMSegment.Logic.volume import Geometry, Volume
-from MIMSegment.Logic.worker_process import WorkerProcess
+from MIMSegment.Logic.worker_process import WorkerProcess, folder_is_gone
 
 _logger = logging.getLogger(__name__)
 
@@ -248,11 +248,12 @@ class JobQueue:
             try:
                 task.worker = WorkerProcess(task.folder, self._python, task.env)
             except OSError as error:
-                self._fail(
-                    task, "DeviceError",
+                why = (
                     f"The segmentation could not be started with {self._python} "
-                    f"({error.strerror or error}); check the installation.",
-                )  # fmt: skip
+                    f"({error.strerror or error}); check the installation."
+                )
+                gone = not task.folder.exists()
+                self._fail(task, "DeviceError", folder_is_gone(task.folder) if gone else why)
             else:
                 task.job.state, task.job.message = JobState.RUNNING, "Starting"
                 running += 1

@@ -13,6 +13,8 @@ import numpy as np
 from MIMSegment.Logic.errors import GeometryError, InputError
 
 IMAGE_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+SEGMENTATION_SUFFIX = ".seg.nrrd"
+"""Of Slicer's segmentations, which are no images of a folder."""
 _AXIS_CODES = (("R", "L"), ("A", "P"), ("I", "S"))  # LPS: the second letter is where + points
 
 
@@ -150,6 +152,11 @@ def permuted(geometry: Geometry, order, flips) -> Geometry:
         if flip:
             new[:3, 3] += column * (geometry.shape[old] - 1)
     return Geometry(shape, new)
+
+
+def is_image_of_folder(name: str) -> bool:
+    """Whether a file of this name, found in a folder, is taken for an image."""
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.lower().endswith(SEGMENTATION_SUFFIX)
 
 
 def read_volume(path: str | Path) -> Volume:

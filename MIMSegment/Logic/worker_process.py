@@ -81,7 +81,10 @@ class WorkerProcess:
 
     def read_log(self, names: Mapping[str, str]) -> str:
         """The end of its stderr, each key of ``names`` replaced by its value."""
-        text = (self._folder / STDERR).read_bytes()[-_LOG_SIZE:].decode("utf-8", "replace")
+        try:
+            text = (self._folder / STDERR).read_bytes()[-_LOG_SIZE:].decode("utf-8", "replace")
+        except OSError:  # `failure` says why
+            return ""
         names = {str(self._folder): "<job>", **names, str(Path.home()): "~"}
         for name, placeholder in names.items():
             if name:
@@ -92,6 +95,8 @@ class WorkerProcess:
         """A sentence on why it has ended at ``step`` without a word, and a way out; ``study`` names
         what it reads."""
         code = self._process.returncode
+        if not self._folder.exists():
+            return folder_is_gone(self._folder)
         if code == MUTE:
             return (
                 f"The disk of {self._folder.parent} is full; free some space there, or set TMPDIR "
@@ -104,3 +109,11 @@ class WorkerProcess:
         last = log.strip().splitlines()[-1:] if code > 0 else []
         reason = f": {last[0].strip().rstrip('.')}" if last else ""
         return f"The segmentation {what}{reason}; last step: {step}. {way_out}"
+
+
+def folder_is_gone(folder: Path) -> str:
+    """A sentence on a job whose folder somebody else has removed, and a way out."""
+    return (
+        f"The temporary folder {folder} was removed before the segmentation was done, perhaps by a "
+        "program that cleans up; run it again, or set TMPDIR (TEMP on Windows) to another folder."
+    )

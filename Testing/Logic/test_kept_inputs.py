@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from dicom_writer import noise, write_series
+from MIMSegment.Logic.candidates import find_candidates
 from MIMSegment.Logic.cli import main
 from MIMSegment.Logic.cohort import find_cases
 from MIMSegment.Logic.errors import InputError, OutputError
+from MIMSegment.Logic.inputs import read_images
 from MIMSegment.Logic.volume import Geometry, Volume, write_volume
 from tiny_package import threshold_spec
 
@@ -55,14 +57,28 @@ def test_a_folder_that_is_an_input_gets_no_result_the_first_time_nor_the_second(
     package, tmp_path, capsys
 ):
     scan = image(tmp_path / "scans" / "scan.nii.gz")
-    output = scan.with_name("result.seg.nrrd")
+    output = scan.with_name("result.nrrd")
     command = ["segment", scan.parent, "-m", package.path, "-o", output, "--device", "cpu"]
-    assert f"{output} lies in the input folder" in refused(command, capsys)
+    line = refused(command, capsys)
+    assert f"{output} lies in the input folder" in line and "or the ending .seg.nrrd" in line
     command[1] = scan  # beside a file it may lie, also again
     assert [main([str(argument) for argument in command]) for _ in range(2)] == [0, 0]
     command[1] = scan.parent
     capsys.readouterr()
     assert f"{output} lies in the input folder" in refused(command, capsys)
+
+
+def test_a_segmentation_may_lie_in_the_folder_of_its_images(package, tmp_path, capsys):
+    scan = image(tmp_path / "scans" / "scan.nii.gz")
+    write_series(tmp_path / "dicom", noise(high=900), modality="CT")
+    for folder in (scan.parent, tmp_path / "dicom"):
+        output = folder / "Result.SEG.nrrd"
+        command = ["segment", folder, "-m", package.path, "-o", output, "--device", "cpu"]
+        assert [main([str(argument) for argument in command]) for _ in range(2)] == [0, 0]
+        (found,) = find_candidates([folder])
+        assert found.path != output
+    assert [case.name for case in find_cases(scan.parent, package.spec)] == ["scan"]
+    assert read_images([str(output)], package.spec)[0]  # where it is meant, it is an image
 
 
 def test_a_scene_refuses_to_replace_its_image_and_its_segmentation(package, tmp_path, capsys):

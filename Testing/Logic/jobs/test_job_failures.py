@@ -1,6 +1,7 @@
 """What kills, breaks or fills up around a worker: a failed job with a sentence, and no trace."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,6 +63,21 @@ def test_a_killed_worker_is_a_failed_job(queue, folder, big_volume, slow_package
     assert "memory" in job.error
     assert not list(folder.iterdir())
     assert run(queue, volume, package).state is JobState.DONE
+
+
+@POSIX
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_job_whose_folder_was_removed_is_a_failed_job(interpreter, folder, volume, package,
+                                                        begun):  # fmt: skip
+    with JobQueue(python=interpreter(hanging(BUSY)), folder=folder) as queue:
+        job = queue.submit(volume, package.path, CPU)
+        if begun:
+            poll_until(lambda: job.done == 1, queue)
+        (own,) = folder.iterdir()
+        shutil.rmtree(own)
+        assert queue.wait(job, TIMEOUT)
+    assert job.state is JobState.FAILED
+    assert f"{own} was removed" in job.error
 
 
 @POSIX
