@@ -36,7 +36,7 @@ def find_cases(
 
     The table has a column ``case`` and either one for each input of the model, by its name, or one
     ``image``; paths are relative to the table. Folders of results are no cases, nor is ``results``
-    while it is empty, nor are segmentations (.seg.nrrd). Raises InputError, also for two cases whose
+    while it is empty, nor segmentations (.seg.nrrd). Raises InputError, also for two cases whose
     results some disk takes for one file; OutputError when the results would go into the cohort's
     own folder, or replace the table.
     """

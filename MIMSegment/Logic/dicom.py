@@ -219,9 +219,14 @@ def _scan_files(files: Iterable[Path]) -> Scan:
         for frames in by_series.values()
         for part in split_series(_without_vain_b_values(frames))
     ]
-    series.sort(key=lambda s: (s.header.get("SeriesNumber") or 0, s.uid))
+    series.sort(key=_place_in_list)
     skipped = [Skipped(tuple(files), reason) for (_, reason), files in others.items()]
     return Scan(tuple(series), tuple(skipped))
+
+
+def _place_in_list(series: Series) -> tuple[int, str]:
+    number = series.header.get("SeriesNumber")
+    return (number if isinstance(number, int) else 0), series.uid  # some files hold several
 
 
 def _damage_beside(frames: tuple[Frame, ...], damaged: list[NotAnImage]) -> tuple[str, ...]:

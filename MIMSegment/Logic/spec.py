@@ -158,3 +158,7 @@ def _check(spec: ModelSpec, source: str) -> None:
     for name in spec.models:
         require_inside(name, source)
     require(len(spec.channel_labels) > 0, "channel_labels is empty")
+    require(
+        all(isinstance(value, int) and 0 <= value < 2**16 for value in spec.channel_labels),
+        f"channel_labels {spec.channel_labels!r} are not all from 0 to 65535",
+    )

@@ -15,6 +15,7 @@ from MIMSegment.Logic.errors import GeometryError, InputError
 IMAGE_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 SEGMENTATION_SUFFIX = ".seg.nrrd"
 """Of Slicer's segmentations, which are no images of a folder."""
+_LONGEST = 10_000  # mm; a longer image has its voxel size in another unit
 _AXIS_CODES = (("R", "L"), ("A", "P"), ("I", "S"))  # LPS: the second letter is where + points
 
 
@@ -251,6 +252,12 @@ def check_values(volume: Volume) -> None:
     matrix = volume.geometry.ijk_to_lps
     if not np.isfinite(matrix).all() or abs(np.linalg.det(volume.geometry.direction)) < 0.5:
         raise GeometryError(f"{where} has no valid orientation or spacing in its header.")
+    if max(np.multiply(volume.geometry.shape, volume.geometry.spacing)) > _LONGEST:
+        size = " × ".join(f"{s:g}" for s in volume.geometry.spacing[::-1])
+        raise GeometryError(
+            f"{where} has voxels of {size} mm by its header, which no scan of a body has: their "
+            "size is in another unit; set it right in the program that wrote the file."
+        )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise InputError(
             f"{where} contains NaN or infinite values; replace them, or convert the original "

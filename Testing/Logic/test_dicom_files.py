@@ -136,6 +136,12 @@ def test_an_enhanced_file_of_one_volume_reads_at_once(tmp_path):
 # Files
 
 
+def test_a_series_with_several_numbers_is_listed_with_the_others(tmp_path):
+    write_series(tmp_path / "a", noise(), tags={"SeriesNumber": [1, 2]})
+    write_series(tmp_path / "b", noise(), tags={"SeriesNumber": 3})
+    assert [series.header["SeriesNumber"] for series in scan(tmp_path)] == [(1, 2), 3]
+
+
 def test_files_that_are_not_dicom_are_passed_over(tmp_path):
     array = noise()
     write_series(tmp_path, array)

@@ -61,6 +61,9 @@ def test_damage_is_named_with_file_and_reason(tmp_path):
     damaged("patch", spec(lambda m: m["model"].update(patch=[0, 1, 2])), "patch")
     damaged("norm", spec(lambda m: m["model"]["preprocessing"].update(normalization=[])), "0 norm")
     damaged("label", spec(lambda m: m["model"].update(channel_labels=[0, 9])), "label 9")
+    for n, value in enumerate((70_000, -1, 1.5)):
+        changed = spec(lambda m, v=value: m["model"].update(channel_labels=[0, v]))
+        damaged(f"value{n}", changed, "not all from 0 to 65535")
     damaged("id", spec(lambda m: m.update(id="../up")), "../up")
 
 

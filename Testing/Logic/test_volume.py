@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from MIMSegment.Logic.errors import InputError
+from MIMSegment.Logic.errors import GeometryError, InputError
 from MIMSegment.Logic.volume import (
     Geometry,
     Volume,
@@ -89,6 +89,14 @@ def test_values_that_are_no_numbers_are_refused_by_name(tmp_path, spoil, word):
     with pytest.raises(InputError, match=word) as error:
         read_volume(path)
     assert "broken.nrrd" in str(error.value)
+
+
+def test_a_voxel_size_in_another_unit_is_refused(tmp_path):
+    """As micrometers that are taken for millimeters; the working grid would fill any memory."""
+    volume = Volume(np.ones((1, 40, 50, 60)), Geometry.from_parts((40, 50, 60), (1000, 700, 700)))
+    write_volume(volume, tmp_path / "huge.nrrd")
+    with pytest.raises(GeometryError, match=r"huge\.nrrd has voxels of 700 × 700 × 1000 mm"):
+        read_volume(tmp_path / "huge.nrrd")
 
 
 def test_missing_truncated_and_flat_images_are_refused_by_name(tmp_path):
