@@ -57,11 +57,16 @@ def _segmentation(case: ReviewedCase, files: Sequence[Path]):
     from highdicom.seg import Segmentation, SegmentationTypeValues
 
     sources = read_sources(files)
-    masks = _on_source_slices(case.labels.array[0], case.labels.geometry, sources)
-    present = [label for label in case.table if (case.labels.array[0] == label.value).any()]
+    planes = _on_source_slices(case.labels.array[0], case.labels.geometry, sources)
+    present = _present(case)
     if not present:
         raise OutputError("No structure has a voxel: there is nothing to export.")
-    pixels = np.stack([masks == label.value for label in present], axis=-1).astype(np.uint8)
+    # Segments count from 1. A mask for each would need as many times the memory.
+    highest = max(int(planes.max()), *(label.value for label in present))
+    numbers = np.zeros(highest + 1, np.uint8 if len(present) < 256 else np.uint16)
+    for number, label in enumerate(present, 1):
+        numbers[label.value] = number
+    pixels = numbers[planes]
     try:
         return Segmentation(
             source_images=sources,
@@ -85,6 +90,14 @@ def _segmentation(case: ReviewedCase, files: Sequence[Path]):
             f"The DICOM SEG could not be made from {files[0].parent}: {error}; export .seg.nrrd "
             "instead."
         ) from error
+
+
+def _present(case: ReviewedCase) -> list[Label]:
+    """The structures that have a voxel."""
+    found: set[int] = set()
+    for plane in case.labels.array[0]:
+        found.update(np.flatnonzero(np.bincount(plane.ravel())).tolist())
+    return [label for label in case.table if label.value in found]
 
 
 def _description(number: int, label: Label, case: ReviewedCase):

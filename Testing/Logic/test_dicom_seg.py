@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from dicom_writer import noise, write_series
 from MIMSegment.Logic.audit import Provenance
 from MIMSegment.Logic.dicom import read_series, scan
 from MIMSegment.Logic.dicom_seg import write_dicom_seg
@@ -61,6 +62,38 @@ def test_seg_comes_back_with_voxels_codes_algorithm_and_references(data_dir, tmp
         assert item.SegmentAlgorithmType == expected
     kidney = pydicom.dcmread(path).SegmentSequence[0].SegmentedPropertyTypeCodeSequence[0]
     assert kidney.SegmentedPropertyTypeModifierCodeSequence[0].CodeMeaning == "Right"
+
+
+def test_many_structures_take_no_mask_of_the_image_each(tmp_path, monkeypatch):
+    import highdicom
+
+    write_series(tmp_path / "ct", noise((6, 40, 40)), modality="CT")
+    (series,) = scan(tmp_path / "ct")
+    volume, path = read_series(series), tmp_path / "x.dcm"
+    array = np.zeros(volume.geometry.shape, np.uint8)
+    table = tuple(Label(3 * n, f"structure {n}") for n in range(1, 13))
+    for n, label in enumerate(table):
+        array[n % 6, 3 * n : 3 * n + 3, :20] = label.value
+    items = tuple(
+        ReviewItem(str(s.value), s.value, s.name, s.color, 1.0, None, Verdict.ACCEPTED, "", (),
+                   edited=False)
+        for s in table
+    )  # fmt: skip
+    case = ReviewedCase("Test", Volume(array[None], volume.geometry), table, items,
+                        Provenance("test", "1.2.0"),
+                        inputs=(CaseInput("CT", volume, series.files),))  # fmt: skip
+    given, make = [], highdicom.seg.Segmentation
+
+    def noted(**arguments):
+        given.append(arguments["pixel_array"].nbytes)
+        return make(**arguments)
+
+    monkeypatch.setattr(highdicom.seg, "Segmentation", noted)
+    write_dicom_seg(case, path)
+    assert given == [array.nbytes]
+    uids = [str(frame.uid) for frame in series.frames]
+    found = highdicom.seg.segread(path).get_pixels_by_source_instance(uids, combine_segments=True)
+    assert np.array_equal(np.array([0, *(label.value for label in table)])[found], array)
 
 
 def test_images_that_are_not_dicom_are_refused_with_the_way_out(tmp_path):
