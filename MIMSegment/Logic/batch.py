@@ -193,7 +193,7 @@ def _check_same_origin(
         "series": "; ".join(series) or "by themselves",
     }
     path = folder / RECORD
-    if path.is_file() and read_table(folder / VOLUMES):
+    if path.is_file() and read_table(folder / VOLUMES, errors="surrogateescape"):
         earlier = read_json_object(path)
         before = earlier.pop("options", {})
         if earlier != model:

@@ -23,7 +23,7 @@ class BatchTables:
         self.failures: dict[str, dict] = {}
         self._folder = folder
         self._columns = ["case", *map(volume_column, labels), *_FURTHER]
-        rows = read_table(folder / VOLUMES)
+        rows = read_table(folder / VOLUMES, errors="surrogateescape")  # names as `write` has them
         if any(not row.get("case") for row in rows):
             raise InputError(
                 f"{folder / VOLUMES} has no column 'case' any more; undo what was changed in it, "

@@ -36,6 +36,8 @@ def main(argv: list[str] | None = None) -> int:
             if number and signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores it
                 signal.signal(number, _stop)
     multiply_in_one_thread()
+    with contextlib.suppress(AttributeError, ValueError):  # names that a log's encoding lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return arguments.run(arguments) or 0
     except MIMSegmentError as error:

@@ -54,20 +54,23 @@ def find_cases(
     return cases
 
 
-def read_table(path: Path) -> list[dict]:
+def read_table(path: Path, errors: str = "strict") -> list[dict]:
     """The rows of a CSV table by the names of its columns; none when there is no file.
 
-    Columns may be separated by commas, semicolons or tabs. Raises InputError.
+    Columns may be separated by commas, semicolons or tabs. ``errors`` is as in `open`, for what is
+    not in UTF-8. Raises InputError.
     """
     if not path.is_file():
         return []
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        with open(path, newline="", encoding="utf-8-sig", errors=errors) as file:
             names = file.readline()
             file.seek(0)
             # Excel separates by semicolons where commas are in numbers.
             separator = max(_SEPARATORS, key=names.count)
             return list(csv.DictReader(file, delimiter=separator))
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not in UTF-8; save it anew, in Excel as CSV UTF-8.") from None
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as a table: {error}.") from None
 

@@ -86,8 +86,14 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_csv(path: str | Path, columns: Sequence[str], rows: Iterable[Sequence]) -> None:
-    """Write a table with a header to ``path``, whole or not at all. Raises OutputError."""
-    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    """Write a table with a header to ``path``, whole or not at all. Raises OutputError.
+
+    Names of files that are not in UTF-8 are written as the disk has them.
+    """
+    with (
+        replacing(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         csv.writer(file, lineterminator="\n").writerows([columns, *rows])
 
 

@@ -167,6 +167,24 @@ def test_a_table_that_is_open_in_another_program_stops_no_batch(
     assert [row["case"] for row in rows(out / "volumes.csv")] == [case.name for case in cases]
 
 
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are in Unicode there")
+def test_a_file_name_that_is_not_in_utf_8_stops_no_batch(package, cohort, tmp_path, capsys):
+    folder = tmp_path / "other"
+    folder.mkdir()
+    (cohort / "patient 1.nii.gz").rename(folder / os.fsdecode(b"M\xfcller.nii.gz"))
+    command = ["batch", str(folder), "-m", str(package.path), "-o", str(tmp_path / "out"),
+               "--device", "cpu"]  # fmt: skip
+    assert [main(command), main(command)] == [0, 0]
+    assert "0 done, 0 failed, 1 were finished before" in capsys.readouterr().out
+    assert b"M\xfcller" in (tmp_path / "out" / "volumes.csv").read_bytes()
+
+
+def test_a_table_in_another_encoding_is_told_how_to_save_it(tmp_path):
+    (tmp_path / "table.csv").write_bytes(b"case,image\nM\xfcller,a.nii\n")
+    with pytest.raises(InputError, match="not in UTF-8; save it anew, in Excel as CSV UTF-8"):
+        find_cases(tmp_path / "table.csv", threshold_spec())
+
+
 def test_tables_of_a_spreadsheet_with_semicolons_are_read(package, cohort, tmp_path, capsys):
     table, out = tmp_path / "table.csv", tmp_path / "out"
     table.write_text("case;image\na;cohort/patient 0.nii.gz\n", encoding="utf-8-sig")

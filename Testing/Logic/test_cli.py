@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import subprocess
 import sys
@@ -171,6 +172,15 @@ def test_the_docs_list_all_that_the_runtime_installs():
     assert not [
         name for name in names if name not in section.replace("onnx runtime", "onnxruntime")
     ]
+
+
+def test_a_name_that_the_encoding_of_a_log_lacks_stops_nothing(package, image, tmp_path):
+    """As in a file that a command's output goes to on Windows."""
+    named = image.rename(tmp_path / "影像.nrrd")
+    command = [sys.executable, "-m", "MIMSegment.Logic.cli", "info", str(named)]
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, timeout=120)
+    assert done.returncode == 0 and b"\\u5f71\\u50cf.nrrd" in done.stdout
 
 
 def test_info_describes_a_package(package, capsys):
