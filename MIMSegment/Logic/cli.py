@@ -12,7 +12,13 @@ import time
 from importlib import import_module, util
 from pathlib import Path
 
-from MIMSegment.Logic import devices, gpu_runtime, info_command, models_command
+from MIMSegment.Logic import (
+    devices,
+    gpu_runtime,
+    info_command,
+    models_command,
+    runtime_command,
+)
 from MIMSegment.Logic.about import NOTICE
 from MIMSegment.Logic.crew import multiply_in_one_thread
 from MIMSegment.Logic.device_report import AUTOMATIC, DEVICES
@@ -102,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_scene(commands)
     models_command.add_arguments(commands)
     devices.add_arguments(commands)
-    gpu_runtime.add_arguments(commands)
+    runtime_command.add_arguments(commands)
     _add_web(commands)
     info_command.add_arguments(commands)
     return parser

@@ -9,7 +9,6 @@ a folder of its own it disturbs no other program, needs no restart, and can be r
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import csv
 import json
@@ -23,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from MIMSegment.Logic.diskspace import check_free_space, human_size
+from MIMSegment.Logic.diskspace import check_free_space
 from MIMSegment.Logic.errors import DeviceError, OutputError
 from MIMSegment.Logic.files import not_written, put_in_place
 from MIMSegment.Logic.pip_install import Cancel, Progress, pip_install
@@ -32,7 +31,7 @@ DEVICES = ("cuda", "directml", "openvino")
 """What there are private runtimes for."""
 
 _RECORD = "runtime.json"
-_LIBRARIES = ("onnxruntime-gpu", "onnxruntime-directml", "openvino")
+_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"  # whose native libraries fit
 # NVIDIA's minimum drivers for the CUDA that the builds on PyPI need.
 _CUDA_13_DRIVER, _CUDA_12_DRIVER = 580, 525
 # Slicer and other extensions rely on their numpy, so workers take that one too.
@@ -63,12 +62,19 @@ class Requirement:
 
 @dataclass(frozen=True)
 class InstalledRuntime:
-    """A private runtime on the disk; ``packages`` maps names to versions."""
+    """A private runtime on the disk; ``packages`` maps names to versions, ``python`` is the version
+    of the Python that it was made for."""
 
     name: str
     device: str
     path: Path
     packages: Mapping[str, str]
+    python: str = _PYTHON
+
+    @property
+    def fits(self) -> bool:
+        """Whether this Python can load it; Slicer brings another one with its next version."""
+        return self.python == _PYTHON
 
     @property
     def size_bytes(self) -> int:
@@ -233,8 +239,10 @@ def remove(name: str, root: Path | None = None) -> int:
 
 
 def runtime_for(device: str, root: Path | None = None) -> str | None:
-    """The name of an installed runtime for ``device``, the newest CUDA first; None without one."""
-    names = [runtime.name for runtime in installed(root) if runtime.device == device]
+    """The name of an installed runtime for ``device`` and this Python, the newest CUDA first; None
+    without one."""
+    found = [runtime for runtime in installed(root) if runtime.fits]
+    names = [runtime.name for runtime in found if runtime.device == device]
     return names[-1] if names else None
 
 
@@ -271,71 +279,6 @@ def _folders(names: Sequence[str], root: Path | None) -> list[str]:
     return [str(_find(name, root).path) for name in names]
 
 
-def add_arguments(commands) -> None:
-    """Add ``runtime install|list|remove`` to the sub-commands of an argparse parser."""
-    parser = commands.add_parser(
-        "runtime",
-        help="install, list and remove runtimes for GPUs",
-        description="Runtimes for GPUs, and OpenVINO, lie in folders of their own and change "
-        "nothing in this Python. Without one, ONNX Runtime on the CPU is used.",
-    )
-    actions = parser.add_subparsers(required=True, metavar="ACTION")
-    action = actions.add_parser("install", help="download and install a runtime")
-    action.add_argument(
-        "device", nargs="?", choices=("auto", *DEVICES), default="auto",
-        help="auto (default) is what fits the GPU of this computer",
-    )  # fmt: skip
-    action.set_defaults(run=_install_command)
-    actions.add_parser("list", help="show what is installed, where, and its size").set_defaults(
-        run=_list_command
-    )
-    action = actions.add_parser("remove", help="remove an installed runtime")
-    action.add_argument("name", help="as shown by list")
-    action.set_defaults(run=_remove_command)
-
-
-def _install_command(arguments: argparse.Namespace) -> None:
-    from MIMSegment.Logic.devices import print_report, probe
-
-    driver = driver_version()
-    wanted = plan(driver) if arguments.device == "auto" else requirement(arguments.device, driver)
-    print(
-        f"{wanted.explanation} Downloading about {human_size(wanted.download_bytes)}; it will take "
-        f"about {human_size(wanted.installed_bytes)} in {runtimes_folder() / wanted.name}."
-    )
-    runtime = install(wanted, _ProgressLine(wanted.download_bytes))
-    print(f"Installed {runtime.name}: {human_size(runtime.size_bytes)}.\n")
-    print_report(probe([runtime.device]))
-
-
-class _ProgressLine:
-    """Shows the progress in one line of a terminal, and only new steps elsewhere."""
-
-    def __init__(self, total: int):
-        self._total, self._message = total, ""
-
-    def __call__(self, done: int, message: str) -> None:
-        if sys.stderr.isatty():
-            share = f"{human_size(done)} of about {human_size(self._total)}"
-            print(f"\r\033[K{share}  {message}", end="", file=sys.stderr, flush=True)
-        elif message != self._message:
-            print(message, file=sys.stderr)
-        self._message = message
-
-
-def _list_command(arguments: argparse.Namespace) -> None:
-    runtimes = installed()
-    for runtime in runtimes:
-        library = next((f"{n} {v}" for n, v in runtime.packages.items() if n in _LIBRARIES), "")
-        print(f"{runtime.name:14}{human_size(runtime.size_bytes):>8}  {library}  {runtime.path}")
-    if not runtimes:
-        print(f"No runtime is installed in {runtimes_folder()}.")
-
-
-def _remove_command(arguments: argparse.Namespace) -> None:
-    print(f"Removed {arguments.name}; {human_size(remove(arguments.name))} are free again.")
-
-
 def _find(name: str, root: Path | None) -> InstalledRuntime:
     runtimes = installed(root)
     for runtime in runtimes:
@@ -363,7 +306,8 @@ def _complete(folder: Path, wanted: Requirement) -> None:
             shutil.rmtree(path)
     found = metadata.distributions(path=[str(folder)])
     packages = {d.metadata["Name"]: d.version for d in found}
-    record = {"device": wanted.device, "packages": dict(sorted(packages.items()))}
+    packages = dict(sorted(packages.items()))
+    record = {"device": wanted.device, "packages": packages, "python": _PYTHON}
     (folder / _RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
@@ -380,4 +324,5 @@ def _move(folder: Path, target: Path, replaced: Path) -> None:
 
 def _read(folder: Path) -> InstalledRuntime:
     record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
-    return InstalledRuntime(folder.name, record["device"], folder, record["packages"])
+    device, packages = record["device"], record["packages"]
+    return InstalledRuntime(folder.name, device, folder, packages, record.get("python", _PYTHON))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from MIMSegment.Logic import gpu_runtime
+from MIMSegment.Logic import gpu_runtime, runtime_command
 from MIMSegment.Logic.errors import Cancelled, DeviceError, OutputError
 from MIMSegment.Logic.gpu_runtime import (
     Gpu,
@@ -87,12 +87,12 @@ def root(tmp_path, monkeypatch):
     return tmp_path / "home" / "runtimes"
 
 
-def put(root: Path, name: str, device: str, size: int = 0) -> Path:
+def put(root: Path, name: str, device: str, size: int = 0, **more: str) -> Path:
     """A runtime without pip."""
     folder = root / name
     folder.mkdir(parents=True)
     (folder / "library.so").write_bytes(bytes(size))
-    record = {"device": device, "packages": {"onnxruntime-gpu": "1.31.1"}}
+    record = {"device": device, "packages": {"onnxruntime-gpu": "1.31.1"}, **more}
     (folder / "runtime.json").write_text(json.dumps(record))
     return folder
 
@@ -319,6 +319,16 @@ def test_newest_cuda_runtime_is_the_one_for_cuda(root):
     assert runtime_for("openvino") is None
 
 
+def test_a_runtime_of_another_python_is_not_used_and_said_to_be_none(root, run_command, capsys):
+    """It would hide the library that works, also where the processor is the last resort."""
+    put(root, "ort-cu13", "cuda", python="3.9")
+    assert runtime_for("cuda") is None and gpu_runtime.runtimes_for("auto") == ()
+    run_command("list")
+    assert "not used: for Python 3.9, install it again" in capsys.readouterr().out
+    put(root, "ort-cu12", "cuda", python=f"{sys.version_info.major}.{sys.version_info.minor}")
+    assert gpu_runtime.runtimes_for("auto") == ("ort-cu12",)
+
+
 def test_runtimes_come_before_all_else_in_the_order_given(root, monkeypatch):
     first, second = put(root, "openvino", "openvino"), put(root, "ort-cu13", "cuda")
     monkeypatch.setenv("PYTHONPATH", "elsewhere")
@@ -358,7 +368,7 @@ def test_program_without_a_worker_sees_an_activated_runtime(root, monkeypatch):
 def run_command(root):
     def run(*arguments: str) -> None:
         parser = argparse.ArgumentParser()
-        gpu_runtime.add_arguments(parser.add_subparsers())
+        runtime_command.add_arguments(parser.add_subparsers())
         parsed = parser.parse_args(["runtime", *arguments])
         parsed.run(parsed)
 
