@@ -148,18 +148,20 @@ def distinct_names(sources: Sequence[ImageSource]) -> list[str]:
 
 
 def _studies(sources: Sequence[ImageSource]) -> list[str]:
-    """Which study each is of, as an ending of its name: by number, as a patient's name is never
-    shown, and date; empty where all are of one study or none is known."""
-    uids = [str(source.header.get("StudyInstanceUID") or "") for source in sources]
-    known = list(dict.fromkeys(filter(None, uids)))
+    """Which study each is of, as an ending of its name; empty where all are of one study or none is
+    known. By date, or else by number, as a patient's name is never shown."""
+    pairs = [
+        (str(s.header.get("StudyDate") or ""), str(s.header.get("StudyInstanceUID") or ""))
+        for s in sources
+    ]
+    known = sorted({(date, uid) for date, uid in pairs if uid})
     if len(known) < 2:
-        return [""] * len(uids)
-    endings = []
-    for uid, source in zip(uids, sources, strict=True):
-        date = iso_date(str(source.header.get("StudyDate") or ""))
-        of_date = f" of {date}" if date else ""
-        endings.append(f", study {known.index(uid) + 1}{of_date}" if uid else "")
-    return endings
+        return [""] * len(sources)
+    dates = [iso_date(date) for date, _ in known]
+    endings = {pair: f", study {number}" for number, pair in enumerate(known, 1)}
+    if all(dates) and len(set(dates)) == len(dates):
+        endings = {pair: f", study of {date}" for pair, date in zip(known, dates, strict=True)}
+    return [endings.get(pair, "") for pair in pairs]
 
 
 def _whole_names(candidate: Candidate) -> tuple[str, ...]:

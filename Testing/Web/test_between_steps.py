@@ -2,12 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 
 pytest.importorskip("trame_slicer", reason="needs mimsegment[web]")
 
 from MIMSegment.Logic.review_items import Verdict
 from MIMSegment.Logic.samples import sample_study
+from MIMSegment.Logic.volume import Geometry, Volume, write_volume
 from mimsegment_web.settings import Settings
 from page_case import SAMPLE, in_page, segment
 
@@ -25,7 +27,11 @@ def test_whatever_ends_an_edit_puts_the_brush_away_and_a_comment_ends_none(tmp_p
         await segment(app)
         first, second, *_ = rows(app)
         app.actions.accept(second)
-        for step in (lambda: app.actions.reopen(second), app.actions.run_again):
+        for step in (
+            lambda: app.actions.reopen(second),
+            lambda: app.actions.select(second),
+            app.actions.run_again,
+        ):
             app.actions.edit(first)
             app.actions.comment(first, "too small")
             assert app.workflow.review.state[first].comment == "too small"
@@ -34,6 +40,30 @@ def test_whatever_ends_an_edit_puts_the_brush_away_and_a_comment_ends_none(tmp_p
             step()
             assert app.server.state.tool == "crosshair"
             assert app.workflow.review.state.editing is None
+
+    in_page(Settings(output=tmp_path), act)
+
+
+def test_an_image_that_is_chosen_in_place_of_another_is_the_one_that_is_seen(tmp_path):
+    rng, study = np.random.default_rng(0), tmp_path / "study"
+    study.mkdir()
+    for name, value in (("before_ct", 100), ("after_ct", 200)):
+        array = rng.integers(value - 9, value + 9, (1, 12, 20, 20)).astype(np.int16)
+        write_volume(
+            Volume(array, Geometry.from_parts((12, 20, 20), (3, 2, 2))), study / f"{name}.nii"
+        )
+
+    async def act(app):
+        app.actions.choose("phantom-abdomen")
+        app.actions.open_paths([study])
+        await app.settle()
+        for name, value in (("before_ct", 100), ("after_ct", 200)):
+            (source,) = (s.id for s in app.workflow.images if s.name.startswith(name))
+            app.actions.assign("CT", source)
+            await app.settle(lambda: app.workflow.state.busy)
+            await app.settle()
+            assert [image["name"] for image in app.server.state.images] == ["CT"]
+            assert abs(app.view.views.value() - value) < 10
 
     in_page(Settings(output=tmp_path), act)
 

@@ -9,6 +9,7 @@ from MIMSegment.Logic import scene as mrml
 from MIMSegment.Logic.labels import Label
 from MIMSegment.Logic.scene_layers import layers, voxels
 from MIMSegment.Logic.volume import Geometry
+from mimsegment_web import editing
 from mimsegment_web.editing import SegmentEditor
 
 TABLE = [Label(1, "Gland"), Label(2, "Lesion")]
@@ -56,6 +57,19 @@ def test_a_stroke_has_no_gaps_and_is_taken_back_as_one_step(node):
     assert (labels_of(node)[5, 2, 2:38] == 2).all()
     assert editor.undo() and not editor.can_undo
     assert (labels_of(node) == before).all()
+
+
+def test_a_stroke_whose_end_was_never_told_is_a_step_and_keeps_nothing_waiting(node, monkeypatch):
+    before = labels_of(node)
+    editor = SegmentEditor(node, "Segment_2")
+    editor.begin_stroke()
+    editor.paint((2, 2, 15), (2, 2, 15), UP, 2, sphere=False, erase=False)
+    assert editor.in_stroke
+    monkeypatch.setattr(editing, "_PAUSE", 0.0)
+    assert not editor.in_stroke
+    editor.begin_stroke()
+    editor.end_stroke()
+    assert editor.undo() and (labels_of(node) == before).all()
 
 
 def test_locked_structures_keep_their_voxels(node):

@@ -127,7 +127,7 @@ class Actions:
         self._study.resume()
 
     def select(self, segment_id: str) -> None:
-        self._state.selected = segment_id
+        self._look_at(segment_id)
         center = self._center(segment_id)
         if center is not None:
             self._view.views.go_to(center, center=True)
@@ -319,8 +319,15 @@ class Actions:
         if place is None:
             return
         if place.segment_id:
-            self._state.selected = place.segment_id
+            self._look_at(place.segment_id)
         self.go_to(place.position)
+
+    def _look_at(self, segment_id: str) -> None:
+        """Choose it in the list; the brush stays with what is looked at, or it would paint one
+        structure while the list shows another."""
+        if segment_id != self._workflow.review.state.editing:
+            self.finish_edit()
+        self._state.selected = segment_id
 
     def _show_slices(self) -> None:
         """All views again where the 3D view alone is shown, which has no slice to look at."""

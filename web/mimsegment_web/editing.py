@@ -6,6 +6,7 @@ twice for each stroke, and would not know that accepted structures are locked.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from MIMSegment.Logic.scene_layers import (
 )
 
 _MOST_STEPS = 50
+_PAUSE = 2.0  # seconds without a movement, after which a stroke keeps nothing else waiting
 Box = tuple[slice, slice, slice]
 
 
@@ -67,6 +69,7 @@ class SegmentEditor:
         self._spacing = np.linalg.norm(to_lps[:3, :3], axis=0)  # x, y, z in mm
         self._steps: list[list[_Change]] = []
         self._stroke: list[_Change] | None = None
+        self._drawn_at = 0.0
 
     @property
     def can_undo(self) -> bool:
@@ -75,8 +78,9 @@ class SegmentEditor:
 
     @property
     def in_stroke(self) -> bool:
-        """Whether a stroke has begun and not ended."""
-        return self._stroke is not None
+        """Whether a stroke is being drawn; not one whose end was never told, as a page that is
+        closed meanwhile tells none."""
+        return self._stroke is not None and time.monotonic() - self._drawn_at < _PAUSE
 
     @property
     def count(self) -> int:
@@ -85,7 +89,9 @@ class SegmentEditor:
 
     def begin_stroke(self) -> None:
         """All that is painted until `end_stroke` is one step for undo."""
-        self._stroke = []
+        if self._stroke:
+            self.end_stroke()
+        self._stroke, self._drawn_at = [], time.monotonic()
 
     def end_stroke(self) -> None:
         """End the stroke; an empty one leaves no step."""
@@ -98,6 +104,7 @@ class SegmentEditor:
 
         A disc of ``diameter`` mm in the slice with this ``normal``, or a ball.
         """
+        self._drawn_at = time.monotonic()
         box, inside = self._brushed(start, end, normal, diameter / 2, sphere)
         return self._write(box, inside, erase) if inside.any() else False
 

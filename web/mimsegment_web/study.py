@@ -212,7 +212,18 @@ class Study:
         wanted = (state.package.key, state.study, *(row.source for row in state.inputs))
         if wanted != self._checked:
             self._checked = wanted
+            self._drop_unused_images()
             self._workflow.check()
+
+    def _drop_unused_images(self) -> None:
+        """Images that are no input any more, or they would be shown in place of those that are."""
+        result = self._workflow.result
+        sources = [source for _, source in self._workflow.input_images]
+        sources += [source for _, source in result.inputs if source] if result else []
+        used = [self._gateway.volume_node(source) for source in sources]
+        for node in list(self._gateway.scene.GetNodesByClass("vtkMRMLScalarVolumeNode")):
+            if node not in used:
+                self._gateway.scene.RemoveNode(node)
 
     def _node(self):
         results = self._gateway.results()

@@ -64,7 +64,7 @@ class ViewState:
     def update(self, workflow) -> None:
         """Follow the scene: new images, new results, moved slices."""
         self._modalities = {row.name: row.modality for row in workflow.state.inputs}
-        images = self._images()
+        images = self._images(workflow.state.inputs)
         if images != self._state.images:
             self._state.images = images
         ids = [image["id"] for image in images]
@@ -154,9 +154,12 @@ class ViewState:
         self.set_3d(False)
         self.show_image("", reset=True)
 
-    def _images(self) -> list[dict]:
+    def _images(self, inputs) -> list[dict]:
+        """The volumes in the order of the model's ``inputs``, whose names they have."""
         count = self._scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
         nodes = [self._scene.GetNthNodeByClass(i, "vtkMRMLScalarVolumeNode") for i in range(count)]
+        order = {row.name: number for number, row in enumerate(inputs)}
+        nodes.sort(key=lambda node: order.get(node.GetName(), len(order)))
         return [{"id": node.GetID(), "name": node.GetName()} for node in nodes]
 
     def _follow_window(self) -> None:

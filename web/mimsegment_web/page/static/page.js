@@ -164,6 +164,8 @@
       document.querySelector(`[data-test="row-${next.id}"]`)?.scrollIntoView({ block: "nearest" });
     } else if (/^[ar]$/.test(event.key) && state().get("marked").length) {
       decideMarked(LIST_KEYS[event.key]);
+    } else if (event.key === "u" && rows[at]?.editing) {
+      trigger("undo_stroke"); // and not the whole edit
     } else if (LIST_KEYS[event.key] && id) {
       trigger(LIST_KEYS[event.key], [id]);
     } else if (event.key === "p" || event.key === "x") {
