@@ -39,6 +39,7 @@ from mim.recipe import RecipeError, describe, load_recipe, section, setting
 from mim.runs import LAST, open_run, run_metadata
 from mim.schedule import TransferSettings
 from mim.segmentation import Segmentation
+from mim.sides import mirrored_sides
 from mim.sources import SOURCES, check_moved, require_originals, with_sources
 from mim.starting import go_on, start_from
 from mim.subsets import stratified
@@ -169,6 +170,8 @@ def finetune(recipe: FinetuneRecipe, resume: bool = False) -> dict:
     task.load(subjects, device, recipe.memory_gib)
     if cut := architectures.cut_stages(recipe.network, config):
         print(cut)
+    if mirrored := mirrored_sides(cache.plan, recipe.spatial.flip):
+        print(mirrored)
     print(f"Fine-tuning on {len(subjects)} subjects, crops of {cache.extent(cache.patch)}.")
     watch = task.watch(recipe.watch) if recipe.watch else None
     speed = train(

@@ -11,7 +11,7 @@ from MIMSegment.Logic.labels import Label
 _ALTERED = "49755003"  # SNOMED CT: morphologically altered structure
 _ANATOMICAL = "123037004"
 _LEFT, _RIGHT = "7771000", "24028007"
-_SIDE_WORDS = re.compile(r"\b(left|right)\b")
+_SIDE_WORDS = re.compile(r"(?<![a-z])(left|right)(?![a-z])")  # also of kidney_left
 
 
 def is_lesion(label: Label) -> bool:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import pretrain
+from cache_fixture import write_cache
 from mim.caching import PrepareOptions, prepare_dataset
 from mim.checkpoint import load_checkpoint
 from mim.data import UnlabeledVolumes, draw_crops, read_cache
@@ -93,6 +94,41 @@ def test_a_run_does_not_go_on_with_images_that_it_did_not_begin_with(work, tmp_p
     (tmp_path / "more/cases.json").write_text(json.dumps(cases))
     assert pretrain.main([str(RECIPES / "pretrain_cpu.toml"), *common, "--resume"]) == 2
     assert "3 training images that it did not begin with" in capsys.readouterr().err
+
+
+def test_a_run_does_not_go_on_with_a_cache_that_was_prepared_otherwise(work, tmp_path, capsys):
+    shutil.copytree(work / "second_cache", tmp_path / "more")
+    common = [f"cache={work / 'first_cache'}", f"run={tmp_path / 'run'}", *SMALL]
+    common += [f"more_caches=['{tmp_path / 'more'}']", "loop.steps=2"]
+    assert pretrain.main([str(RECIPES / "pretrain_cpu.toml"), *common]) == 0
+    other = replace(OPTIONS, normalization=("rescale_to_01",))
+    prepare_dataset(work / "second", tmp_path / "other", other)
+    shutil.rmtree(tmp_path / "more")
+    (tmp_path / "other").rename(tmp_path / "more")
+    assert pretrain.main([str(RECIPES / "pretrain_cpu.toml"), *common, "--resume"]) == 2
+    assert f"one of the caches {tmp_path / 'more'} has changed" in capsys.readouterr().err
+
+
+def test_an_image_that_two_caches_train_on_is_refused_and_so_is_one_cache_twice(work, tmp_path):
+    cache = read_cache(work / "first_cache")
+    split = json.loads((work / "copy_cache/split.json").read_text())
+    both = sorted({*split["train"]} & {*cache.train})
+    shutil.copytree(work / "copy_cache", tmp_path / "overlapping")
+    (tmp_path / "overlapping/split.json").write_text(json.dumps({"train": both, "held_back": []}))
+    with pytest.raises(RecipeError, match=rf"overlapping has images of {len(both)}.*first_cache"):
+        read_more(cache, [tmp_path / "overlapping"])
+    with pytest.raises(RecipeError, match="out of more_caches"):
+        read_more(cache, [work / "first_cache"])
+    second = work / "second_cache"
+    with pytest.raises(RecipeError, match="out of more_caches"):
+        read_more(cache, [second, second])
+
+
+def test_pictures_of_other_sizes_are_refused(tmp_path):
+    for name, side in (("small", 16), ("large", 32)):
+        write_cache(tmp_path / name, pictures=True, patch=(1, side, side))
+    with pytest.raises(RecipeError, match=r"pictures of \(pixels\) \(32, 32\).*\(16, 16\)"):
+        read_more(read_cache(tmp_path / "small"), [tmp_path / "large"])
 
 
 def test_images_of_other_voxels_are_refused_with_the_way_out(work, tmp_path):

@@ -2,8 +2,8 @@
 
 A checkpoint is a dictionary of plain containers and tensors::
 
-    format, metadata   kind, network, plan, fingerprint, seen, recipe, recipe_hash; start: the
-                       recipe of the checkpoint that it began with
+    format, metadata   kind, network, plan, fingerprint, seen, more, recipe, recipe_hash; start:
+                       the recipe of the checkpoint that it began with
     model, average     the trained module's state dict; the one of its averaged weights, if any
     step, optimizer, processes, log_bytes, best, flops    what `loop.train` needs to go on
 """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ def run_metadata(
 
     ``kind`` is the method of pre-training, or "segmentation"; ``network`` is a configuration of
     `architectures`. ``seen`` are the digests of the training subjects' images, also of those in
-    ``more``.
+    the caches ``more``, of which a short text tells whether they are still the same.
     """
     return {
         "kind": kind,
@@ -33,9 +35,16 @@ def run_metadata(
         "plan": cache.plan,
         "fingerprint": cache.fingerprint,
         "seen": seen_images(cache, more),
+        "more": [_digest(other) for other in more],
         "recipe": to_dict(recipe),
         "recipe_hash": recipe_hash(recipe),
     }
+
+
+def _digest(cache: Cache) -> str:
+    """Another text for another plan or other training images."""
+    content = json.dumps([cache.plan, cache.fingerprint], sort_keys=True)
+    return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
 
 
 def continues(recipe: Any, resume: bool) -> bool:
@@ -85,10 +94,12 @@ def _check_same(run: Path, recipe: Any, now: dict, before: dict) -> None:
 def changed_data(cache: str, now: dict, before: dict) -> str:
     """How the data of a run differ from what it began with, both as in `run_metadata`; or nothing.
 
-    ``cache`` is the folder, for the message.
+    ``cache`` is the folder, for the message. Without ``more`` the other caches are left alone.
     """
     if (before["plan"], before["fingerprint"]) != (now["plan"], now["fingerprint"]):
         return f"the cache {cache} has changed"
+    if "more" in now and before.get("more", now["more"]) != now["more"]:
+        return f"one of the caches {', '.join(now['recipe']['more_caches'])} has changed"
     added = set(now.get("seen", ())) - set(before.get("seen", now.get("seen", ())))
     if added:
         return f"its caches have {len(added)} training images that it did not begin with"
