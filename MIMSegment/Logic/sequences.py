@@ -17,12 +17,22 @@ SPOKEN = "SpokenSequences"
 """Key in a header: by keyword, the sequences of texts from which words were taken out."""
 _STATED, _DESCRIBED, _NAMED, _FOLDER, _TIMED = 100.0, 40.0, 30.0, 15.0, 20.0
 _BEST_B_VALUE = 2000.0  # s/mm²; beyond it a higher b-value is no better
-_CONTRAST = r"\bgd\b|\bpost\b|\bce\b|\bkm\b|\bcontrast|\bgad|\+c\b|\+ c\b|\bt1(ce|c|gd|post)\b"
+_CONTRAST = (
+    r"\bgd\b|\bpost\b|\bce\b|\bkm\b|\bcontrast|\bgad|\+c\b|\+ c\b|\bc ?\+|\bt1(ce|c|gd|post)\b"
+)
+_AGENT = r"(contrast|enhanced|gd|gad|km|ce|iv|agent|mdc|inj)"
+_BEFORE_CONTRAST = (
+    rf"\bpre\b(?! ?(op|rt|th|tr|surg))|\bpre ?{_AGENT}|\bnon? ?{_AGENT}|\b(sans|senza|sin) {_AGENT}"
+    r"|\b(without|w ?o|ohne)\b(?! (fs|fat|sat))|\bnativ|\bunenhanced\b"
+)
+_AFTER_CONTRAST = r"\bpost\b|\bt1(ce|c|gd|post)\b"
 _WORDS = (  # the first that fits counts
+    ("exponential ADC", r"\be ?adc\b|\bexp\w* (adc|apparent)"),
     ("ADC", r"\badc\b|apparent diffusion"),
+    ("T1", r"\bt1w?( \w+){0,2} ?(flair|dark ?fluid)"),  # T1-weighted with suppressed fluid
     ("FLAIR", r"flair|\bt2f\b|dark ?fluid"),
     ("DWI", r"\bdwi\b|\bdiff\b|diffusion|\bhbv\b|bval\b|\btracew?\b|\bb ?\d{3,4}\b|high ?b\b"),
-    ("T1", r"\bt1(?!\d)|mp ?rage|\bf?spgr\b|\bbravo\b|\bvibe\b"),
+    ("T1", r"\bt1(?!\d| ?rho| ?map)|mp ?rage|\bf?spgr\b|\bbravo\b|\bvibe\b"),
     ("T2", r"\bt2(?!\d|\*|s\b| ?star| ?map)"),
     ("CT", r"\bct\b"),
     ("PET", r"\bpet\b"),
@@ -55,9 +65,16 @@ def sequence_of(name: str) -> str:
 
 def sequence_in_text(text: str) -> str | None:
     """The sequence that a description or file name speaks of, None if it names none."""
-    text = _words(text)
-    sequence = next((name for name, pattern in _WORDS if re.search(pattern, text)), None)
-    return "T1c" if sequence == "T1" and re.search(_CONTRAST, text) else sequence
+    words = _words(text)
+    sequence = next((name for name, pattern in _WORDS if re.search(pattern, words)), None)
+    enhanced = re.search(_CONTRAST, words) and not before_contrast(text)
+    return "T1c" if sequence == "T1" and enhanced else sequence
+
+
+def before_contrast(text: str) -> bool:
+    """Whether a description says that no contrast agent was given, or not yet."""
+    words = _words(text)
+    return bool(re.search(_BEFORE_CONTRAST, words)) and not re.search(_AFTER_CONTRAST, words)
 
 
 def spoken_sequence(header: Mapping, keyword: str) -> str | None:
@@ -122,7 +139,7 @@ def _described(wanted: str, header: Mapping) -> Evidence:
     for keyword in ("SeriesDescription", "ProtocolName"):
         text = str(header.get(keyword, ""))
         sequence = spoken_sequence(header, keyword)
-        if sequence == "T1" and contrast_agent(header):
+        if sequence == "T1" and contrast_agent(header) and not before_contrast(text):
             sequence = "T1c"
         if sequence or _names(wanted, text):
             fits = sequence == wanted or _names(wanted, text)
