@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from importlib import import_module, util
 from pathlib import Path
 
@@ -31,7 +32,7 @@ _WEB = "mimsegment_web.command"  # by name: nothing in Logic depends on a front-
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns 0, 1 when some cases of a batch failed, or 2 after printing one line
-    about what went wrong.
+    about what went wrong (after a traceback where nobody foresaw it).
 
     Requests to end (of a scheduler, of a closed terminal) clean up like Ctrl-C.
     """
@@ -58,6 +59,14 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         print(f"mimsegment: error: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        traceback.print_exc()
+        print(
+            f"mimsegment: error: It failed for an unforeseen reason ({type(error).__name__}); "
+            "please send the lines above to the developers, without names of patients.",
+            file=sys.stderr,
+        )
         return 2
     except (KeyboardInterrupt, _Terminated) as error:
         with contextlib.suppress(OSError):  # of a terminal that is closed

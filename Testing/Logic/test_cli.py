@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from MIMSegment.Logic import inference
 from MIMSegment.Logic.cli import main
 from MIMSegment.Logic.volume import Geometry, Volume, read_volume, write_volume
 from tiny_package import threshold_spec, write_threshold_package
@@ -74,6 +75,17 @@ def test_full_memory_gives_one_line_and_exit_code_2(package, image, tmp_path, ca
     assert (
         capsys.readouterr().err == "mimsegment: error: Not enough memory; close other programs.\n"
     )
+
+
+def test_what_nobody_foresaw_does_not_end_like_a_batch_with_failed_cases(
+    package, image, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(inference, "run_package", lambda *arguments: 1 / 0)
+    command = ["segment", str(image), "-m", str(package.path), "-o", str(tmp_path / "o.nrrd")]
+    assert main(command) == 2
+    *trace, last = capsys.readouterr().err.splitlines()
+    assert trace[0].startswith("Traceback")
+    assert "unforeseen reason (ZeroDivisionError)" in last and "developers" in last
 
 
 def test_corrupt_packages_give_one_line_and_exit_code_2(package, image, tmp_path, capsys):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from MIMSegment.Logic.audit import Provenance
-from MIMSegment.Logic.volume import IMAGE_SUFFIXES
+from MIMSegment.Logic.volume import is_image_of_folder
 from MIMSegment.Logic.workflow_state import Export
 
 _ENDINGS = {
@@ -56,7 +56,7 @@ def studies_in(folder: Path | None) -> list[Path]:
     if folder is None or not folder.is_dir():
         return []
     inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    found = [p for p in inside if p.is_dir() or p.name.lower().endswith(IMAGE_SUFFIXES)]
+    found = [p for p in inside if p.is_dir() or is_image_of_folder(p.name)]
     return sorted(found, key=lambda path: path.name.lower())
 
 
