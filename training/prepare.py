@@ -14,9 +14,12 @@ from __future__ import annotations
 import argparse
 import sys
 
-from mim.caching import PrepareOptions, prepare_dataset
+from mim.caching import prepare_dataset
 from mim.planning import SCHEMES
+from mim.prepare_options import PrepareOptions
 from MIMSegment.Logic.errors import MIMSegmentError
+
+MODALITIES = ("CT", "MR", "PT", "US", "XR")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,13 +36,24 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _modality(text: str) -> str:
+    """As DICOM writes it, since that is what a scan is compared with."""
+    return {"MRI": "MR", "PET": "PT"}.get(text.upper(), text.upper())
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("scans", help="folder, table or archive of scans")
     parser.add_argument("cache", help="folder to write (new, or one written by this command)")
-    parser.add_argument("--modality", help="CT or MR, for folders that do not say it")
+    parser.add_argument(
+        "--modality",
+        type=_modality,
+        choices=MODALITIES,
+        help="of all inputs, as in DICOM (default: CT for inputs called so, XR for pictures, else "
+        "MR)",
+    )
     parser.add_argument(
         "--spacing",
         type=float,

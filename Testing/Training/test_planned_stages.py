@@ -12,6 +12,7 @@ from mim.architectures import cut_stages
 from mim.classifier import ClassifierSettings, configure_classifier
 from mim.data import read_cache
 from mim.networks import NetworkSettings, network_config
+from mim.planning import kernel_sizes, patch_and_strides
 from small_sets import decathlon, read
 
 COMMANDS = {"pretrain": pretrain, "finetune": finetune}
@@ -88,3 +89,16 @@ def test_stages_that_make_nothing_smaller_are_counted_for_the_user(tmp_path, cap
         if told:
             enough = stages - strides[1:].count([1, 1, 1])
             assert f"--stages {enough} is enough" in out
+
+
+@pytest.mark.parametrize(("side", "halvings"), [(224, 3), (64, 3), (28, 2)])
+def test_pictures_are_halved_at_every_stage_that_is_long_enough(side, halvings):
+    _, strides = patch_and_strides((1, side, side), (1, 1, 1), side * side, 4)
+    assert strides == ((1, 1, 1), *[(1, 2, 2)] * halvings, *[(1, 1, 1)] * (3 - halvings))
+
+
+def test_a_short_fine_axis_does_not_stop_the_others():
+    patch, strides = patch_and_strides((10, 160, 160), (1, 1, 1), 256_000, 5)
+    assert patch == (10, 160, 160)
+    assert strides[1:] == ((2, 2, 2), (1, 2, 2), (1, 2, 2), (1, 2, 2))
+    assert kernel_sizes(strides, (1, 1, 1)) == ((3, 3, 3),) * 5  # wide as long as it was once

@@ -5,10 +5,9 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -16,6 +15,7 @@ from tqdm import tqdm
 from mim.cache_folder import replacing_cache, require_replaceable, source_of
 from mim.cases import Case, Dataset, LeftOut, find_dataset
 from mim.data import IGNORED
+from mim.exclusions import without_excluded
 from mim.held_back_list import with_test_list
 from mim.inspection import inspect_cases, read_labels
 from mim.nnunet_splits import read_folds
@@ -24,6 +24,7 @@ from mim.plan_like import PlannedShape, planned_shape
 from mim.planning import intensity_summary
 from mim.plans import make_plan, plan_preprocessing
 from mim.plausibility_ranges import expectations_of
+from mim.prepare_options import PrepareOptions
 from mim.regions import brats_regions, kept_labels, output_labels, plan_regions
 from mim.seen import digests
 from mim.unlabeled_tests import unlabeled_test_images_apart, why_not_used
@@ -36,39 +37,6 @@ from MIMSegment.Logic.preprocess import WorkingGrid, normalize, prepare, prepare
 from MIMSegment.Logic.volume import Geometry
 
 CACHE_VERSION = 1
-
-
-@dataclass(frozen=True)
-class PrepareOptions:
-    """What `prepare.py` lets one choose; ``spacing`` is (z, y, x) in mm.
-
-    ``test_list`` is a text file that names the held-back cases or subjects, beside those that the
-    data set itself has for testing; where nobody says it, ``held_back`` is the share of labelled
-    subjects. ``pretrain_on_test_images`` is about test images without labels, which are left out
-    else. ``normalization`` are `planning.SCHEMES` for all inputs or for each; ``crop_nonzero`` cuts
-    volumes to what is not 0. ``inputs`` are the suffixes of a BIDS tree that make up the channels.
-    ``like`` is a checkpoint or a cache whose voxel size, crop and network are to be had here too.
-    ``splits`` is nnU-Net's splits_final.json; then nobody is held back beside those for testing.
-    """
-
-    modality: str | None = None
-    spacing: tuple[float, float, float] | None = None
-    patch_voxels: int = 100_000
-    picture_size: int = 224
-    stages: int = 4
-    like: str | None = None
-    held_back: float = 0.2
-    test_list: str | None = None
-    splits: str | None = None
-    pretrain_on_test_images: bool = False
-    exclude: tuple[str, ...] = ()
-    inputs: tuple[str, ...] = ()
-    normalization: tuple[str, ...] = ()
-    crop_nonzero: bool = False
-    regions: Literal["", "brats"] = ""
-    classes_from_folders: bool = False
-    seed: int = 0
-    jobs: int = 0
 
 
 def prepare_dataset(scans: str | Path, cache: str | Path, options: PrepareOptions) -> str:
@@ -88,14 +56,12 @@ def _write(dataset: Dataset, scans: str | Path, cache: Path, options: PrepareOpt
     like = _shape_like(options, dataset)
     if options.regions == "brats" and dataset.labels:
         dataset = replace(dataset, regions=brats_regions(dataset.labels))
-    exclude, use = set(options.exclude), options.pretrain_on_test_images
-    cases, test_images = unlabeled_test_images_apart(dataset.cases, use)
+    cases, test_images = unlabeled_test_images_apart(dataset.cases, options.pretrain_on_test_images)
     if options.test_list:
         cases = with_test_list(cases, Path(options.test_list), test_images)
     folds = read_folds(options.splits, cases, test_images) if options.splits else []
-    cases, test_images, missing = (
-        [item for item in items if item.subject not in exclude]
-        for items in (cases, map(why_not_used, test_images), dataset.left_out)
+    cases, test_images, missing = without_excluded(
+        options.exclude, cases, [*map(why_not_used, test_images)], dataset.left_out
     )
     with workers(options.jobs) as pool:
         prints, excluded = inspect_cases(pool, cases, dataset, options.crop_nonzero)
@@ -109,10 +75,13 @@ def _write(dataset: Dataset, scans: str | Path, cache: Path, options: PrepareOpt
             )
         split = split_subjects(usable, 0.0 if folds else options.held_back, options.seed)
         split |= {"folds": [fold.to_dict(split["train"]) for fold in folds]} if folds else {}
+        if not split["train"]:
+            raise InputError(f"All subjects of {scans} are held back: nobody is left to train on.")
         training = [prints[c.id] for c in usable if c.subject in set(split["train"])]
         fingerprint = make_fingerprint(training)
         dataset = _with_labels_named(dataset, prints.values())
         plan = make_plan(dataset, fingerprint, options, like)
+        structures = labels_to_csv(label_table(dataset, plan))
         (cache / "images").mkdir()
         (cache / "labels").mkdir()
         store = partial(_store, cache=cache, plan=plan)
@@ -121,7 +90,7 @@ def _write(dataset: Dataset, scans: str | Path, cache: Path, options: PrepareOpt
     write_json(cache / "fingerprint.json", fingerprint)
     write_json(cache / "plan.json", plan)
     write_json(cache / "split.json", split)
-    write_text(cache / "labels.csv", labels_to_csv(label_table(dataset, plan)))
+    write_text(cache / "labels.csv", structures)
     write_json(
         cache / "cases.json",
         {

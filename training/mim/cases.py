@@ -106,9 +106,11 @@ def find_dataset(
     MedMNIST archive (.npz). ``inputs`` are the suffixes of a BIDS tree that make up the channels.
     Raises InputError when there is nothing, or nothing usable, or two images are one case.
     """
-    source = Path(source)
-    dataset = _read_list(source, tuple(inputs), classes_from_folders)
+    source, inputs = Path(source), tuple(inputs)
+    dataset = _read_list(source, inputs, classes_from_folders)
     _check_unique(dataset.cases, source)
+    if inputs and dataset.inputs != inputs:
+        raise InputError(f"--inputs is for BIDS trees, and {source} is none; leave it out.")
     return dataset
 
 

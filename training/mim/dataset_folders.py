@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mim.cases import Case, Dataset, LeftOut, case_id, is_dicom, is_image, same_case
 from mim.folder_subjects import common_folder, subjects_of
+from mim.label_files import refuse_label_files
 from mim.pictures import is_picture
 from mim.regions import Region, kept_labels, outside_names
 from mim.split_names import is_part, sides
@@ -22,7 +23,17 @@ def from_description(folder: Path) -> Dataset:
         description = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path} is not valid JSON: {error}.") from None
-    listed = any(isinstance(entry, dict | str) for entry in description.get("training", ()))
+    try:
+        return _described(folder, description, path)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} is not written as the Decathlon or nnU-Net write it: "
+            f"{type(error).__name__} {error}."
+        ) from None
+
+
+def _described(folder: Path, description: dict, path: Path) -> Dataset:
+    listed = _lists_files(folder, description)
     cases = _decathlon(folder, description) if listed else _nnunet(folder, description, path)
     inputs = description.get("modality") or description.get("channel_names") or {}
     labels, regions, ignore = _labels(description, path)
@@ -36,6 +47,14 @@ def from_description(folder: Path) -> Dataset:
         regions,
         ignore,
     )
+
+
+def _lists_files(folder: Path, description: dict) -> bool:
+    """Whether its entries are files; those of nnU-Net's first version lack the channel's _0000."""
+    entries = [e for e in description.get("training", ()) if isinstance(e, dict | str)]
+    images = [folder / (e if isinstance(e, str) else e["image"]) for e in entries]
+    counted = any(folder.glob(f"imagesTr/*_0000{description.get('file_ending', '.nii.gz')}"))
+    return bool(images) and (any(path.exists() for path in images) or not counted)
 
 
 def _decathlon(folder: Path, description: dict) -> list[Case]:
@@ -59,6 +78,8 @@ def _nnunet(folder: Path, description: dict, path: Path) -> list[Case]:
     """imagesTr/CASE_0000.nii.gz, one file for each channel, labelsTr/CASE.nii.gz; Ts for tests."""
     ending, subjects = description.get("file_ending", ".nii.gz"), _subjects(description)
     channels = len(description.get("channel_names") or description.get("modality") or ())
+    if not channels:
+        raise InputError(f"{path} names no channel_names, the inputs of a case; add them.")
     cases = []
     for name, entry in description.get("dataset", {}).items():
         images = tuple(folder / image for image in entry["images"])
@@ -219,6 +240,7 @@ def from_class_folders(folder: Path) -> Dataset:
     if len(classes) < 2:
         raise InputError(f"{folder} has no two folders of images, one for each class.")
     places = {path: path.relative_to(group) for _, group, paths in groups for path in paths}
+    refuse_label_files(folder, places)
     ids = {path: _id(path, folder) for path in places}
     subjects = subjects_of(places, ids)
     cases = [
@@ -278,14 +300,29 @@ def _id(path: Path, folder: Path) -> str:
 
 
 def from_any_folder(folder: Path) -> Dataset:
-    """Every image file and DICOM folder is a case; pictures only where there is nothing else."""
+    """Every image file and DICOM folder is a case; pictures only where there is nothing else.
+
+    Raises InputError where there are label images, or data sets with a list of their own.
+    """
+    _refuse_data_sets(folder)
     paths = _images(folder)
     if not paths:
         raise InputError(
             f"{folder} holds no NIfTI, NRRD or MHA image, no DICOM series and no picture."
         )
+    refuse_label_files(folder, (path for path in paths if path.is_file()))
     holding = common_folder(folder, paths)
     ids = {path: _id(path, folder) for path in paths}
     subjects = subjects_of({path: path.relative_to(holding) for path in paths}, ids)
     cases = [Case(ids[path], subjects[path], (path,)) for path in paths]
     return Dataset(folder.name, tuple(cases), pictures=all(map(is_picture, paths)))
+
+
+def _refuse_data_sets(folder: Path) -> None:
+    """As in nnU-Net's folder of raw data, where label images and test images are among the rest."""
+    inner = [path.parent.name for path in sorted(folder.glob("*/dataset.json"))]
+    if inner:
+        raise InputError(
+            f"{folder} holds data sets with a dataset.json: {', '.join(inner[:5])}. Prepare one of "
+            f"them, as {folder / inner[0]}; more_caches of pretrain.py learns from several."
+        )

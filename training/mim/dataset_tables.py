@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -145,20 +146,32 @@ def from_medmnist(path: Path) -> Dataset:
 
 
 def _header(path: Path) -> list[str]:
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            return next(csv.reader(file), [])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read as a CSV table ({error}).") from None
+    text, separator = _text(path)
+    return next(csv.reader(text, delimiter=separator), [])
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    _header(path)
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        rows = [{k: v or "" for k, v in row.items() if k} for row in csv.DictReader(file)]
+    text, separator = _text(path)
+    try:
+        found = list(csv.DictReader(text, delimiter=separator))
+    except csv.Error as error:
+        raise InputError(f"{path} cannot be read as a CSV table ({error}).") from None
+    rows = [{k: v or "" for k, v in row.items() if k} for row in found]
     if not rows:
         raise InputError(f"{path} has no row under its header.")
     return rows
+
+
+def _text(path: Path) -> tuple[io.StringIO, str]:
+    """A table, and what is between its cells: in some countries spreadsheets write semicolons."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path} cannot be read as a CSV table ({error}); save it as CSV in UTF-8."
+        ) from None
+    header = text.partition("\n")[0]
+    return io.StringIO(text), next((mark for mark in ",;\t" if mark in header), ",")
 
 
 def _simple(name: str) -> str:

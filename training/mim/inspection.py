@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mim.cases import Case, Dataset
+from mim.label_files import require_scan
 from mim.plausibility_ranges import measure_case
 from mim.regions import Region, painted_labels
 from MIMSegment.Logic.errors import InputError
@@ -88,6 +89,8 @@ def inspect_case(
         if channel.min() == channel.max():
             where = f"channel {index} of " if len(volume.array) > 1 else ""
             raise InputError(f"{where}{case.image} is constant ({channel.min()} everywhere).")
+    if not case.is_labeled:
+        require_scan(volume.array, case.image)
     mask, labels, classes = None, None, {}
     if case.label is not None:
         labels = read_labels(case, volume.geometry, values, ignore)

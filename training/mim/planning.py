@@ -76,13 +76,14 @@ def patch_and_strides(
     """Patch size (z, y, x) of at most about ``voxels`` and the stride of each of ``stages``.
 
     The patch has the proportions of the median image ``shape``, in voxels of ``spacing``; an axis
-    is halved while it is not much coarser than the finest and long enough.
+    is halved while it is long enough, and not much coarser than the finest that is.
     """
     patch = np.asarray(shape, float)
     patch = np.minimum(patch, _shrunk(patch, np.asarray(spacing, float), voxels))
     strides, size, voxel = [(1, 1, 1)], patch.copy(), np.asarray(spacing, float).copy()
     for _ in range(stages - 1):
-        halve = (voxel < 2 * voxel.min()) & (size >= 2 * SMALLEST_FEATURE_MAP)
+        long = size >= 2 * SMALLEST_FEATURE_MAP
+        halve = long & (voxel < 2 * voxel.min(initial=np.inf, where=long))
         strides.append(tuple(int(s) for s in np.where(halve, 2, 1)))
         size = np.where(halve, size / 2, size)
         voxel = np.where(halve, voxel * 2, voxel)
@@ -102,11 +103,13 @@ def _shrunk(patch: np.ndarray, spacing: np.ndarray, voxels: int) -> np.ndarray:
 
 
 def kernel_sizes(strides: Sequence[Sequence[int]], spacing: Sequence[float]):
-    """3×3×3, but 1 along an axis that is still more than twice as coarse as the finest."""
+    """3×3×3, but 1 along an axis that has been more than twice as coarse as the finest so far."""
     voxel, kernels = np.asarray(spacing, float).copy(), []
+    wide = np.zeros(len(voxel), bool)
     for stride in strides:
         voxel = voxel * stride
-        kernels.append(tuple(int(k) for k in np.where(voxel > 2 * voxel.min(), 1, 3)))
+        wide |= voxel <= 2 * voxel.min()
+        kernels.append(tuple(int(k) for k in np.where(wide, 3, 1)))
     return tuple(kernels)
 
 

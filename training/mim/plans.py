@@ -24,7 +24,7 @@ from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.spec import Normalization, Preprocessing
 
 if TYPE_CHECKING:
-    from mim.caching import PrepareOptions
+    from mim.prepare_options import PrepareOptions
 
 # The preprocessing at a working spacing (z, y, x).
 AtSpacing = Callable[[tuple[float, ...]], Preprocessing]

@@ -58,7 +58,7 @@ class Meter:
     def summary(self) -> str:
         """For the end of a run."""
         if not self.seconds:
-            return "nothing was left to do"
+            return "not known of so few steps"
         return (
             f"{self.samples_per_second:.2f} samples/s, {self.utilization:.0%} of the device's "
             f"peak, {self.data_share:.0%} of the time waiting for data"
