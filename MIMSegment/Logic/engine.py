@@ -231,6 +231,12 @@ def _ensemble(predictors: Sequence[Predictor], tiles: np.ndarray, spec: ModelSpe
             f"The network returns {total.shape[1]} channels, "
             f"the package describes {len(spec.channel_labels)}."
         )
+    if total.shape[2:] != tiles.shape[2:]:
+        given, returned = (" × ".join(map(str, a.shape[2:])) for a in (tiles, total))
+        raise PackageError(
+            f"The network returns {returned} voxels for {given}, not as many as it gets; the package "
+            "is inconsistent: get it again, or export it anew."
+        )
     return total if len(predictors) == 1 else total / np.float32(len(predictors))
 
 

@@ -25,6 +25,7 @@ _BEFORE_CONTRAST = (
     rf"\bpre\b(?! ?(op|rt|th|tr|surg))|\bpre ?{_AGENT}|\bnon? ?{_AGENT}|\b(sans|senza|sin) {_AGENT}"
     r"|\b(without|w ?o|ohne)\b(?! (fs|fat|sat))|\bnativ|\bunenhanced\b"
 )
+_NO_AGENT = r"(no|non|none|nil|without|ohne|unenhanced)\b"
 _AFTER_CONTRAST = r"\bpost\b|\bt1(ce|c|gd|post)\b"
 _WORDS = (  # the first that fits counts
     ("exponential ADC", r"\be ?adc\b|\bexp\w* (adc|apparent)"),
@@ -103,8 +104,8 @@ def sequence_by_timing(header: Mapping) -> str | None:
 
 def contrast_agent(header: Mapping) -> bool:
     """Whether the DICOM header names a contrast agent; some say "no" there."""
-    agent = str(header.get(CONTRAST_AGENT, "")).strip().lower()
-    return agent not in ("", "no", "none", "n", "without", "0")
+    agent = _words(str(header.get(CONTRAST_AGENT, ""))).strip()
+    return agent not in ("", "0", "n", "na", "n a") and not re.match(_NO_AGENT, agent)
 
 
 def evidence(name: str, modality: str, header: Mapping, label: str, folder: str = "") -> Evidence:

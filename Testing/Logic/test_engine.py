@@ -151,6 +151,13 @@ def test_wrong_number_of_channels_is_a_package_error():
         segment(volume, threshold_spec(inputs=3), threshold)
 
 
+def test_a_network_that_returns_another_size_is_a_package_error():
+    volume = Volume(np.ones((1, 8, 16, 16)), Geometry.from_parts((8, 16, 16), (2, 1, 1)))
+    halved = lambda tile: np.concatenate([tile, tile], axis=1)[..., ::2]  # noqa: E731
+    with pytest.raises(PackageError, match="returns 8 × 16 × 8 voxels for 8 × 16 × 16"):
+        segment(volume, threshold_spec(), halved)
+
+
 def test_an_ensemble_averages_the_logits_of_its_networks():
     volume, truth = box_in(Geometry.from_parts((37, 50, 41), (1, 1, 1)))
     against = lambda tile: -2 * threshold(tile)  # noqa: E731

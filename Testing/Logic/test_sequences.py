@@ -58,6 +58,8 @@ def test_input_names_are_brought_to_standard_ones(name, standard):
         ({"EchoTime": 3, "RepetitionTime": 2300, "InversionTime": 900}, "T1"),
         ({"EchoTime": 10, "RepetitionTime": 650, "ContrastBolusAgent": "9 ml"}, "T1c"),
         ({"EchoTime": 10, "RepetitionTime": 650, "ContrastBolusAgent": "NONE"}, "T1"),
+        ({"EchoTime": 10, "RepetitionTime": 650, "ContrastBolusAgent": "No contrast"}, "T1"),
+        ({"EchoTime": 10, "RepetitionTime": 650, "ContrastBolusAgent": "N/A"}, "T1"),
         ({"EchoTime": 63, "RepetitionTime": 2700, "DiffusionBValue": 800}, "DWI"),
         ({"EchoTime": 30, "RepetitionTime": 3000}, None),
         ({}, None),
