@@ -234,8 +234,8 @@ def _ensemble(predictors: Sequence[Predictor], tiles: np.ndarray, spec: ModelSpe
     if total.shape[2:] != tiles.shape[2:]:
         given, returned = (" × ".join(map(str, a.shape[2:])) for a in (tiles, total))
         raise PackageError(
-            f"The network returns {returned} voxels for {given}, not as many as it gets; the package "
-            "is inconsistent: get it again, or export it anew."
+            f"The network returns {returned} voxels for {given}, not as many as it gets; the "
+            "package is inconsistent: get it again, or export it anew."
         )
     return total if len(predictors) == 1 else total / np.float32(len(predictors))
 

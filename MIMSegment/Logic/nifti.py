@@ -21,6 +21,7 @@ from MIMSegment.Logic.shear import corner_distance, straightened
 from MIMSegment.Logic.volume import Geometry, Volume, unstated_side
 
 FORMS_TOLERANCE = 0.5  # voxels by which sform and qform may differ without a warning
+SIZE_TOLERANCE = 0.01  # of a voxel's size by which sform and pixdim may differ without one
 _FLOAT32_ROUNDING = 3 * float(np.finfo(np.float32).eps)
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # xyzt_units: 1 meter, 2 millimeter, 3 micrometer
@@ -178,7 +179,21 @@ def _geometry(header: NiftiHeader, path: Path) -> tuple[Geometry, tuple[str, ...
                 f"{apart * min(geometry.spacing):.1f} mm (sform and qform); the sform was used."
             )
             return geometry, (warning,)
+    elif header.sform is not None and (sizes := _two_sizes(header, geometry)):
+        return geometry, (
+            f"{path.name} states two voxel sizes, {sizes[0]} mm (sform) and {sizes[1]} mm "
+            "(pixdim); the first was used. Check a distance before use.",
+        )
     return geometry, ()
+
+
+def _two_sizes(header: NiftiHeader, geometry: Geometry) -> tuple[str, str] | None:
+    """The voxel sizes of sform and pixdim where they differ."""
+    sizes = geometry.spacing[::-1], header.pixdim[: len(header.shape)]
+    pairs = [(one, other) for one, other in zip(*sizes, strict=False) if other > 0]
+    if all(abs(one - other) <= SIZE_TOLERANCE * one for one, other in pairs):
+        return None
+    return tuple(" × ".join(f"{size:.4g}" for size in spacing) for spacing in sizes)
 
 
 def _read_voxels(stream: BinaryIO, header: NiftiHeader, path: Path) -> np.ndarray:

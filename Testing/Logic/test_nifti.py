@@ -119,6 +119,13 @@ def test_sform_is_used_where_both_disagree_and_the_user_is_told(tmp_path):
     assert any("12.0 mm" in w and "sform was used" in w for w in volume.warnings)
 
 
+def test_two_voxel_sizes_in_one_header_are_told(tmp_path):
+    path = patch(save(tmp_path / "a.nii", values(), np.eye(4)), 252, struct.pack("<2h", 0, 2))
+    assert read_volume(path).warnings == ()
+    patch(path, 80, struct.pack("<3f", 0.5, 0.5, 3))  # pixdim
+    assert "1 × 1 × 1 mm (sform) and 0.5 × 0.5 × 3 mm (pix" in read_volume(path).warnings[0]
+
+
 def test_without_any_orientation_the_convention_is_assumed_and_told(tmp_path):
     path = save(tmp_path / "a.nii", values(), np.diag([0.5, 0.75, 3, 1]))
     patch(path, 252, bytes(4))  # qform_code and sform_code
