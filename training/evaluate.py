@@ -28,6 +28,7 @@ from pathlib import Path
 from mim.case_table import (
     METRICS,
     case_means,
+    check_same_references,
     format_summary,
     of_shared_structures,
     read_cases,
@@ -61,17 +62,16 @@ _HIGHER_IS_BETTER = {"dice": True, "nsd": True, "hd95": False}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0, or 2 after one line about what went wrong."""
+    """Run the command; 0, 1 when cases failed, or 2 after one line about what went wrong."""
     arguments = _parser().parse_args(argv)
     try:
-        arguments.run(arguments)
+        return arguments.run(arguments) or 0
     except MIMSegmentError as error:
         print(f"evaluate: error: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
-def _segment(arguments: argparse.Namespace) -> None:
+def _segment(arguments: argparse.Namespace) -> int:
     package = load_package(PackageStore().find(arguments.package))
     protocol = find_protocol(arguments.protocol) if arguments.protocol else None
     options = EvaluationOptions(
@@ -99,6 +99,8 @@ def _segment(arguments: argparse.Namespace) -> None:
     }
     if measured.missing:
         summary["protocol_lacks_cases"] = list(measured.missing)
+    if measured.failed:
+        summary["failed"] = measured.failed
     if arguments.lesions:
         summary["detection"] = detection_figures(measured.detections)
     write_json(arguments.output / "summary.json", summary)
@@ -114,6 +116,9 @@ def _segment(arguments: argparse.Namespace) -> None:
             file=sys.stderr,
         )
     warn_of_training_images(summary)
+    for case, reason in measured.failed.items():
+        print(f"evaluate: {case} failed and is not in the figures: {reason}", file=sys.stderr)
+    return 1 if measured.failed else 0
 
 
 def _say_what_is_left_out(structures: Structures) -> None:
@@ -164,10 +169,14 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 
 def _shared(tables: dict[str, list[dict]]) -> dict[str, list[dict]]:
-    """The rows of the structures that all have, `with_credit`; says which others are left out."""
+    """The rows of the structures that all have, `with_credit`; says which others are left out.
+
+    Raises InputError for tables of other data.
+    """
     kept, left_out = of_shared_structures(tables)
     if left_out:
         print(f"Left out, as not all of {', '.join(tables)} have them: {', '.join(left_out)}.")
+    check_same_references(kept)
     return with_credit(kept)
 
 

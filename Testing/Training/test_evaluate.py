@@ -75,13 +75,25 @@ def test_results_are_saved_case_by_case_as_slicers_segments(work, tmp_path, caps
     assert (sitk.GetArrayFromImage(image) == truth.array[0]).all()
 
 
-def test_results_saved_before_a_case_fails_stay(work, tmp_path):
+def test_a_case_that_fails_is_said_and_does_not_stop_the_others(work, tmp_path, capsys):
     shutil.copytree(work / "data", tmp_path / "data")
-    (tmp_path / "data/labelsTr/img0040.nii.gz").write_bytes(b"damaged")
+    (tmp_path / "data/labelsTr/img0036.nii.gz").write_bytes(b"damaged")
     command = ["segment", str(work / "package"), str(tmp_path / "data"), "--save-predictions"]
-    assert evaluate.main([*command, "-o", str(tmp_path / "out")]) == 2
+    assert evaluate.main([*command, "-o", str(tmp_path / "out")]) == 1
+    assert "img0036 failed and is not in the figures" in capsys.readouterr().err
     saved = sorted(path.name for path in (tmp_path / "out/predictions").iterdir())
-    assert saved == ["img0035.seg.nrrd", "img0036.seg.nrrd"]
+    assert saved == ["img0035.seg.nrrd", "img0040.seg.nrrd"]
+    assert [r["case"] for r in read_cases(tmp_path / "out/cases.csv")] == ["img0035", "img0040"]
+    assert "img0036" in json.loads((tmp_path / "out/summary.json").read_text())["failed"]
+
+
+def test_cases_that_all_fail_are_an_error(work, tmp_path, capsys):
+    shutil.copytree(work / "data", tmp_path / "data")
+    for path in (tmp_path / "data/labelsTr").iterdir():
+        path.write_bytes(b"damaged")
+    command = ["segment", str(work / "package"), str(tmp_path / "data")]
+    assert evaluate.main([*command, "-o", str(tmp_path / "out")]) == 2
+    assert "could be measured: " in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_a_summary_without_an_interval_has_null_for_it(work, tmp_path):
@@ -122,7 +134,6 @@ def test_a_protocol_chooses_cases_and_structures(work, tmp_path, monkeypatch, ca
     [
         (["--protocol", "btcv"], "There is no protocol 'btcv'"),
         (["--cases", "img0035", "img9"], "There is no case img9 that could be measured"),
-        (["--protocol", "btcv-8-transunet", "--cases", "img0040"], "No labelled case is left"),
         (["--lesions", "nodule"], "has no 'nodule'"),
     ],
 )
@@ -130,6 +141,13 @@ def test_what_cannot_be_measured_is_said(work, tmp_path, capsys, more, sentence)
     assert run(work, "-o", str(tmp_path / "out"), *more) == 2
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_protocol_of_other_cases_measures_none(work, tmp_path, monkeypatch, capsys):
+    protocol = type(PROTOCOLS["btcv-13"])("test", {"bright thing": 3}, (1, 2))
+    monkeypatch.setitem(PROTOCOLS, "mine", protocol)
+    assert run(work, "-o", str(tmp_path / "out"), "--protocol", "mine") == 2
+    assert "No labelled case is left" in capsys.readouterr().err
 
 
 def test_two_results_are_compared_and_ranked(work, tmp_path, capsys):
@@ -181,6 +199,18 @@ def test_results_are_compared_on_the_structures_that_both_have(work, tmp_path, c
     assert "dice: B - A = +0.0000" in output and "have them: adrenal." in output
     assert evaluate.main(["rank", f"boxes={tmp_path / 'set'}"]) == 0
     assert "1.50 (1.50 to 1.50)  a" in capsys.readouterr().out
+
+
+def test_results_by_other_labels_are_not_compared(work, tmp_path, capsys):
+    for method in ("a", "b"):
+        assert run(work, "-o", str(tmp_path / "set" / method)) == 0
+    both = [tmp_path / "set" / method / "cases.csv" for method in ("a", "b")]
+    rows = both[1].read_text().splitlines()
+    rows[1] = ",".join([*rows[1].split(",")[:-1], "7.5"])
+    both[1].write_text("\n".join(rows))
+    assert evaluate.main(["compare", *map(str, both)]) == 2
+    assert "by other labels: in img0035" in capsys.readouterr().err
+    assert evaluate.main(["rank", f"boxes={tmp_path / 'set'}"]) == 2
 
 
 def test_results_without_a_common_structure_are_not_compared(work, tmp_path, capsys):

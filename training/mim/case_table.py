@@ -14,6 +14,7 @@ from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.files import write_csv
 
 METRICS = ("dice", "nsd", "hd95", "volume_error")
+_SAME_VOLUME = 1e-4  # tables hold six digits
 _BEST = {"dice": 1.0, "nsd": 1.0, "hd95": 0.0}
 _COLUMNS = ("case", "subject", "structure", *METRICS, "volume", "reference_volume")
 
@@ -62,6 +63,22 @@ def of_shared_structures(
         name: [row for row in rows if row["structure"] in shared] for name, rows in tables.items()
     }
     return kept, sorted({name for names in structures for name in names} - shared)
+
+
+def check_same_references(tables: Mapping[str, Sequence[dict]]) -> None:
+    """Raise InputError where one case has another volume of a structure in its reference: then the
+    ``tables`` (by name) are of other data, or of other labels, and are no pairs."""
+    first: dict[tuple[str, str], tuple[str, float]] = {}
+    for name, rows in tables.items():
+        for row in rows:
+            volume, case, structure = row["reference_volume"], row["case"], row["structure"]
+            other, known = first.setdefault((case, structure), (name, volume))
+            if abs(volume - known) > _SAME_VOLUME * max(volume, known):
+                raise InputError(
+                    f"{other} and {name} were measured by other labels: in {case}, {structure} has "
+                    f"{known:g} mL in the reference of one, {volume:g} mL in that of the other. "
+                    "Measure both on the same data."
+                )
 
 
 def with_credit(tables: Mapping[str, Sequence[dict]]) -> dict[str, list[dict]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from mim.seen import TrainingImageCheck
 from mim.segmentation_metrics import structure_metrics
 from mim.structures import Structures, Values, structures_of
 from MIMSegment.Logic.engine import Segmentation
-from MIMSegment.Logic.errors import GeometryError, InputError
+from MIMSegment.Logic.errors import GeometryError, InputError, MIMSegmentError
 from MIMSegment.Logic.files import make_folder
 from MIMSegment.Logic.inference import InferenceOptions, run_package
 from MIMSegment.Logic.package import ModelPackage
@@ -48,13 +48,15 @@ class EvaluationOptions:
 @dataclass
 class Measured:
     """What was measured on which cases: (case, subject, metrics by structure) of every case, and
-    its lesions if asked for. ``missing`` are numbers of a protocol's cases that there were not."""
+    its lesions if asked for. ``missing`` are numbers of a protocol's cases that there were not,
+    ``failed`` the cases that could not be measured, and why."""
 
     structures: Structures
     learnt: TrainingImageCheck
     cases: list[tuple[str, str, dict]] = field(default_factory=list)
     detections: list[CaseDetections] = field(default_factory=list)
     missing: tuple[int, ...] = ()
+    failed: dict[str, str] = field(default_factory=dict)
 
 
 def evaluate_package(
@@ -65,9 +67,8 @@ def evaluate_package(
 ) -> Measured:
     """Segment the labelled cases of ``data`` and measure them; ``save`` gets each result.
 
-    Raises InputError when no case is left, there is no such structure or the protocol does not
-    understand the data set's labels, GeometryError when a label lies on another grid than its
-    image.
+    A case that cannot be read, or fails, does not stop the others. Raises InputError when no case
+    is left, there is no such structure or the protocol does not understand the data set's labels.
     """
     dataset, lesions = find_dataset(data), None
     say_left_out(dataset)
@@ -81,28 +82,47 @@ def evaluate_package(
     cases = _chosen(dataset.cases, options)
     measured = Measured(structures, learnt, missing=_missing(cases, options.protocol))
     for case in tqdm(cases, "evaluate", unit="case"):
-        volume, label = case.read(), read_volume(case.label)
-        if not volume.geometry.is_close(label.geometry):
-            raise GeometryError(f"{case.label} does not lie on the grid of {case.image}.")
-        if not learnt.admits(case, volume):
-            continue
-        found = run_package(volume, package, options.inference)
-        save(case, found)
-        labels = where_known(found.labels, label.array[0], dataset.ignore)
-        metrics = structure_metrics(
-            labels,
-            label.array[0],
-            structures.found,
-            volume.geometry.spacing,
-            options.tolerance,
-            structures.truth,
-        )
-        measured.cases.append((case.id, case.subject or case.id, metrics))
-        if lesions:
-            pair = zip((labels, label.array[0]), lesions, strict=True)
-            measured.detections.append(match_by_size(*(np.isin(*side) for side in pair)))
+        try:
+            _measure(case, package, dataset.ignore, options, lesions, measured, save)
+        except MIMSegmentError as error:
+            measured.failed[case.id] = str(error)
     learnt.require_others(len(cases), data)
+    if not measured.cases:
+        raise InputError(f"No case of {data} could be measured: {_first(measured.failed)}")
     return measured
+
+
+def _measure(
+    case: Case,
+    package: ModelPackage,
+    ignore: int | None,
+    options: EvaluationOptions,
+    lesions: tuple[Values, Values] | None,
+    measured: Measured,
+    save: Save,
+) -> None:
+    """Add a case to ``measured``, unless the package has learnt from it."""
+    volume, label = case.read(), read_volume(case.label)
+    if not volume.geometry.is_close(label.geometry):
+        raise GeometryError(f"{case.label} does not lie on the grid of {case.image}.")
+    if not measured.learnt.admits(case, volume):
+        return
+    found = run_package(volume, package, options.inference)
+    save(case, found)
+    truth, structures = label.array[0], measured.structures
+    labels = where_known(found.labels, truth, ignore)
+    spacing, tolerance = volume.geometry.spacing, options.tolerance
+    metrics = structure_metrics(
+        labels, truth, structures.found, spacing, tolerance, structures.truth
+    )
+    measured.cases.append((case.id, case.subject or case.id, metrics))
+    if lesions:
+        pair = zip((labels, truth), lesions, strict=True)
+        measured.detections.append(match_by_size(*(np.isin(*side) for side in pair)))
+
+
+def _first(failed: Mapping[str, str]) -> str:
+    return next(iter(failed.values()), "there is none.")
 
 
 def saving(folder: Path, package: ModelPackage) -> Save:
