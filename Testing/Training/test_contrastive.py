@@ -80,7 +80,7 @@ def _worker(rank, folder, results):
     loss = contrast(first, second)
     loss.backward()
     # Plain lists: a tensor's memory goes with the process that sent it.
-    results.put((rank, loss.item(), first.grad.tolist(), second.grad.tolist(), validation()))
+    results.put((rank, loss.item(), first.grad.tolist(), second.grad.tolist(), *validation(rank)))
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
@@ -97,17 +97,21 @@ def test_two_processes_equal_one_with_all_crops(tmp_path):
         gathered = torch.tensor(parts[0][index] + parts[1][index]) / 2  # what DDP's mean gives
         assert torch.allclose(gathered, whole, atol=1e-6)
     # The fixed views, which every process holds, are not each other's negatives.
-    assert [part[4] for part in parts] == pytest.approx([validation()] * 2, abs=1e-6)
+    assert [part[4] for part in parts] == pytest.approx([validation()[0]] * 2, abs=1e-6)
+    # One that seems collapsed to a process does not stop it while the others wait for it.
+    assert [part[5] for part in parts] == pytest.approx([0.11] * 2)
 
 
-def validation():
-    """The loss of fixed views as a run computes it."""
+def validation(rank=0):
+    """The loss of fixed views as a run computes it, and the spread where processes see others."""
     torch.manual_seed(0)
     settings = ContrastiveSettings(projection=4, hidden=8, standardize=True)
     model = ContrastiveModel(Own(), 3, settings).eval()
     fixed = batch(4).images, batch(4).images.flip(2)
     with torch.no_grad():
-        return FixedViews(fixed, fixed[0], fixed, ()).loss(model)
+        loss = FixedViews(fixed, fixed[0], fixed, ()).loss(model)
+    model.guard.spread.fill_(0.02 + 0.18 * rank)
+    return loss, model.guard.check() if torch.distributed.is_initialized() else None
 
 
 def test_spread_is_one_for_random_directions_and_zero_for_a_single_one():

@@ -45,7 +45,7 @@ def launch(*arguments, processes=2):
 
 def curve(run):
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return [(line["loss"], line["grad_norm"]) for line in lines]
+    return [(line["loss"], line["grad_norm"]) for line in lines if "loss" in line]
 
 
 def assert_same(one: Path, other: Path):
@@ -71,6 +71,11 @@ def test_two_processes_resume_where_they_stopped(tmp_path):
         run_job("unet", tmp_path / "x", resume=load_checkpoint(tmp_path / "two" / "last.pt"))
     launch("unet", tmp_path / "two", "resume=1")
     assert_same(tmp_path / "one", tmp_path / "two")
+
+
+def test_the_first_process_decides_for_all_which_weights_are_the_best(tmp_path):
+    launch("unet", tmp_path / "two")
+    assert load_checkpoint(tmp_path / "two" / "best.pt")["step"] == 4
 
 
 def test_a_sharded_masked_autoencoder_with_accumulated_parts_learns_the_same_and_resumes(tmp_path):

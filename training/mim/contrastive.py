@@ -15,7 +15,7 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 from mim.intensity import IntensitySettings
-from mim.parallel import rank, world_size
+from mim.parallel import mean_over_processes, rank, world_size
 from mim.pooling import pool_mean
 from mim.recipe import RecipeError, section, setting
 from mim.run_log import TrainingError
@@ -132,11 +132,12 @@ class CollapseGuard(nn.Module):
             self.spread.lerp_(spread(embeddings), 1 - self.momentum)
 
     def check(self) -> float:
-        """The spread; raises TrainingError when all embeddings have become one.
+        """The spread, mean of the processes; raises TrainingError when all embeddings have become
+        one, and then in all of them.
 
         Waits for the device: call it where a loop reads numbers anyway.
         """
-        value = float(self.spread)
+        value = float(mean_over_processes(self.spread.clone()))
         if value < COLLAPSED:
             raise TrainingError(
                 f"The embeddings have collapsed: their spread is {value:.3f}, where 1 is healthy "

@@ -308,7 +308,8 @@ class _Run:
             torch.no_grad(),
             torch.autocast(device, torch.bfloat16, enabled=self.bf16),
         ):
-            found = self.validate()
+            # All go by the first process: one that alone found a best loss would wait for ever.
+            found = gather(self.validate())[0]
         state.model.train()
         self.found = found
         self.log.write({"step": state.step, **found})
