@@ -65,10 +65,15 @@ def _parser() -> argparse.ArgumentParser:
         "--patch-voxels",
         type=int,
         default=100_000,
-        help="size of a training crop (default: %(default)s, for a CPU)",
+        metavar="COUNT",
+        help="size of a training crop in voxels (default: %(default)s, for a CPU)",
     )
     parser.add_argument(
-        "--picture-size", type=int, default=224, help="side in pixels (default: %(default)s)"
+        "--picture-size",
+        type=int,
+        default=224,
+        metavar="PIXELS",
+        help="longer side to which pictures are scaled (default: %(default)s)",
     )
     parser.add_argument(
         "--inputs",
@@ -103,7 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--test-list",
         metavar="FILE",
-        help="names of cases or subjects to hold back, beside the data set's own test cases",
+        help="text file with a case or subject to a line, to hold back beside the data set's own "
+        "test cases",
     )
     parser.add_argument(
         "--pretrain-on-test-images",

@@ -241,6 +241,14 @@ def test_keys_of_another_kind_and_unknown_kinds_are_errors(tmp_path):
         shaped(tmp_path, "[shape]\nname = 'oval'")
 
 
-def test_the_help_names_the_keys_of_every_kind():
+def test_the_help_names_the_keys_of_every_kind_below_the_name_that_chooses_it():
     text = describe(Shaped)
-    assert "shape.radius" in text and "shape.edge" in text
+    places = [text.index(part) for part in ('"round"   (default)', "  shape.radius", '"square"')]
+    assert places == sorted(places) < [text.index("  shape.edge")]
+    assert text.count("shape.name") == 2
+
+
+def test_the_help_lists_the_words_that_a_key_may_have_and_is_wrapped():
+    text = describe(PretrainRecipe)
+    assert '  optimizer.schedule = "cosine"   (of cosine, poly, constant)\n' in text
+    assert max(map(len, text.splitlines())) <= 100

@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import re
+import textwrap
 import tomllib
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -113,20 +114,44 @@ def _default(field: dataclasses.Field) -> Any:
 
 
 def describe(cls: type, prefix: str = "") -> str:
-    """One line for each key: name, default and meaning, for ``--help``."""
-    lines = []
+    """For ``--help``: of each key its default, its words where it has such, and its meaning.
+
+    Keys that only one kind of a `choice` has stand below the key ``name`` that chooses it.
+    """
+    return "\n".join(_described(cls, prefix, "  "))
+
+
+def _described(cls: type, prefix: str, indent: str) -> Iterator[str]:
     for field, kind in _fields(cls):
         key = prefix + field.name
         if "variants" in field.metadata:
-            for variant in field.metadata["variants"].values():
-                lines.append(describe(variant, key + "."))
+            default = field.metadata["default"]
+            for name, variant in field.metadata["variants"].items():
+                yield from _described_variant(variant, f"{key}.", indent, name == default)
         elif dataclasses.is_dataclass(kind):
-            lines.append(describe(kind, key + "."))
+            yield from _described(kind, f"{key}.", indent)
         else:
             missing = field.default is dataclasses.MISSING
             default = json.dumps({} if missing else _plain(field.default))
-            lines.append(f"  {key} = {default}\n      {field.metadata['help']}")
-    return "\n".join(lines)
+            words = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
+            among = f"   (of {', '.join(map(str, words))})" if len(words) > 1 else ""
+            yield f"{indent}{key} = {default}{among}\n{_wrapped(field.metadata['help'], indent)}"
+
+
+def _described_variant(variant: type, prefix: str, indent: str, default: bool) -> Iterator[str]:
+    """Its name first, then what is to be set of it alone."""
+    fields = {field.name: field for field in dataclasses.fields(variant)}
+    name = fields["name"]
+    title = f'{indent}{prefix}name = "{name.default}"{"   (default)" if default else ""}'
+    only = ", with these keys:" if len(fields) > 1 else ""
+    yield f"{title}\n{_wrapped(name.metadata['help'] + only, indent)}"
+    own = _described(variant, prefix, f"{indent}  ")
+    yield from (text for text in own if not text.strip().startswith(f"{prefix}name = "))
+
+
+def _wrapped(text: str, indent: str) -> str:
+    inner = f"{indent}    "
+    return textwrap.fill(text, 100, initial_indent=inner, subsequent_indent=inner)
 
 
 def _read(path: Path) -> dict:
