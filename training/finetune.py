@@ -238,7 +238,10 @@ def network_for(task: Segmentation | Classification, cache: Cache, recipe: Finet
     name = recipe.network.name
     if name not in task.networks:
         known = " or ".join(task.networks)
-        raise RecipeError(f"For {task.kind} write network.name={known}, not {name}.")
+        raise RecipeError(
+            f"For {task.kind} write network.name={known}, not {name}; such recipes are "
+            f"{task.recipes}."
+        )
     config = architectures.configure(
         recipe.network, cache.plan, cache.patch, cache.channels, task.outputs
     )

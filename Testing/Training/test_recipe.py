@@ -248,6 +248,13 @@ def test_the_help_names_the_keys_of_every_kind_below_the_name_that_chooses_it():
     assert text.count("shape.name") == 2
 
 
+def test_a_key_of_another_kind_is_told_with_the_kind_that_has_it():
+    with pytest.raises(RecipeError, match=r"network\.decoder_convs; it is of .*resenc_unet, not"):
+        load_recipe(
+            FinetuneRecipe, RECIPES / "finetune_cpu.toml", ["network.name=resenc_classifier"]
+        )
+
+
 def test_the_help_lists_the_words_that_a_key_may_have_and_is_wrapped():
     text = describe(PretrainRecipe)
     assert '  optimizer.schedule = "cosine"   (of cosine, poly, constant)\n' in text

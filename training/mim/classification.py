@@ -25,6 +25,7 @@ class Classification:
 
     kind = "classification"
     networks = ("resenc_classifier", "vit_classifier")
+    recipes = "finetune_lesions.toml and finetune_xray_cpu.toml"
     parts = ("encoder",)
 
     def __init__(self, cache: Cache, weights: ClassWeights):

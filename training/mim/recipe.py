@@ -229,12 +229,34 @@ def _check_keys(recipe: type, values: dict, where: str, prefix: str = "") -> Non
 
 def _unknown(cls: type, key: str, where: str) -> RecipeError:
     """``cls`` is the whole recipe, ``key`` dotted; the right name elsewhere beats a similar one."""
+    kinds = _other_kinds(cls, key)
+    if kinds:
+        section = key.partition(".")[0]
+        chosen = _kinds(cls)[section]().name
+        return RecipeError(
+            f"{where}unknown key {key}; it is of {section}.name={' or '.join(kinds)}, not of "
+            f"{chosen}: leave it out, or take a recipe for {chosen}."
+        )
     known = list(_keys(cls))
     last = key.rsplit(".", 1)[-1]
     near = [name for name in known if name.rsplit(".", 1)[-1] == last]
     near = near or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     advice = f"did you mean {near[0]}?" if near else "--help lists the keys."
     return RecipeError(f"{where}unknown key {key}; {advice}")
+
+
+def _other_kinds(cls: type, key: str) -> list[str]:
+    """The names of the kinds of a `choice` that have ``key``, which the one that was made lacks."""
+    section, _, inside = key.partition(".")
+    declared = (
+        f
+        for base in cls.__mro__
+        if dataclasses.is_dataclass(base)
+        for f in dataclasses.fields(base)
+        if f.name == section and "variants" in f.metadata
+    )
+    variants = next((field.metadata["variants"] for field in declared), {})
+    return [name for name, variant in variants.items() if inside in set(_keys(variant))]
 
 
 def normalized(override: str) -> str:

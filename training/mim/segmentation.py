@@ -23,6 +23,7 @@ class Segmentation:
 
     kind = "segmentation"
     networks = ("resenc_unet", "unetr", "swin_unetr")
+    recipes = "finetune_cpu.toml and finetune_unetr_cpu.toml"
     parts = ("encoder", "decoder")
 
     def __init__(self, cache: Cache, foreground: float):
