@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 
@@ -9,10 +10,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 # Dense matrix products per second in units of 1e12, bfloat16 and float32 (without TF32), as the
-# makers' data sheets have them. The first name that the device's name contains counts.
+# makers' data sheets have them. The first name that the device's name has as words counts: an RTX
+# A4000 is no A40, an L40 no L4.
 _PEAKS = (
     ("B200", 2250.0, 75.0),
     ("H200", 989.0, 67.0),
+    ("GH200", 989.0, 67.0),
     ("H100 PCIe", 756.0, 51.0),
     ("H100 NVL", 835.0, 60.0),
     ("H100", 989.0, 67.0),
@@ -73,7 +76,7 @@ def peak_flops(device: torch.device, bf16: bool) -> float:
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
         for part, half, full in _PEAKS:
-            if part in name:
+            if re.search(rf"\b{part}\b", name):
                 return (half if bf16 else full) * 1e12
     return _measured_peak(device, torch.bfloat16 if bf16 else torch.float32)
 
