@@ -85,11 +85,7 @@ class WorkerProcess:
             text = (self._folder / STDERR).read_bytes()[-_LOG_SIZE:].decode("utf-8", "replace")
         except OSError:  # `failure` says why
             return ""
-        names = {str(self._folder): "<job>", **names, str(Path.home()): "~"}
-        for name, placeholder in names.items():
-            if name:
-                text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", lambda _, p=placeholder: p, text)
-        return text
+        return replaced(text, {str(self._folder): "<job>", **names, str(Path.home()): "~"})
 
     def failure(self, step: str, log: str, study: str = "") -> str:
         """A sentence on why it has ended at ``step`` without a word, and a way out; ``study`` names
@@ -109,6 +105,17 @@ class WorkerProcess:
         last = log.strip().splitlines()[-1:] if code > 0 else []
         reason = f": {last[0].strip().rstrip('.')}" if last else ""
         return f"The segmentation {what}{reason}; last step: {step}. {way_out}"
+
+
+def replaced(text: str, names: Mapping[str, str]) -> str:
+    """``text`` with each key of ``names`` replaced by its value, also where Python quotes it, which
+    doubles the backslashes of Windows."""
+    for name, placeholder in names.items():
+        for spelled in dict.fromkeys((name, name.replace("\\", "\\\\"))):
+            if spelled:
+                pattern = rf"(?<!\w){re.escape(spelled)}(?!\w)"
+                text = re.sub(pattern, lambda _, p=placeholder: p, text)
+    return text
 
 
 def folder_is_gone(folder: Path) -> str:

@@ -103,6 +103,7 @@ def test_a_structure_that_was_not_asked_for_has_no_volume_in_the_table(batch):
         (("--structures", "5"), "structures: all, now 5"),
         (("--no-mirroring",), "mirroring: as the model asks, now left out"),
         (("--precision", "bfloat16"), "precision: the fastest, now bfloat16"),
+        (("--series", "bone"), "series: by themselves, now bone"),
     ],
 )
 def test_a_batch_does_not_go_on_with_other_options(batch, options, said, capsys):

@@ -31,6 +31,7 @@ from MIMSegment.Logic.jobs import JobQueue, JobState
 from MIMSegment.Logic.package import load_package
 from MIMSegment.Logic.processes import start_time
 from MIMSegment.Logic.volume import Geometry, Volume
+from MIMSegment.Logic.worker_process import replaced
 from tiny_package import write_threshold_package
 from waiting import wait_until
 
@@ -127,6 +128,12 @@ def test_the_log_names_no_file_of_the_user(interpreter, folder, volume, package)
     assert "ValueError: <input> and <package>" in job.log
     assert "DOE" not in job.log + job.error
     assert str(folder) not in job.log
+
+
+def test_a_log_names_no_file_of_windows_either_where_python_quotes_it():
+    path = r"C:\Users\Doe\scan.nii.gz"
+    text = f"open({path!r}) failed: {path}"
+    assert replaced(text, {path: "<input>", "": "x"}) == "open('<input>') failed: <input>"
 
 
 @POSIX
