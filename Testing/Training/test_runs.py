@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+from mim.checkpoint import CheckpointError, load_checkpoint
 from mim.device import Generators
 from mim.loop import TrainState
 from mim.optim import OptimizerSettings
 from mim.recipe import RecipeError, setting
 from mim.runs import open_run
+from mim.weight_files import read_weights
 
 
 @dataclass(frozen=True)
@@ -76,3 +78,11 @@ def test_half_written_checkpoints_of_killed_runs_are_removed(tmp_path):
 
 def test_a_run_that_never_took_a_step_may_be_begun_again(tmp_path):
     assert opened(saved_run(tmp_path, step=0), False)[0] is None
+
+
+@pytest.mark.parametrize("read", [load_checkpoint, read_weights])
+def test_a_run_given_for_a_checkpoint_is_told_with_the_checkpoint_in_it(tmp_path, read):
+    for name in ("best.pt", "last.pt"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"is a folder; name a checkpoint in it: .*last\.pt"):
+        read(tmp_path)

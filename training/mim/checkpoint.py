@@ -65,8 +65,7 @@ def load_checkpoint(
     With ``mmap`` a tensor is read when it is looked at, from a file that must stay as it is.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"There is no checkpoint {path}.")
+    require_file(path)
     try:
         content = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
@@ -77,6 +76,16 @@ def load_checkpoint(
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path} is no checkpoint of this program (format {FORMAT}).")
     return content
+
+
+def require_file(path: Path) -> None:
+    """Raise CheckpointError where ``path`` is no file, with the one in it where it is a run."""
+    if path.is_file():
+        return
+    files = sorted(path.glob("*.pt"), key=lambda file: file.name != "last.pt")
+    if files:
+        raise CheckpointError(f"{path} is a folder; name a checkpoint in it: {files[0]}.")
+    raise CheckpointError(f"There is no checkpoint {path}.")
 
 
 def first_line(error: Exception) -> str:

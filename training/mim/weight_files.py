@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mim.checkpoint import FORMAT, CheckpointError, first_line
+from mim.checkpoint import FORMAT, CheckpointError, first_line, require_file
 from mim.outputs import outputs_in
 
 OWN = "MIM Segment"  # origin of the checkpoints of this program
@@ -84,8 +84,7 @@ def numpy_scalars() -> list:
 
 
 def _load(path: Path) -> Any:
-    if not path.is_file():
-        raise CheckpointError(f"There is no checkpoint {path}.")
+    require_file(path)
     try:
         with torch.serialization.safe_globals(numpy_scalars()):
             return torch.load(path, map_location="cpu", weights_only=True)
