@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -41,6 +41,11 @@ class Finding:
 
     def __str__(self) -> str:
         return self.message
+
+    def of_edited(self) -> Finding:
+        """The same about a structure that a person has changed since: its numbers are not those of
+        the structure as it is."""
+        return replace(self, message=f"{self.message} (Before it was edited.)")
 
     @staticmethod
     def from_dict(data: Mapping) -> Finding:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from MIMSegment.Logic.actions import Action, enabled_if
 from MIMSegment.Logic.finding import Finding, Severity
 from MIMSegment.Logic.lesions import asks_for_psa
 from MIMSegment.Logic.panel_cards import details_html
+from MIMSegment.Logic.panel_exports import export_hint
 from MIMSegment.Logic.panel_review import (
     Row,
     findings_html,
@@ -219,33 +220,6 @@ def unique_names(choices: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], .
     return tuple(named)
 
 
-def export_hint(kind: Export, _: Translate = str) -> str:
-    """What an export is good for."""
-    return {
-        Export.DICOM_SEG: _("For the archive: with codes, algorithm and source images (.dcm)"),
-        Export.REPORT: _("One page with pictures, volumes and verdicts (.html)"),
-        Export.SEGMENTATION: _("With names, colors, codes and verdicts (.seg.nrrd)"),
-        Export.LABELS: _("One image, a number for each structure as the model has it (.nii.gz)"),
-        Export.TABLE: _("A row for each structure (.csv)"),
-        Export.SCENE: _("Everything, with the audit log beside it (.mrb)"),
-        Export.TRAINING: _("Add the reviewed case to a folder from which models are trained"),
-    }[kind]
-
-
-def export_dialog(kind: Export, _: Translate = str) -> tuple[str, str, bool]:
-    """Caption and file pattern of the dialog, and whether a folder is asked for."""
-    patterns = {
-        Export.DICOM_SEG: "DICOM (*.dcm)",
-        Export.REPORT: "HTML (*.html)",
-        Export.SEGMENTATION: "Segmentation (*.seg.nrrd)",
-        Export.LABELS: "NIfTI (*.nii.gz)",
-        Export.TABLE: "CSV (*.csv)",
-        Export.SCENE: "Slicer scene (*.mrb)",
-        Export.TRAINING: "",
-    }
-    return export_hint(kind, _), patterns[kind], kind is Export.TRAINING
-
-
 def _shown_findings(state: WorkflowState) -> Sequence[Finding]:
     """During a review those about a structure are shown with that structure."""
     return [f for f in state.findings if f.label is None or state.review is None]
@@ -346,6 +320,10 @@ def _review_buttons(
         f"{name}Button": _button(action, hint=keys[f"{name}Button"])
         for name, action in actions.items()
     }
+    editing = bool(items) and items[0].editing  # then it is the whole edit that is taken back
+    buttons["undoButton"] = replace(
+        buttons["undoButton"], text=_("Undo edit") if editing else _("Undo")
+    )
     steps = review.actions if review else {}
     none = Action(False, _("Segment something first."))
     for name in ("next_place", "previous_place", "finish_edit", "accept_rest", "reject_rest"):

@@ -161,14 +161,18 @@ def _more(count: int, what: str) -> str:
 
 
 def _findings(case: ReviewedCase) -> str:
-    if not case.findings:
+    edited = {item.label for item in case.items if item.edited}
+    rejected = {label.value for label in case.rejected}  # nothing is written of them
+    findings = [f.of_edited() if f.label in edited else f for f in case.findings]
+    worst = [finding for finding in findings if finding.label not in rejected]
+    worst.sort(key=lambda finding: -finding.severity.rank)
+    if not worst:
         return ""
-    worst = sorted(case.findings, key=lambda finding: -finding.severity.rank)
     lines = [
         f'<li class="{finding.severity}">{escape(str(finding))}</li>'
         for finding in worst[:_MOST_FINDINGS]
     ]
-    more = _more(len(worst) - _MOST_FINDINGS, "lesser finding")
+    more = _more(len(worst) - _MOST_FINDINGS, "more finding")
     return f"<h2>What the checks found</h2><ul>{''.join(lines)}</ul>{more}"
 
 

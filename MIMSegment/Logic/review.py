@@ -358,6 +358,7 @@ class Review:
         record = self._records[segment_id]
         findings = [f for f in self._findings if f.label == record.label]
         findings.sort(key=lambda finding: -finding.severity.rank)
+        findings = [f.of_edited() if record.edited else f for f in findings]
         return ReviewItem(
             id=record.id,
             label=record.label,

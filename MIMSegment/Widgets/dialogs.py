@@ -4,7 +4,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from MIMSegment.Logic import panel
+from MIMSegment.Logic import panel_exports
 
 
 def ask_package():
@@ -20,10 +20,10 @@ def ask_study():
 
 def ask_export(kind):
     """Where an `Export` is to be written."""
-    caption, pattern, is_folder = panel.export_dialog(kind, _)
-    return (
-        _folder(caption) if is_folder else _file(qt.QFileDialog.getSaveFileName, caption, pattern)
-    )
+    caption, pattern, is_folder = panel_exports.export_dialog(kind, _)
+    if is_folder:
+        return _folder(caption)
+    return panel_exports.with_ending(_file(qt.QFileDialog.getSaveFileName, caption, pattern), kind)
 
 
 def download(workflow):

@@ -136,7 +136,7 @@ def fill_table(table, rows):
         for column in range(table.property("columnCount") - 1):  # the last one takes the rest
             table.resizeColumnToContents(column)
         # A name that is longer is whole in the tooltip.
-        table.setColumnWidth(0, min(table.columnWidth(0), 150))
+        table.setColumnWidth(0, min(table.columnWidth(0), 125))
 
     quietly(refill, table)
 

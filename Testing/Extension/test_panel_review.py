@@ -9,6 +9,7 @@ import slicer
 from PySide6 import QtTest, QtWidgets
 
 from MIMSegment.Logic.finding import Finding, Severity
+from MIMSegment.Logic.panel_exports import with_ending
 from MIMSegment.Logic.panel_review import findings_title
 from MIMSegment.Logic.samples import sample_study
 from MIMSegment.Logic.workflow_state import Export
@@ -58,6 +59,18 @@ def test_what_an_export_came_to_is_said_beside_its_buttons(panel, tmp_path):
     panel.dialogs.ask_export = lambda kind: str(tmp_path / "nowhere" / "volumes.csv")
     panel.ui.exportTableButton.click()
     assert "could not be written" in panel.ui.exportHint.text()
+
+
+@pytest.mark.parametrize(
+    ("kind", "chosen", "written"),
+    [("report", "a", "a.html"), ("report", "a.htm", "a.htm"), ("labels", "a.nrrd", "a.nrrd"),
+     ("segmentation", "a", "a.seg.nrrd"), ("table", "there", "there_2.csv"), ("scene", "", ""),
+     ("training", "folder", "folder")],
+)  # fmt: skip
+def test_a_name_without_an_ending_gets_it_and_replaces_no_file(tmp_path, kind, chosen, written):
+    (tmp_path / "there.csv").write_text("earlier")
+    path = str(tmp_path / chosen) if chosen else ""
+    assert with_ending(path, Export(kind)) == (str(tmp_path / written) if written else "")
 
 
 def test_a_report_compares_with_another_result_and_has_the_psa_density(panel, finished, tmp_path):

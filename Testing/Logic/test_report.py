@@ -12,6 +12,7 @@ from PIL import Image
 from MIMSegment.Logic.audit import Provenance
 from MIMSegment.Logic.comparison import Prior, volume_rows
 from MIMSegment.Logic.errors import InputError, OutputError
+from MIMSegment.Logic.finding import Finding, Severity
 from MIMSegment.Logic.image_record import ImageRecord
 from MIMSegment.Logic.key_pictures import key_pictures
 from MIMSegment.Logic.lesions import lesion_rows, prostate_volume
@@ -234,6 +235,15 @@ def test_rejected_structures_are_named_and_not_measured():
     assert "Rejected and left out: lesion." in page.text and "Axes (mm)" not in page.text
 
 
+def test_findings_are_of_what_is_written_and_say_when_it_was_edited():
+    said = [Finding("volume", Severity.WARNING, f"It is {n} large.", n) for n in (1, 2, 3)]
+    case = replace(prostate_case(verdicts={3: Verdict.REJECTED}), findings=tuple(said))
+    text = Page(report_html(case)).text
+    assert "It is 1 large. " in text and "It is 3 large." not in text
+    assert "It is 2 large. (Before it was edited.)" in text, "its volume above is another one"
+    assert "(Before" not in text.partition("It is 2")[0]
+
+
 def test_phantom_models_are_named_as_such():
     html = report_html(replace(prostate_case(), phantom=True))
     assert "trained on digital phantoms" in html
@@ -245,7 +255,7 @@ def test_many_lesions_and_findings_are_shortened_with_a_word():
         labels[4:8, 4 * number + 2 : 4 * number + 4, 5 : 8 + number] = 3
     case = prostate_case(labels)
     text = Page(report_html(replace(case, findings=case.findings * 9))).text
-    assert "4 smaller lesions are left out" in text and "3 lesser findings are left out" in text
+    assert "4 smaller lesions are left out" in text and "3 more findings are left out" in text
 
 
 def test_pictures_show_lesions_first_and_no_slice_twice():

@@ -56,6 +56,19 @@ def test_edit_counts_once_voxels_have_really_changed(review, store, log):
     assert (values["volume_before_ml"], values["volume_after_ml"]) == (0.016, 0.032)
 
 
+def test_a_finding_about_a_structure_that_was_edited_since_says_so(store):
+    finding = Finding("volume", Severity.WARNING, "Liver is small: 0.016 mL.", 1)
+    review = Review(store, findings=[finding])
+    assert review.state[LIVER].findings == (finding,)
+    review.edit(LIVER)
+    store.paint(LIVER, BOX)
+    review.finish_edit()
+    (shown,) = review.state[LIVER].findings
+    assert shown.message == "Liver is small: 0.016 mL. (Before it was edited.)"
+    review.undo(LIVER)
+    assert review.state[LIVER].findings == (finding,)
+
+
 def test_edit_without_a_change_leaves_no_trace(review, log):
     review.edit(LIVER)
     review.finish_edit()

@@ -177,7 +177,8 @@ class Actions:
             return
         href = "" if path.is_dir() else self._app.downloads.offer(path)
         written = {"kind": kind, "name": path.name, "path": str(path), "href": href}
-        self._state.written = [written, *self._state.written]
+        others = [file for file in self._state.written if file["path"] != written["path"]]
+        self._state.written = [written, *others]
         self._workflow.dismiss()  # the list of what was written says it
 
     # Editing
