@@ -94,7 +94,7 @@ def is_done(run: Run) -> bool:
     recipe, path = _recipe(run), run.folder / "recipe.json"
     if not path.exists():
         return False
-    changes = differences(recipe, json.loads(path.read_text()))
+    changes = differences(recipe, _moved(run, json.loads(path.read_text())))
     if changes:
         raise RecipeError(
             f"{run.folder} holds a run of another recipe ({'; '.join(changes)}); write run=OTHER, "
@@ -105,6 +105,14 @@ def is_done(run: Run) -> bool:
     if run.kind == "finetune":
         return (run.folder / "results.json").exists()
     return (run.folder / "reconstruction.png").exists()
+
+
+def _moved(run: Run, stored: dict) -> dict:
+    """``stored`` as it is where the whole study was moved: what it starts from is beside it."""
+    before = Path(stored.get("pretrained", ""))
+    if run.after is None or before.parts[-2:] != (run.after.folder.name, LAST):
+        return stored
+    return stored | {"pretrained": str(run.after.folder / LAST)}
 
 
 def _check_origin(run: Run, recipe: PretrainRecipe | FinetuneRecipe, before: dict) -> None:

@@ -287,6 +287,11 @@ def test_btcv_8_is_the_test_list_of_transunet_and_its_organs():
     assert protocol.measured(UNNAMED) == expected
 
 
+BRATS_2023 = {
+    1: "Non-enhancing tumor core",
+    2: "Surrounding non-enhancing FLAIR hyperintensity",
+    3: "Enhancing tissue",
+}
 DECATHLON = {1: "edema", 2: "non-enhancing tumor", 3: "enhancing tumour"}
 
 
@@ -297,6 +302,8 @@ DECATHLON = {1: "edema", 2: "non-enhancing tumor", 3: "enhancing tumour"}
         ("brats-regions-4", {}, [(1, 2, 4), (1, 4), (4,)]),
         ("brats-regions", {1: "NCR", 2: "ED", 3: "ET"}, [(1, 2, 3), (1, 3), (3,)]),
         ("brats-regions", {1: "NCR", 2: "ED", 4: "ET"}, [(1, 2, 4), (1, 4), (4,)]),
+        ("brats-regions", {1: "NETC", 2: "SNFH", 3: "ET"}, [(1, 2, 3), (1, 3), (3,)]),
+        ("brats-regions", BRATS_2023, [(1, 2, 3), (1, 3), (3,)]),
         ("brats-regions", DECATHLON, [(1, 2, 3), (2, 3), (3,)]),
         ("brats-regions-4", DECATHLON, [(1, 2, 3), (2, 3), (3,)]),
     ],

@@ -1,6 +1,7 @@
 """Studies from the command line on tiny data, and the numbers of their tables."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -100,6 +101,14 @@ def test_a_fine_tuning_from_another_pretraining_is_not_taken_for_this_one(finish
     said = capsys.readouterr().err
     assert "masked-subjects=1-seed0 holds a run that does not belong" in said
     assert "was another (loop.steps was 2, is now 3)" in said
+
+
+def test_a_finished_study_can_be_moved(finished, tmp_path):
+    shutil.copytree(finished / "run", tmp_path / "elsewhere")
+    recipe, cache, _ = arguments(finished)
+    assert study.main([recipe, cache, f"run={tmp_path / 'elsewhere'}"]) == 0
+    tables = [folder / "study.md" for folder in (finished / "run", tmp_path / "elsewhere")]
+    assert tables[0].read_text() == tables[1].read_text()
 
 
 def test_runs_of_a_cache_that_was_prepared_anew_are_not_mixed_in(finished, capsys):

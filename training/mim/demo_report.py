@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 
 from mim.figures_file import parse_figures
+from mim.statistics import span
 from MIMSegment.Logic.files import write_json, write_text
 
 PICTURES = {
@@ -112,7 +113,6 @@ def _running_mean(values) -> list[float]:
 def page(result: DemoResult, folder: Path) -> str:
     """The HTML page with its pictures inside."""
     r = result.results
-    low, high = r["dice_ci95"]
     warning = (
         "<p class='warning'>The scans are digital phantoms: the figures say that the path works, "
         "not how well it would do on people.</p>"
@@ -123,7 +123,7 @@ def page(result: DemoResult, folder: Path) -> str:
         data=html.escape(result.data),
         warning=warning,
         dice=f"{r['dice_mean']:.3f}",
-        interval=f"{low:.3f} to {high:.3f}",
+        interval=span(*r["dice_ci95"]),
         subjects=r["subjects"],
         minutes=f"{sum(result.seconds.values()) / 60:.1f}",
         dice_rows=_dice_rows(result),
@@ -136,7 +136,7 @@ def page(result: DemoResult, folder: Path) -> str:
 
 def _dice_rows(result: DemoResult) -> str:
     return _rows(
-        (name, f"{item['dice']:.3f}", "{:.3f} to {:.3f}".format(*item["ci95"]))
+        (name, f"{item['dice']:.3f}", span(*item["ci95"]))
         for name, item in result.results["dice_per_class"].items()
     )
 

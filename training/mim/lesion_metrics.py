@@ -50,8 +50,11 @@ def match_lesions(
     if predicted.shape != reference.shape or count != len(confidences):
         raise ValueError(f"{count} lesions, {len(confidences)} confidences, or shapes differ")
     lesions, number = label(reference != 0, generate_binary_structure(3, 3))
-    both = np.zeros((count + 1, number + 1), np.int64)
-    np.add.at(both, (predicted.ravel(), lesions.ravel()), 1)
+    where = (predicted > 0) | (
+        lesions > 0
+    )  # of a whole scan the numbers below would fill gigabytes
+    pairs = predicted[where].astype(np.int64) * (number + 1) + lesions[where]
+    both = np.bincount(pairs, minlength=(count + 1) * (number + 1)).reshape(count + 1, number + 1)
     shared = both[1:, 1:]
     union = both[1:].sum(1)[:, None] + both[:, 1:].sum(0)[None, :] - shared
     hits = assign(shared / np.maximum(union, 1))

@@ -131,8 +131,9 @@ def region_targets(labels: Tensor, regions: Sequence[Region], values: Sequence[i
 def _part(name: str) -> str:
     """ "edema", "core" or "enhancing", from a label's name; "" where it is none of them."""
     text = re.sub(r"[^a-z]+", " ", name.lower())
-    if re.search(r"\bo?edema(tous)?\b|\bed\b", text):
+    # BraTS calls it edema to 2022, then surrounding non-enhancing FLAIR hyperintensity.
+    if re.search(r"\bo?edema(tous)?\b|\bed\b|\bsnfh\b|flair hyperintens", text):
         return "edema"
-    if re.search(r"necro|\bncr\b|\bnet\b|\bnon ?enhanc", text):
+    if re.search(r"necro|\bncr\b|\bnetc?\b|\bnon ?enhanc", text):
         return "core"
     return "enhancing" if re.search(r"enhanc|\bet\b", text) else ""
