@@ -9,6 +9,7 @@ from MIMSegment.Logic.expectations import StructureRange
 from MIMSegment.Logic.finding import Finding, Severity
 from MIMSegment.Logic.labels import Label
 from MIMSegment.Logic.package import ModelPackage
+from MIMSegment.Logic.phrases import joined
 from MIMSegment.Logic.structures import LEAST_SECTION, Structure
 
 _SLACK, _FAR = 1.25, 3.0  # factors beyond the training volumes: worth a look; no such structure
@@ -141,7 +142,7 @@ def _cut(label: Label, structure: Structure, known: StructureRange | None) -> li
     if not sections:
         return []
     largest = max(sections, key=lambda section: section.area_mm2)
-    sides = " and ".join(section.side for section in sections)
+    sides = joined([section.side for section in sections])
     return [
         Finding(
             "structure-cut-off",

@@ -118,6 +118,9 @@ def test_an_organ_cut_by_the_border_is_told_with_the_side():
     assert finding.position[2] == 0 and label_at(segmentation, finding.position) == 4
     usual = package(structures=(structure(4, 1, 9, at_border=0.9),))
     assert check_result(segmentation, usual) == ()
+    through = result(RIGHT, LEFT, (4, (0, 20), (22, 40), (14, 26)), LESION)
+    messages = " ".join(f.message for f in check_result(through, package()))
+    assert "reaches the inferior, superior and posterior border" in messages
 
 
 def test_a_lesion_away_from_its_organ_is_told_with_the_distance():
