@@ -49,7 +49,12 @@ def find_cases(
     else:
         raise InputError(f"{source} is neither a folder nor a .csv table.")
     if not cases:
-        raise InputError(f"{source} holds no case: no image file and no sub-folder.")
+        raise InputError(
+            f"{source} holds no case: no image file and no sub-folder; give each DICOM study a "
+            "sub-folder of its own."
+            if source.is_dir()
+            else f"{source} holds no case: it has no line below the names of its columns."
+        )
     _check_names(cases, source)
     return cases
 

@@ -185,6 +185,12 @@ def test_a_table_in_another_encoding_is_told_how_to_save_it(tmp_path):
         find_cases(tmp_path / "table.csv", threshold_spec())
 
 
+def test_a_folder_of_dicom_files_is_told_that_each_study_needs_its_own(tmp_path):
+    write_series(tmp_path / "cohort", noise())
+    with pytest.raises(InputError, match="no sub-folder; give each DICOM study a sub-folder"):
+        find_cases(tmp_path / "cohort", threshold_spec())
+
+
 def test_tables_of_a_spreadsheet_with_semicolons_are_read(package, cohort, tmp_path, capsys):
     table, out = tmp_path / "table.csv", tmp_path / "out"
     table.write_text("case;image\na;cohort/patient 0.nii.gz\n", encoding="utf-8-sig")
@@ -257,7 +263,7 @@ def test_a_table_names_the_inputs_of_each_case(tmp_path, cohort):
         ("case,image\nP1:left,a.nii\n", "file name on every system: it has a character"),
         ("case,image\nCON,a.nii\n", "is the name of a device"),
         ("case,image\nx,a.nii\nx,b.nii\n", "several cases"),
-        ("case,image\n", "no case"),
+        ("case,image\n", "no case: it has no line"),
     ):
         table.write_text(text)
         with pytest.raises(InputError, match=word):

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from MIMSegment.Logic import inference
+from MIMSegment.Logic import files, inference
 from MIMSegment.Logic.cli import main
 from MIMSegment.Logic.volume import Geometry, Volume, read_volume, write_volume
 from tiny_package import threshold_spec, write_threshold_package
@@ -126,6 +127,24 @@ def test_an_ending_in_capitals_is_written_as_it_is_asked_for(package, image, tmp
     command = ["segment", str(image), "-m", str(package.path), "-o", str(output), "-q"]
     assert main([*command, "--device", "cpu"]) == 0
     assert read_volume(output).array.any() and output.read_bytes()[:2] == b"\x1f\x8b"
+
+
+def test_a_result_that_is_open_in_another_program_is_told_before_the_run(
+    package, image, tmp_path, capsys, monkeypatch
+):
+    """As on Windows, where it cannot be replaced then."""
+    output, opened = tmp_path / "result.nrrd", Path.open
+    output.touch()
+
+    def held(path, mode="r", *arguments, **options):
+        if path == output and "+" in mode:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, mode, *arguments, **options)
+
+    monkeypatch.setattr(files, "_WINDOWS", True)
+    monkeypatch.setattr(Path, "open", held)
+    command = ["segment", str(image), "-m", str(package.path), "-o", str(output), "-q"]
+    assert "result.nrrd could not be written: it is open in another" in failing(command, capsys)
 
 
 @pytest.mark.parametrize("count", ["0", "-3", "two"])
