@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from MIMSegment.Logic.catalog import Catalog, CatalogEntry, CatalogInput, available_packages
 from MIMSegment.Logic.errors import MIMSegmentError, PackageError
-from MIMSegment.Logic.package import ModelPackage, load_package
+from MIMSegment.Logic.package import ModelPackage, load_package, read_package
 from MIMSegment.Logic.store import PackageStore, data_home
 from MIMSegment.Logic.workflow_state import PackageCard
 
@@ -33,7 +33,8 @@ class Offers:
         region: str | None = None,
         license: str | None = None,
     ) -> list[PackageCard]:
-        """As `Catalog.search`; damaged installed packages are left out."""
+        """As `Catalog.search`; installed packages that cannot be read are left out. Networks are
+        not looked into, which takes seconds for large ones: that is for whoever uses a package."""
         return [self._card(e) for e in self._all().search(text, modality, region, license)]
 
     def facets(self) -> dict[str, dict[str, int]]:
@@ -68,8 +69,8 @@ class Offers:
             if (installed.id, installed.version) in known:
                 continue
             try:
-                own.append(_entry_of(load_package(installed.path)))
-            except MIMSegmentError:
+                own.append(_entry_of(read_package(installed.path)))
+            except (MIMSegmentError, OSError):  # a network that is not there
                 continue
             known.add((installed.id, installed.version))
         return Catalog((*self._catalog.entries, *own))
