@@ -6,12 +6,13 @@ import pytest
 
 import finetune
 import prepare
+from mim.cases import find_dataset, with_names
 from mim.checkpoint import load_checkpoint
 from mim.data import read_cache
 from mim.folds import cache_of
 from mim.recipe import RecipeError
 from mim.seen import seen_images
-from small_sets import decathlon, read
+from small_sets import decathlon, nnunet, read
 
 CASES = [f"case_{number}" for number in range(6)]
 # As of nnU-Net: every case is in val once. Case 5 has no part in the second fold.
@@ -100,3 +101,16 @@ def test_names_of_other_cases_and_of_those_for_testing_are_refused(tmp_path, cap
 def test_what_is_no_list_of_folds_is_refused_by_name(tmp_path, capsys, text):
     assert prepared(tmp_path, text) == 2
     assert "splits_final.json" in capsys.readouterr().err
+
+
+def test_names_with_spaces_are_those_of_the_files(tmp_path):
+    nnunet(tmp_path / "scans", {"background": 0, "left": 1, "right": 4}, count=2)
+    for folder, ending in (("imagesTr", "_0000"), ("imagesTr", "_0001"), ("labelsTr", "")):
+        for number in range(2):
+            path = tmp_path / "scans" / folder / f"case_{number}{ending}.nii.gz"
+            path.rename(path.with_name(f"Käse {number}{ending}.nii.gz"))
+    folds = [{"train": ["Käse 0"], "val": ["Käse 1"]}, {"train": ["Käse 1"], "val": ["Käse 0"]}]
+    assert prepared(tmp_path, folds) == 0
+    assert cache_of(tmp_path / "cache", "0/2").held_back == ("Käse_1",)
+    cases = find_dataset(tmp_path / "scans").cases
+    assert [case.id for case in with_names(cases, ["Käse 1"])] == ["Käse_1"]

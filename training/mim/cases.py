@@ -156,8 +156,12 @@ def same_case(first: Path, second: Path, name: str) -> InputError:
 
 
 def with_names(cases: Sequence[Case], names: Sequence[str]) -> list[Case]:
-    """The cases that are called so, all without ``names``; InputError for a name that none has."""
+    """The cases that are called so, all without ``names``; InputError for a name that none has.
+
+    A case may be named as its file is.
+    """
     known = [case.id for case in cases]
+    names = [name if name in known else safe_name(name) for name in names]
     unknown = [name for name in names if name not in known]
     if unknown:
         listed = ", ".join(known[:8]) + (" ..." if len(known) > 8 else "")

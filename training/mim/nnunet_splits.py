@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mim.cases import Case
+from mim.cases import Case, safe_name
 from MIMSegment.Logic.errors import InputError
 
 _EXAMPLE = '[{"train": ["case_1", ...], "val": ["case_2", ...]}, ...]'
@@ -59,7 +59,11 @@ def _is_fold(entry: object) -> bool:
 
 
 def _fold(entry: dict, known: dict[str, Case], where: str) -> Fold:
-    sides = {name: entry[name] for name in ("train", "val")}
+    # A case is called after its file, in letters that every disk takes.
+    sides = {
+        side: [name if name in known else safe_name(name) for name in entry[side]]
+        for side in ("train", "val")
+    }
     for name in (*sides["train"], *sides["val"]):
         if name not in known:
             raise InputError(

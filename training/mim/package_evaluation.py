@@ -79,7 +79,7 @@ def evaluate_package(
     if options.lesions:
         lesions = _lesion_values(options.lesions, package, dataset)
     learnt = TrainingImageCheck(package.metadata, options.with_training)
-    cases = _chosen(dataset.cases, options)
+    cases = _chosen(dataset, options)
     measured = Measured(structures, learnt, missing=_missing(cases, options.protocol))
     for case in tqdm(cases, "evaluate", unit="case"):
         try:
@@ -158,14 +158,16 @@ def _lesion_values(name: str, package: ModelPackage, dataset: Dataset) -> tuple[
     return structures.found[name], structures.truth[name]
 
 
-def _chosen(cases: Sequence[Case], options: EvaluationOptions) -> list[Case]:
-    labelled = [case for case in cases if case.label is not None]
+def _chosen(dataset: Dataset, options: EvaluationOptions) -> list[Case]:
+    labelled = [case for case in dataset.cases if case.label is not None]
+    if not labelled:
+        raise InputError(f"{dataset.name} names no label image, which a result is compared with.")
     chosen = with_names(labelled, options.cases)
     if options.protocol and options.protocol.cases:
         chosen = [case for case in chosen if _number(case.id) in options.protocol.cases]
     if not chosen:
-        known = ", ".join(case.id for case in labelled[:8]) or "none"
-        raise InputError(f"No labelled case is left to evaluate; the data set has {known} ...")
+        known = ", ".join(case.id for case in labelled[:8])
+        raise InputError(f"No labelled case is left to evaluate; {dataset.name} has {known} ...")
     return chosen
 
 
