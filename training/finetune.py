@@ -264,6 +264,11 @@ def training_subjects(
     for case in cache.cases_of(cache.train):
         if task.is_labeled(case):
             labeled.setdefault(case["subject"], []).append(case)
+    if not labeled:
+        raise RecipeError(
+            f"No training subject of {recipe.cache} has a label. Are the label images where the "
+            "data set says, as in labelsTr? prepare.py counts the labelled volumes that it finds."
+        )
     strata = {subject: task.stratum(cases) for subject, cases in labeled.items()}
     order = stratified(strata, recipe.seed)
     if recipe.subjects > len(order):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+import finetune
 from mim.caching import PrepareOptions, prepare_dataset
 from mim.cases import find_dataset
 from MIMSegment.Logic.errors import InputError
@@ -89,6 +90,17 @@ def test_the_first_version_of_nnunet_lists_images_without_the_number_of_the_chan
     dataset = find_dataset(data)
     assert [(len(case.images), case.is_labeled) for case in dataset.cases] == [(2, True)] * 3
     assert dataset.inputs == ("T2", "ADC") and dataset.labels == {1: "left", 4: "right"}
+
+
+def test_a_data_set_whose_label_images_are_missing_is_told_before_training(tmp_path, capsys):
+    data = nnunet(tmp_path / "raw", {"background": 0, "left": 1, "right": 4})
+    for path in (data / "labelsTr").iterdir():
+        path.unlink()
+    assert "(0 labelled)" in prepare_dataset(data, tmp_path / "cache", OPTIONS)
+    (tmp_path / "recipe.toml").write_text("[network]\nfeatures = [4, 8]\nblocks = [1, 1]")
+    places = [f"cache={tmp_path / 'cache'}", f"run={tmp_path / 'run'}", "device=cpu"]
+    assert finetune.main([str(tmp_path / "recipe.toml"), *places]) == 2
+    assert "No training subject" in (said := capsys.readouterr().err) and "labelsTr" in said
 
 
 @pytest.mark.parametrize(
