@@ -32,6 +32,7 @@ from mim.layers import layer_scales
 from mim.learning_curve import WATCHED
 from mim.limits import check_shared
 from mim.loop import LoopSettings, TrainState, train
+from mim.memory import memory_told
 from mim.optim import OptimizerSettings
 from mim.outputs import outputs_of
 from mim.parallel import require_one_process
@@ -143,12 +144,17 @@ def finetune(recipe: FinetuneRecipe, resume: bool = False) -> dict:
     Raises MIMSegmentError with a sentence for the user.
     """
     require_one_process("finetune.py")
+    device = resolve_device(recipe.device)
+    with memory_told(device):
+        return _finetune(recipe, device, resume)
+
+
+def _finetune(recipe: FinetuneRecipe, device: torch.device, resume: bool) -> dict:
     cache = with_sources(cache_of(recipe.cache, recipe.fold), recipe.sources)
     if recipe.patch:
         cache = cache.with_patch(recipe.patch)
     task = task_of(cache, recipe)
     require_originals(task.originals(), cache)
-    device = resolve_device(recipe.device)
     bf16 = uses_bf16(recipe.precision, device)
     seed_everything(recipe.seed)
     config = network_for(task, cache, recipe)

@@ -28,6 +28,7 @@ from mim.limits import check_shared
 from mim.loop import LoopSettings, TrainState, train
 from mim.masking import MaskSettings
 from mim.mean_loss import MeanLoss
+from mim.memory import memory_told
 from mim.methods import build_method, method_choice
 from mim.more_caches import read_more
 from mim.optim import OptimizerSettings
@@ -91,7 +92,7 @@ class PretrainRecipe:
 def pretrain(recipe: PretrainRecipe, resume: bool = False) -> None:
     """Run ``recipe``, or go on with it; raises MIMSegmentError with a sentence for the user."""
     device = local_device(resolve_device(recipe.device))
-    with process_group(device):
+    with memory_told(device), process_group(device):
         _pretrain(recipe, device, resume)
 
 

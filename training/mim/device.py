@@ -15,14 +15,20 @@ Precision = Literal["auto", "bf16", "fp32"]
 
 
 def resolve_device(name: str) -> torch.device:
-    """``"auto"`` is the first CUDA device if there is one, else the CPU."""
+    """``"auto"`` is the first CUDA device if there is one, else the CPU.
+
+    Raises RecipeError for what is neither, and for a GPU that is not there.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise RecipeError(f"device {name} is unknown; write auto, cpu, cuda or cuda:1.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise RecipeError(f"device {name} is unknown; write auto, cpu, cuda or cuda:1.")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
         raise RecipeError(f"device {name} is not there; write device=cpu or device=auto.")
     return device
 
