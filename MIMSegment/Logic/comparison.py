@@ -19,13 +19,14 @@ _SPACING_RATIO = 1.5  # beyond which partial volume alone changes small structur
 @dataclass(frozen=True)
 class Prior:
     """An earlier result: its label image (1, z, y, x) without rejected structures, the labels in
-    it, the package that made it as "id version" ("" where unknown), and a name, such as its
-    date."""
+    it, the package that made it as "id version" ("" where unknown), a name, such as its date, and
+    whether its images say that they are of another patient."""
 
     labels: Volume
     table: tuple[Label, ...]
     algorithm: str = ""
     name: str = "Prior"
+    other_patient: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,8 @@ def _measured(volume: Volume, table: Sequence[Label]):
 
 def _why_not(case: ReviewedCase, prior: Prior) -> str:
     """Why no structure can be compared, "" when all can."""
+    if prior.other_patient:
+        return "of another patient"
     algorithm = case.provenance.algorithm
     if prior.algorithm != algorithm:
         return f"made by {prior.algorithm or 'an unknown model'}, now by {algorithm}"

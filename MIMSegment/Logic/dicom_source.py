@@ -55,6 +55,21 @@ def read_sources(paths: Sequence[Path]) -> list[Dataset]:
     return sources
 
 
+def patient_of(files: Sequence[Path]) -> str:
+    """The patient's ID in the first of the files, to tell people apart and for nothing else; "" for
+    de-identified ones and without files. Raises InputError."""
+    if not files:
+        return ""
+    return str(read_source(files[0], ["PatientID"]).get("PatientID") or "").strip()
+
+
+def other_patient(files: Sequence[Path], others: Sequence[Path]) -> bool:
+    """Whether the files say that they are of two people; false where that is not known."""
+    with contextlib.suppress(InputError):
+        return len({patient_of(files), patient_of(others)} - {""}) == 2
+    return False
+
+
 def _completed(source: Dataset, path: Path) -> Dataset:
     missing = next((keyword for keyword in _REFERRED_TO if not source.get(keyword)), None)
     if missing:

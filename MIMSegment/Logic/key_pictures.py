@@ -96,9 +96,19 @@ def _png(shades: np.ndarray, labels: np.ndarray, table, spacing) -> bytes:
     big = Image.fromarray(shades.astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
     areas = Image.fromarray(labels.astype(np.int32)).resize(size, Image.Resampling.NEAREST)
     data = io.BytesIO()
-    picture = _outlined(np.asarray(big), np.asarray(areas), table)
-    Image.fromarray(picture).save(data, "PNG", optimize=True)
+    picture = Image.fromarray(_outlined(np.asarray(big), np.asarray(areas), table))
+    _mark_right(picture)
+    picture.save(data, "PNG", optimize=True)
     return data.getvalue()
+
+
+def _mark_right(picture) -> None:
+    """An R at the left edge, where the patient's right is, as radiologists expect to read it."""
+    from PIL import ImageDraw, ImageFont
+
+    place = (_SIDE // 60, picture.height // 2)
+    style = {"fill": (255, 255, 255), "stroke_width": 2, "stroke_fill": (0, 0, 0)}
+    ImageDraw.Draw(picture).text(place, "R", font=ImageFont.load_default(24), **style)
 
 
 def _outlined(gray: np.ndarray, labels: np.ndarray, table) -> np.ndarray:

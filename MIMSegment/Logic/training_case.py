@@ -19,7 +19,7 @@ import secrets
 from pathlib import Path
 
 from MIMSegment.Logic.alignment import combine
-from MIMSegment.Logic.dicom_source import read_source
+from MIMSegment.Logic.dicom_source import patient_of
 from MIMSegment.Logic.errors import MIMSegmentError, OutputError
 from MIMSegment.Logic.file_lock import file_lock
 from MIMSegment.Logic.files import not_written, write_json, write_text
@@ -150,10 +150,7 @@ def _check_same(index: dict, case: ReviewedCase, folder: Path) -> None:
 
 def _subject(case: ReviewedCase, salt: str, name: str) -> str:
     """A pseudonym that the studies of one person share; the case's own name where unknown."""
-    files = case.inputs[0].files
-    if not files:
-        return name
-    patient = str(read_source(files[0], ["PatientID"]).get("PatientID") or "")
+    patient = patient_of(case.inputs[0].files)
     return f"subject_{_digest((salt + patient).encode())}" if patient else name
 
 

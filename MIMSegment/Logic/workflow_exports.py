@@ -8,6 +8,7 @@ from pathlib import Path
 
 from MIMSegment.Logic.audit import AuditLog, log_path
 from MIMSegment.Logic.comparison import Prior
+from MIMSegment.Logic.dicom_source import other_patient
 from MIMSegment.Logic.errors import MIMSegmentError
 from MIMSegment.Logic.hand_drawn import with_model_labels
 from MIMSegment.Logic.image_source import ImageSource
@@ -44,7 +45,7 @@ def reviewed_case(
     Raises OutputError when every structure is rejected.
     """
     if isinstance(options.get("prior"), str):
-        options = options | {"prior": _prior(gateway, options["prior"])}
+        options = options | {"prior": _prior(gateway, options["prior"], result)}
     everything, names = gateway.labels(result.store)
     names = with_model_labels(names, review.items, result.not_asked)
     labels, table = without_rejected(everything, names, review.items)
@@ -72,8 +73,8 @@ def _case_input(name: str, source: ImageSource | None) -> CaseInput:
     return CaseInput(name, source.read(), tuple(dict.fromkeys(source.instances.values())))
 
 
-def _prior(gateway: SceneGateway, id: str) -> Prior | None:
-    """The result with this ID to compare with, without what was rejected in it."""
+def _prior(gateway: SceneGateway, id: str, now: OpenResult) -> Prior | None:
+    """The result with this ID to compare ``now`` with, without what was rejected in it."""
     if not id:
         return None
     then = gateway.open_result(id)
@@ -81,7 +82,14 @@ def _prior(gateway: SceneGateway, id: str) -> Prior | None:
     records = then.store.records()
     names = with_model_labels(names, records, then.not_asked)
     labels, table = without_rejected(everything, names, records)
-    return Prior(labels, table, then.provenance.algorithm, then.title)
+    differs = other_patient(_files(now), _files(then))
+    return Prior(labels, table, then.provenance.algorithm, then.title, differs)
+
+
+def _files(result: OpenResult) -> list[Path]:
+    """The DICOM files of the first of its images that has any."""
+    sources = (source for _, source in result.inputs if source is not None)
+    return next((files for s in sources if (files := list(s.instances.values()))), [])
 
 
 def write_export(

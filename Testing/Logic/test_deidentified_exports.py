@@ -10,6 +10,7 @@ import pytest
 from dicom_writer import write_series
 from MIMSegment.Logic.dicom import read_series, scan
 from MIMSegment.Logic.dicom_seg import write_dicom_seg
+from MIMSegment.Logic.dicom_source import other_patient
 from MIMSegment.Logic.errors import InputError, OutputError
 from MIMSegment.Logic.reviewed_case import CaseInput
 from MIMSegment.Logic.training_case import write_training_case
@@ -104,3 +105,16 @@ def test_images_that_are_gone_are_named(tmp_path):
         with pytest.raises(InputError, match=r"000\.dcm cannot be read any more"):
             write(case, tmp_path / "result")
     assert not list((tmp_path / "result").rglob("*.nii.gz"))
+
+
+def test_two_patients_are_told_apart_where_their_images_name_them(tmp_path):
+    files = {}
+    for name, patient in (("a", "11"), ("a2", "11"), ("b", "12"), ("none", "")):
+
+        def edit(dataset, patient=patient):
+            dataset.PatientID = patient
+
+        files[name] = case_of(tmp_path / name, edit).inputs[0].files
+    assert other_patient(files["a"], files["b"]) and not other_patient(files["a"], files["a2"])
+    assert not other_patient(files["a"], files["none"]) and not other_patient(files["a"], ())
+    assert not other_patient(files["a"], [tmp_path / "gone.dcm"])

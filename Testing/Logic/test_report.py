@@ -90,6 +90,7 @@ def test_what_cannot_be_compared_says_why():
             "labels": Volume(case.labels.array, coarse)
         },
         "no such structure then": {"table": ()},
+        "of another patient": {"other_patient": True},
     }
     for reason, changes in cases.items():
         rows = volume_rows(case, prior_of(case, **changes))
