@@ -26,8 +26,9 @@ class BatchSize:
         self._best = float("inf")
         self._growing = True
 
-    def attempt(self, run: Callable[[], T]) -> T | None:
-        """``run()`` with the current size; None when memory ran out and the size was halved.
+    def attempt(self, run: Callable[[], T], count: int) -> T | None:
+        """``run()`` on ``count`` windows, at most the current size; None when memory ran out and
+        the size was halved.
 
         Raises OutOfMemory when even one window is too much.
         """
@@ -41,7 +42,8 @@ class BatchSize:
             self._growing = False
             self._report(f"Little memory: now {counted(self.size, 'part')} at once.")
             return None
-        self._learn((time.perf_counter() - began) / self.size)
+        if count == self.size:  # the last ones of a row may be fewer, and tell nothing
+            self._learn((time.perf_counter() - began) / count)
         return result
 
     def _learn(self, seconds_per_window: float) -> None:

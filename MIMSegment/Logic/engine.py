@@ -207,7 +207,7 @@ def _predict_windows(read, corners, spec: ModelSpec, predictors, cancelled, batc
             raise Cancelled("Stopped on request.")
         group = waiting[: batch.size]
         tiles = np.stack([tile for _, tile in group])
-        logits = batch.attempt(lambda tiles=tiles: _ensemble(predictors, tiles, spec))
+        logits = batch.attempt(lambda tiles=tiles: _ensemble(predictors, tiles, spec), len(group))
         if logits is None:
             continue  # out of memory: the same windows again, fewer at once
         del waiting[: len(group)]
