@@ -50,7 +50,7 @@ from mim.package_evaluation import (
 )
 from mim.protocols import PROTOCOLS, find_protocol
 from mim.seen import warn_of_training_images
-from mim.statistics import span
+from mim.statistics import few_subjects, span
 from mim.structures import Structures
 from MIMSegment.Logic.errors import InputError, MIMSegmentError
 from MIMSegment.Logic.files import make_folder, write_json
@@ -166,6 +166,8 @@ def _compare(arguments: argparse.Namespace) -> None:
             f"{metric}: B - A = {sign * gain.mean:+.4f} (95 % interval {span(low, high, '+.4f')}), "
             f"{gain.cases} cases of {gain.subjects} subjects: B is {gain.verdict(margin)}"
         )
+    if few := few_subjects(gain.subjects):
+        print(few)
 
 
 def _shared(tables: dict[str, list[dict]]) -> dict[str, list[dict]]:

@@ -62,6 +62,7 @@ def test_a_perfect_package_scores_one_everywhere(work, tmp_path, capsys):
     assert summary["detection"]["average_precision"] == 1
     said = capsys.readouterr().out
     assert BRIGHT.name in said and said.startswith("3 cases")
+    assert summary["subjects"] == 2 and "From 2 subjects a bootstrap interval is too narrow" in said
 
 
 def test_results_are_saved_case_by_case_as_slicers_segments(work, tmp_path, capsys):
@@ -160,7 +161,7 @@ def test_two_results_are_compared_and_ranked(work, tmp_path, capsys):
     output = capsys.readouterr().out
     assert "dice: B - A = -0.2000 (95 % interval -0.2000 to -0.2000), 3 cases of 2" in output
     assert "hd95: B - A = +4.0000" in output
-    assert output.count("B is worse") == 3
+    assert output.count("B is worse") == 3 and "From 2 subjects" in output
     assert evaluate.main(["rank", f"boxes={tmp_path / 'set'}"]) == 0
     assert "1.00 (1.00 to 1.00)  a" in capsys.readouterr().out
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mim.statistics import bootstrap_mean_ci, span
+from mim.statistics import bootstrap_mean_ci, few_subjects, span
 
 
 def test_interval_holds_the_true_mean_about_as_often_as_it_says():
@@ -49,3 +49,15 @@ def test_no_interval_is_a_dash():
     assert span(0.81249, 0.9) == "0.812 to 0.900"
     assert span(-0.5, 0.25, "+.1f") == "-0.5 to +0.2"
     assert span(float("nan"), 1.0) == "–"
+
+
+def test_what_is_said_of_few_subjects_is_about_what_happens():
+    rng, hits = np.random.default_rng(3), 0
+    for seed in range(300):
+        _, low, high = bootstrap_mean_ci(
+            rng.normal(0.8, 0.1, 5), range(5), resamples=300, seed=seed
+        )
+        hits += low <= 0.8 <= high
+    said = few_subjects(5)
+    assert f"about {83} of 100" in said and abs(hits / 3 - 83) < 6
+    assert few_subjects(10) == few_subjects(1) == ""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mim.segmentation_metrics import StructureMetrics
-from mim.statistics import bootstrap_mean_ci, span
+from mim.statistics import bootstrap_mean_ci, few_subjects, span
 from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.files import write_csv
 
@@ -120,7 +120,12 @@ def case_means(rows: Sequence[dict], metric: str) -> tuple[dict[str, float], dic
 
 def summarize_cases(rows: Sequence[dict]) -> dict:
     """Mean of each metric with its 95 % interval over subjects: overall and for each structure."""
-    summary: dict = {"cases": len({row["case"] for row in rows}), "mean": {}, "structures": {}}
+    summary: dict = {
+        "cases": len({row["case"] for row in rows}),
+        "subjects": len({row["subject"] for row in rows}),
+        "mean": {},
+        "structures": {},
+    }
     for metric in METRICS:
         means, subjects = case_means(rows, metric)
         summary["mean"][metric] = _interval(list(means.values()), [subjects[c] for c in means])
@@ -150,4 +155,5 @@ def format_summary(summary: dict) -> str:
             f"{name:{width}}  {dice:.3f} {interval:16}   {metrics['nsd']['mean']:.3f}  "
             f"{metrics['hd95']['mean']:7.2f}  {metrics['volume_error']['mean']:+.2f}"
         )
+    lines += filter(None, [few_subjects(summary["subjects"])])
     return "\n".join(lines)

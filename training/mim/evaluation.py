@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from mim.cases import read_images
 from mim.regions import plan_regions
-from mim.statistics import bootstrap_mean_ci, known_mean, span
+from mim.statistics import bootstrap_mean_ci, few_subjects, known_mean, span
 from mim.structures import own_structures
 from MIMSegment.Logic.engine import Predictor, segment
 from MIMSegment.Logic.spec import ModelSpec
@@ -131,4 +131,5 @@ def table(summary: dict) -> str:
     width = max(len(name) for name, *_ in rows)
     lines = [f"Dice on {summary['cases']} held-back images of {summary['subjects']} subjects:"]
     lines += [f"  {n:{width}}  {d:.3f}  (95 % interval {span(*c)})" for n, d, c in rows]
+    lines += filter(None, [few_subjects(summary["subjects"])])
     return "\n".join(lines)

@@ -6,6 +6,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+# How often, in 100, the interval of so many subjects holds the true mean: what
+# benchmarks/interval_coverage.py measures.
+_COVERAGE = {2: 50, 3: 74, 4: 80, 5: 83, 6: 84, 7: 87, 8: 88, 9: 88}
+
 
 def bootstrap_mean_ci(
     values: Sequence[float] | np.ndarray,
@@ -53,3 +57,14 @@ def known_mean(values: Iterable[float]) -> float:
 def span(low: float, high: float, form: str = ".3f") -> str:
     """An interval for a sentence: "0.812 to 0.934", and a dash where there is none."""
     return f"{low:{form}} to {high:{form}}" if np.isfinite([low, high]).all() else "–"
+
+
+def few_subjects(count: int) -> str:
+    """What an interval of `bootstrap_mean_ci` from ``count`` subjects is worth, as a sentence;
+    nothing where they are ten or more."""
+    if count not in _COVERAGE:
+        return ""
+    return (
+        f"From {count} subjects a bootstrap interval is too narrow: it holds the true mean in "
+        f"about {_COVERAGE[count]} of 100 cases, not in 95."
+    )

@@ -11,7 +11,7 @@ import numpy as np
 
 from mim.comparison import NO_HARM, Difference
 from mim.convergence import area_under_curve, speed_up
-from mim.statistics import span
+from mim.statistics import few_subjects, span
 from mim.study_grid import Cell, name_of
 from mim.study_scores import Scores
 
@@ -95,6 +95,7 @@ def format_table(rows: Sequence[Mapping[str, Any]], seeds: int) -> str:
         "difference. Speed-up: steps of the baseline over steps of the arm to the target, of the "
         "seeds in which both reached it.",
     ]
+    lines += filter(None, [few_subjects(rows[0]["subjects"])])
     return "\n".join(lines)
 
 
