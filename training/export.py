@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = _parser()
     arguments = parser.parse_intermixed_args(argv)
     if bool(arguments.checkpoints) == (arguments.from_nnunet is not None):
-        parser.error("give either a CHECKPOINT or --from-nnunet MODEL_FOLDER")
+        parser.error("give CHECKPOINT and PACKAGE, or --from-nnunet MODEL_FOLDER and PACKAGE")
     if arguments.to_nnssl and len(arguments.checkpoints) != 1:
         parser.error("--to-nnssl takes one CHECKPOINT of pretrain.py")
     if arguments.mirror and (arguments.to_nnssl or arguments.from_nnunet is not None):

@@ -125,7 +125,7 @@ def test_a_folder_that_was_taken_for_a_patient_is_named(tmp_path):
     for place in ("site/one", "site/two", "site/three", "lone/four"):
         put(tmp_path / f"scans/{place}.nii.gz", scan(len(place))[0])
     summary = prepare_dataset(tmp_path / "scans", tmp_path / "cache", OPTIONS)
-    assert "1 subject has several volumes" in summary and "(site 3)" in summary
+    assert "1 subject has several volumes" in summary and "(site: 3)" in summary
     assert "column group" in summary
     put(tmp_path / "flat/one.nii.gz", scan(0)[0])
     put(tmp_path / "flat/two.nii.gz", scan(1)[0])

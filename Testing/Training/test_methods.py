@@ -15,6 +15,7 @@ from mim.device import Generators, seed_everything
 from mim.loop import TrainState
 from mim.methods import build_method
 from mim.recipe import load_recipe
+from mim.reconstruction import draw_rows
 from mim.transfer import load_pretrained
 
 METHODS = (
@@ -194,3 +195,11 @@ def test_settings_for_volumes_are_refused_for_pictures(
     assert pretrain.main([str(recipe_file), *arguments]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and len(said) > 40, said
+
+
+def test_a_long_name_beside_a_picture_is_cut_to_its_end(tmp_path):
+    columns = {"original": torch.rand(1, 1, 4, 6, 6)}
+    long = "hospital_study_" * 3 + "patient_0001_T1w"
+    for name, case in (("long", long), ("cut", "..." + long[-33:])):
+        draw_rows(columns, [case], (1, 1, 1), tmp_path / f"{name}.png")
+    assert (tmp_path / "long.png").read_bytes() == (tmp_path / "cut.png").read_bytes()

@@ -338,7 +338,7 @@ def _without_own_test_part(
 def _shared_subjects(entries: Sequence[dict]) -> list[str]:
     """A line on the subjects with several volumes: a folder may have been taken for a patient."""
     volumes = Counter(entry["subject"] for entry in entries)
-    several = [f"{name} {count}" for name, count in volumes.most_common() if count > 1]
+    several = [f"{name}: {count}" for name, count in volumes.most_common() if count > 1]
     if not several:
         return []
     names = ", ".join(several[:3]) + (", ..." if len(several) > 3 else "")

@@ -16,6 +16,7 @@ from MIMSegment.Logic.files import replacing
 
 # Not a recipe's business: runs can be compared only if they are all shown the same.
 WATCH_SEED = 20220411
+_LETTERS = 36  # of a name beside a picture of 2.6 inches
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,12 @@ def _draw(columns: Mapping, cases: Sequence[str], aspect: float, path: Path) -> 
             axes[row, column].set(xticks=[], yticks=[])
         axes[0, column].set_title(title, fontsize=10)
     for row, case in enumerate(cases[: len(originals)]):
-        axes[row, 0].set_ylabel(case, fontsize=8)
+        axes[row, 0].set_ylabel(_short(case), fontsize=8)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110)
     pyplot.close(figure)
+
+
+def _short(case: str) -> str:
+    """A name that fits beside its row; names made of paths differ at their ends."""
+    return case if len(case) <= _LETTERS else f"...{case[3 - _LETTERS :]}"
