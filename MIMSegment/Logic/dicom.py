@@ -20,6 +20,7 @@ from MIMSegment.Logic.dicom_pixels import grey_values, read_slots
 from MIMSegment.Logic.dicom_split import slots, split_series
 from MIMSegment.Logic.dicom_stack import stack_frames, straighten
 from MIMSegment.Logic.errors import InputError
+from MIMSegment.Logic.image_kind import told_by_content
 from MIMSegment.Logic.volume import Volume
 
 _PLANES = ("sagittal", "coronal", "axial")  # by the patient axis nearest to the normal
@@ -166,10 +167,9 @@ def why_no_volume(path: str | Path) -> str:
     if found.skipped:
         reasons = "; ".join(f"{s.files[0].name} is {s.reason}" for s in found.skipped[:5])
         return f"{path} holds no image series: {reasons}."
-    return (
-        f"{path} holds no image that can be read; give a NIfTI, NRRD or MHA file or a folder of "
-        "DICOM images."
-    )
+    told = told_by_content(Path(path)) if Path(path).is_file() else ""
+    way_out = told or "give a NIfTI, NRRD or MHA file or a folder of DICOM images."
+    return f"{path} holds no image that can be read; {way_out}"
 
 
 def read_series(series: Series) -> Volume:

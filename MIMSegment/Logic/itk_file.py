@@ -7,6 +7,7 @@ from pathlib import Path
 
 from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.image_header import find_payload
+from MIMSegment.Logic.image_kind import told_by_content
 from MIMSegment.Logic.payload import check_payload
 from MIMSegment.Logic.shear import straightened
 from MIMSegment.Logic.volume import Geometry, Volume, from_itk, itk, unstated_side
@@ -21,6 +22,9 @@ def read_itk_file(path: str | Path) -> Volume:
     try:
         image = itk().ReadImage(str(path))
     except RuntimeError as error:
+        told = told_by_content(path)
+        if told and "ImageIO" in str(error):
+            raise InputError(f"{path} cannot be read; {told}") from None
         reason = str(error).strip().splitlines()[-1].removeprefix("sitk::ERROR: ")
         raise InputError(
             f"{path} cannot be read ({reason.rstrip('.')}); save it again in the program that it "

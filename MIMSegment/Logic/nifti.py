@@ -16,6 +16,7 @@ from typing import BinaryIO
 import numpy as np
 
 from MIMSegment.Logic.errors import InputError
+from MIMSegment.Logic.image_kind import told_by_content
 from MIMSegment.Logic.payload import CHUNK, bytes_to_end, cut_short, damage_told
 from MIMSegment.Logic.shear import corner_distance, straightened
 from MIMSegment.Logic.volume import Geometry, Volume, unstated_side
@@ -129,7 +130,8 @@ def _byte_order_and_version(head: bytes, path: Path) -> tuple[str, int]:
                     f"{path} is an Analyze file or half of a .hdr/.img pair, which does not say "
                     "left from right reliably; convert it to a single NIfTI file first."
                 )
-    raise InputError(f"{path} is not a NIfTI file; its header is missing or damaged.")
+    told = told_by_content(path) or "its header is missing or damaged."
+    raise InputError(f"{path} is not a NIfTI file; {told}")
 
 
 def _sform_matrix(rows) -> np.ndarray:
