@@ -56,7 +56,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"study: error: {error}", file=sys.stderr)
         return 2
     print(format_table(rows, len(recipe.seeds)))
-    print(f"Wrote {recipe.run}: study.json, study.md, scores.png")
+    curves = ", curves.png" if any("curve_steps" in row for row in rows) else ""
+    print(f"Wrote {recipe.run}: study.json, study.md, scores.png{curves}")
     return 0
 
 

@@ -117,6 +117,15 @@ def test_each_curve_is_the_mean_of_its_seeds_and_its_band_their_range(study):
     assert legend_colors(figure) == {arm: to_rgba(f"C{i}") for i, arm in enumerate(arms)}
 
 
+def test_the_baseline_is_dashed_above_the_others_and_steps_are_whole(study):
+    rows = [row | {"curve_steps": [1, 2, 3, 4]} for row in rows_of(study)]
+    for axes in (axes for axes in draw_curves(rows).axes if axes.get_visible()):
+        first, *others = (line for line in axes.lines if line.get_label() in ARMS)
+        assert first.get_label() == "scratch" and first.get_linestyle() == "--"
+        assert all(o.get_linestyle() == "-" and o.zorder < first.zorder for o in others)
+        assert all(step == round(step) for step in axes.get_xticks())
+
+
 @pytest.mark.parametrize("draw", [draw_scores, draw_curves])
 def test_no_text_covers_a_score_or_another_text_or_leaves_the_picture(study, draw):
     figure = draw(rows_of(study))

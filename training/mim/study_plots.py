@@ -103,13 +103,16 @@ def draw_curves(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
     for axes, cell in zip(grid.flat, cells, strict=False):
         for row in (row for row in rows if _cell_name(row) == cell):
             color, values = f"C{arms.index(row['arm'])}", np.array(row["curves_by_seed"])
-            axes.plot(row["curve_steps"], values.mean(0), color=color, label=row["arm"])
+            # The baseline, the first row, is seen also where others run along it.
+            style = {"linestyle": "--", "zorder": 3} if row["arm"] == rows[0]["arm"] else {}
+            axes.plot(row["curve_steps"], values.mean(0), color=color, label=row["arm"], **style)
             if bands:
                 ends = values.min(0), values.max(0)
                 axes.fill_between(row["curve_steps"], *ends, color=color, alpha=0.15, linewidth=0)
         axes.axhline(row["target"], color="gray", linestyle=":", linewidth=1, label="target")
         axes.set_title(cell, fontsize="medium")
         axes.set_xlabel("steps of fine-tuning")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
     for axes in grid.flat[len(cells) :]:
         axes.set_visible(False)
