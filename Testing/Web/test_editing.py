@@ -59,6 +59,23 @@ def test_a_stroke_has_no_gaps_and_is_taken_back_as_one_step(node):
     assert (labels_of(node) == before).all()
 
 
+def test_a_step_that_was_taken_back_is_done_again_until_something_else_is_drawn(node):
+    before = labels_of(node)
+    editor = SegmentEditor(node, "Segment_2")
+    for x in (2, 20):
+        editor.begin_stroke()
+        editor.paint((x, 2, 15), (x, 12, 15), UP, 4, sphere=False, erase=False)
+        editor.end_stroke()
+    after = labels_of(node)
+    assert editor.undo() and editor.undo() and not editor.undo()
+    assert (labels_of(node) == before).all() and editor.can_redo
+    assert editor.redo() and editor.redo() and not editor.redo()
+    assert (labels_of(node) == after).all()
+    editor.undo()
+    editor.smooth(3.0)
+    assert not editor.can_redo and editor.undo()
+
+
 def test_a_stroke_whose_end_was_never_told_is_a_step_and_keeps_nothing_waiting(node, monkeypatch):
     before = labels_of(node)
     editor = SegmentEditor(node, "Segment_2")

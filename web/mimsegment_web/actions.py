@@ -8,14 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from MIMSegment.Logic.errors import InputError
 from MIMSegment.Logic.panel import device_choices
 from MIMSegment.Logic.phrases import counted
 from MIMSegment.Logic.review_items import Verdict
 from MIMSegment.Logic.samples import sample_study
-from MIMSegment.Logic.scene_labels import segment_array
 from MIMSegment.Logic.workflow_state import Export
 from mimsegment_web import study_files
 from mimsegment_web.editing import BrushTool, SegmentEditor
@@ -128,7 +125,7 @@ class Actions:
 
     def select(self, segment_id: str) -> None:
         self._look_at(segment_id)
-        center = self._center(segment_id)
+        center = self._view.middle(segment_id)
         if center is not None:
             self._view.views.go_to(center, center=True)
 
@@ -220,6 +217,10 @@ class Actions:
 
     def undo_stroke(self) -> None:
         if self._editor is not None and self._editor.undo():
+            self._note_step("")
+
+    def redo_stroke(self) -> None:
+        if self._editor is not None and self._editor.redo():
             self._note_step("")
 
     def keep_largest(self) -> None:
@@ -335,22 +336,6 @@ class Actions:
         if self._state.maximized == THREE_D:
             self._state.maximized = ""
 
-    def _center(self, segment_id: str) -> np.ndarray | None:
-        """A voxel in the middle of the structure, LPS in mm; None when it is empty.
-
-        Of the slice that halves the volume, the structure's voxel nearest to the center.
-        """
-        if self._view.segmentation is None:
-            return None
-        mask, geometry = segment_array(self._view.segmentation, segment_id)
-        volumes = np.cumsum([np.count_nonzero(plane) for plane in mask])  # faster than by axis
-        if not volumes[-1]:
-            return None
-        z = int(np.searchsorted(volumes, volumes[-1] / 2))
-        where = np.argwhere(mask[z])
-        y, x = where[np.abs(where - where.mean(0)).sum(1).argmin()]
-        return (geometry.ijk_to_lps @ [x, y, z, 1.0])[:3]
-
     def _after_stroke(self) -> None:
         self._note_step("")
 
@@ -358,6 +343,7 @@ class Actions:
         self._view.surfaces_are_stale()
         self._state.edit_note = text
         self._state.can_undo_stroke = self._editor is not None and self._editor.can_undo
+        self._state.can_redo_stroke = self._editor is not None and self._editor.can_redo
         self._state.flush()
 
     def _set_brush(self) -> None:
@@ -370,7 +356,8 @@ class Actions:
         if self._editor is not None:
             self._editor = None
             self.use_tool("crosshair")
-            self._state.can_undo_stroke, self._state.edit_note = False, ""
+            self._state.can_undo_stroke = self._state.can_redo_stroke = False
+            self._state.edit_note = ""
 
     def _shown(self, method):
         """What goes wrong is a sentence on the page; afterwards the page is up to date."""

@@ -68,6 +68,7 @@ class SegmentEditor:
         self._to_lps, self._to_ijk = to_lps, np.linalg.inv(to_lps)
         self._spacing = np.linalg.norm(to_lps[:3, :3], axis=0)  # x, y, z in mm
         self._steps: list[list[_Change]] = []
+        self._undone: list[list[_Change]] = []
         self._stroke: list[_Change] | None = None
         self._drawn_at = 0.0
 
@@ -75,6 +76,11 @@ class SegmentEditor:
     def can_undo(self) -> bool:
         """Whether a step of this edit can be taken back."""
         return bool(self._steps)
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether a step that was taken back can be done again."""
+        return bool(self._undone)
 
     @property
     def in_stroke(self) -> bool:
@@ -98,6 +104,7 @@ class SegmentEditor:
         stroke, self._stroke = self._stroke, None
         if stroke:
             self._steps = [*self._steps[1 - _MOST_STEPS :], stroke]
+            self._undone.clear()
 
     def paint(self, start, end, normal, diameter: float, sphere: bool, erase: bool) -> bool:
         """Draw from ``start`` to ``end``, LPS points in mm; whether any voxel changed.
@@ -152,10 +159,22 @@ class SegmentEditor:
 
     def undo(self) -> bool:
         """Take the last step back; false when there is none."""
-        if not self._steps:
+        return self._exchange(self._steps, self._undone)
+
+    def redo(self) -> bool:
+        """Do the step that was taken back last again; false when there is none."""
+        return self._exchange(self._undone, self._steps)
+
+    def _exchange(self, source: list[list[_Change]], target: list[list[_Change]]) -> bool:
+        """Put the last step of ``source`` back, and what was there instead into ``target``."""
+        if not source:
             return False
-        for change in reversed(self._steps.pop()):
+        replaced = []
+        for change in reversed(source.pop()):
+            now = change.array.ravel()[change.indices]
+            replaced.append(_Change(change.array, change.indices, now))
             change.array.ravel()[change.indices] = change.before
+        target.append(replaced)
         self._changed()
         return True
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import time
 
+import numpy as np
 from trame_slicer.core import SlicerApp
 
 from MIMSegment.Logic.anatomy import is_lesion
 from MIMSegment.Logic.errors import MIMSegmentError
-from MIMSegment.Logic.scene_labels import label_table
+from MIMSegment.Logic.scene_labels import label_table, segment_array
 from MIMSegment.Logic.scene_layers import segments_of
 from MIMSegment.Logic.scene_surfaces import add_surfaces
 from mimsegment_web.views import SLICES, THREE_D, Views
@@ -89,6 +90,22 @@ class ViewState:
         probe = "" if value is None else f"{value:.5g}{unit}"
         if probe != self._state.probe:
             self._state.probe = probe
+
+    def middle(self, segment_id: str) -> np.ndarray | None:
+        """A voxel in the middle of the structure, LPS in mm; None when it is empty.
+
+        Of the slice that halves the volume, the structure's voxel nearest to the center.
+        """
+        if self.segmentation is None:
+            return None
+        mask, geometry = segment_array(self.segmentation, segment_id)
+        volumes = np.cumsum([np.count_nonzero(plane) for plane in mask])  # faster than by axis
+        if not volumes[-1]:
+            return None
+        z = int(np.searchsorted(volumes, volumes[-1] / 2))
+        where = np.argwhere(mask[z])
+        y, x = where[np.abs(where - where.mean(0)).sum(1).argmin()]
+        return (geometry.ijk_to_lps @ [x, y, z, 1.0])[:3]
 
     def show_image(self, image_id: str, reset: bool = False) -> None:
         """Show the volume node with this ID, "" for none."""

@@ -77,6 +77,7 @@ class WorkflowView:
                 "brush": 8,
                 "sphere": False,
                 "can_undo_stroke": False,
+                "can_redo_stroke": False,
                 "edit_note": "",
                 "problem": None,
                 "help": False,

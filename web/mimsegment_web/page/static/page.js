@@ -136,9 +136,9 @@
   // Keys that only look; those that decide work in the list of structures alone.
   function pageKey(event) {
     if (typing(event.target)) return;
-    if ((event.ctrlKey || event.metaKey) && event.key === "z" && state().get("review")?.editing) {
+    if ((event.ctrlKey || event.metaKey) && /^[zy]$/i.test(event.key) && state().get("review")?.editing) {
       event.preventDefault();
-      trigger("undo_stroke");
+      trigger(event.shiftKey || /y/i.test(event.key) ? "redo_stroke" : "undo_stroke");
     }
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "Escape") {
