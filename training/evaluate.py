@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mim.case_table import (
@@ -56,6 +56,7 @@ from MIMSegment.Logic.errors import InputError, MIMSegmentError
 from MIMSegment.Logic.files import make_folder, write_json
 from MIMSegment.Logic.inference import InferenceOptions
 from MIMSegment.Logic.package import load_package
+from MIMSegment.Logic.phrases import counted
 from MIMSegment.Logic.store import PackageStore
 
 _HIGHER_IS_BETTER = {"dice": True, "nsd": True, "hd95": False}
@@ -148,9 +149,11 @@ def _classify(arguments: argparse.Namespace) -> None:
 def _compare(arguments: argparse.Namespace) -> None:
     classes = read_classes(arguments.a), read_classes(arguments.b)
     if all(classes):
+        _say_unpaired(*classes)
         return _compare_classes(*classes)
     tables = {str(path): read_cases(path) for path in (arguments.a, arguments.b)}
     a, b = _shared(tables).values()
+    _say_unpaired(*({row["case"]: row for row in rows} for rows in (a, b)))
     for metric in METRICS[:3]:
         means_a, subjects = case_means(a, metric)
         means_b, _ = case_means(b, metric)
@@ -180,6 +183,16 @@ def _shared(tables: dict[str, list[dict]]) -> dict[str, list[dict]]:
         print(f"Left out, as not all of {', '.join(tables)} have them: {', '.join(left_out)}.")
     check_same_references(kept)
     return with_credit(kept)
+
+
+def _say_unpaired(a: Mapping[str, dict], b: Mapping[str, dict]) -> None:
+    """Name the cases that only one has: those that failed in the other may be the hard ones."""
+    if unpaired := sorted(a.keys() ^ b.keys()):
+        more = ", ..." if len(unpaired) > 5 else ""
+        print(
+            f"Left out, as only one of the two has them: {counted(len(unpaired), 'case')} "
+            f"({', '.join(unpaired[:5])}{more})."
+        )
 
 
 def _compare_classes(a: dict, b: dict) -> None:

@@ -49,7 +49,7 @@ def test_the_difference_of_two_classifiers_has_its_interval_and_delongs_p(tmp_pa
     assert compare(*tables) == 0
     well, sick = capsys.readouterr().out.splitlines()
     a, b = weak[:, 1], strong[:, 1]
-    gain, p = auc(b, POSITIVE) - auc(a, POSITIVE), delong_p_value(a, b, POSITIVE)
+    gain, p = auc(b, POSITIVE) - auc(a, POSITIVE), delong_p_value(a, b, POSITIVE, SUBJECTS)
     interval = auc_difference(a, b, POSITIVE, SUBJECTS)
     assert sick == (
         f"sick: AUC {auc(a, POSITIVE):.3f}, B - A = {gain:+.4f} (95 % interval "
@@ -71,7 +71,8 @@ def test_several_findings_are_compared_each_on_the_cases_of_both(tmp_path, capsy
     lines = (tmp_path / "b/cases.csv").read_text().splitlines()
     (tmp_path / "b/cases.csv").write_text("\n".join(lines[:-1]))  # without the last case
     assert compare(*tables) == 0
-    x, y = capsys.readouterr().out.splitlines()
+    left_out, x, y = capsys.readouterr().out.splitlines()
+    assert left_out.startswith("Left out, as only one of the two has them: 1 case (")
     assert x.startswith("x: ") and "39 cases of 20 subjects: B is better" in x
     assert y.startswith(f"y: AUC {auc(a[:39, 1].round(6), other[:39]):.3f}, B - A = +0.0000")
     assert "DeLong's p 1)" in y and "B is no harm" in y

@@ -202,6 +202,17 @@ def test_results_are_compared_on_the_structures_that_both_have(work, tmp_path, c
     assert "1.50 (1.50 to 1.50)  a" in capsys.readouterr().out
 
 
+def test_cases_that_only_one_has_are_said(work, tmp_path, capsys):
+    both = [tmp_path / method / "cases.csv" for method in ("a", "b")]
+    for path, cases in zip(both, (["img0036", "img0040"], ["img0036"]), strict=True):
+        assert run(work, "-o", str(path.parent), "--cases", *cases) == 0
+    capsys.readouterr()
+    assert evaluate.main(["compare", *map(str, both)]) == 0
+    output = capsys.readouterr().out
+    assert "only one of the two has them: 1 case (img0040)" in output
+    assert "(95 % interval –), 1 cases of 1 subjects: B is undecided" in output
+
+
 def test_results_by_other_labels_are_not_compared(work, tmp_path, capsys):
     for method in ("a", "b"):
         assert run(work, "-o", str(tmp_path / "set" / method)) == 0
