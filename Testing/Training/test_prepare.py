@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -81,6 +83,24 @@ def test_unusable_volumes_are_named_with_the_reason_and_left_out(tmp_path, capsy
     assert len(read(tmp_path / "cache", "cases.json")["cases"]) == 5
     printed = capsys.readouterr().out
     assert "5 volumes left out" in printed and "not on the grid" in printed
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [({0: 0, 1: 300}, "from 0 to 300; labels are from 0 to 255"), ({0: -1, 1: 1}, "from -1 to 1"),
+     ({0: 0, 1: 0.5}, "fractions; make it again")],
+)  # fmt: skip
+def test_values_that_no_label_can_have_are_told_with_the_way_out(tmp_path, values, reason):
+    data = tmp_path / "data"
+    decathlon(data, count=3)
+    description = json.loads((data / "dataset.json").read_text())
+    (data / "dataset.json").write_text(json.dumps({**description, "labels": {}}))
+    image, label = scan(0)
+    found = np.where(label.array == 0, values[0], values[1]).astype(np.float32)
+    write_volume(Volume(found, image.geometry), data / "labelsTr/case_0.nii.gz")
+    prepare_dataset(data, tmp_path / "cache", OPTIONS)
+    (excluded,) = read(tmp_path / "cache", "cases.json")["excluded"]
+    assert excluded["id"] == "case_0" and reason in excluded["reason"]
 
 
 def test_a_folder_of_scans_without_labels_becomes_a_cache_to_pretrain_on(tmp_path):

@@ -84,7 +84,10 @@ def inspect_case(
         )
     volume = case.read()
     if channels and len(volume.array) != channels:
-        raise InputError(f"{case.image} has {len(volume.array)} channels instead of {channels}.")
+        raise InputError(
+            f"{case.image} has {len(volume.array)} channels instead of {channels}, the inputs that "
+            "the data set names."
+        )
     for index, channel in enumerate(volume.array):
         if channel.min() == channel.max():
             where = f"channel {index} of " if len(volume.array) > 1 else ""
@@ -127,15 +130,27 @@ def read_labels(
         raise InputError(
             f"{case.label} is not on the grid of {case.image}: shape {label.geometry.shape} "
             f"spacing {_rounded(label.geometry.spacing)} origin {_rounded(label.geometry.origin)} "
-            f"against {geometry.shape} {_rounded(geometry.spacing)} {_rounded(geometry.origin)}."
+            f"against {geometry.shape} {_rounded(geometry.spacing)} {_rounded(geometry.origin)}. "
+            "Resample it to that grid, by nearest neighbor."
         )
     array = label.array[0]
     if len(label.array) != 1 or not np.array_equal(array, np.round(array)):
-        raise InputError(f"{case.label} is no label image: it has channels or fractions.")
+        raise InputError(
+            f"{case.label} is no label image: it has channels or fractions; make it again with one "
+            "whole number for each voxel, resampled by nearest neighbor."
+        )
     found = {int(v) for v in np.unique(array)}
     unknown = sorted(found - set(values) - {0, ignore}) if values else []
-    if unknown or min(found) < 0 or max(found) > 255:
-        raise InputError(f"{case.label} has values that no label is named for: {unknown or found}.")
+    if min(found) < 0 or max(found) > 255:
+        raise InputError(
+            f"{case.label} has values from {min(found)} to {max(found)}; labels are from 0 to 255: "
+            "give its structures other numbers."
+        )
+    if unknown:
+        raise InputError(
+            f"{case.label} has values that no label is named for: {unknown}; name them in "
+            "dataset.json, or mend the image."
+        )
     return array.astype(np.uint8)
 
 
