@@ -18,6 +18,18 @@ def rows(app):
     return [item.id for item in app.workflow.review.state.items]
 
 
+def seen(app):
+    """The names of the images that can be shown."""
+    return [image["name"] for image in app.server.state.images]
+
+
+async def another_run(app):
+    before = app.workflow.review
+    app.actions.run_anyway()
+    await app.settle(lambda: app.workflow.review is not before)
+    await app.settle()
+
+
 def saved(folder, name="review.json"):
     return json.loads((folder / name).read_text(encoding="utf-8"))
 
@@ -62,8 +74,15 @@ def test_an_image_that_is_chosen_in_place_of_another_is_the_one_that_is_seen(tmp
             app.actions.assign("CT", source)
             await app.settle(lambda: app.workflow.state.busy)
             await app.settle()
-            assert [image["name"] for image in app.server.state.images] == ["CT"]
-            assert abs(app.view.views.value() - value) < 10
+            assert seen(app) == ["CT"] and abs(app.view.views.value() - value) < 10
+        await another_run(app)
+        (source,) = (s.id for s in app.workflow.images if s.name.startswith("before_ct"))
+        app.actions.assign("CT", source)
+        await app.settle(lambda: app.workflow.state.busy)
+        await app.settle()
+        assert len(seen(app)) == 2, "the one of the review and the one for the next run"
+        await another_run(app)
+        assert seen(app) == ["CT"] and abs(app.view.views.value() - 100) < 10
 
     in_page(Settings(output=tmp_path), act)
 

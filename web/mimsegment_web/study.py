@@ -158,6 +158,7 @@ class Study:
     def _begin(self, review) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._drop_older_results()
+        self._drop_unused_images()
         try:
             if review is not self._restored:
                 autosave.set_aside(self.folder)
@@ -218,12 +219,16 @@ class Study:
     def _drop_unused_images(self) -> None:
         """Images that are no input any more, or they would be shown in place of those that are."""
         result = self._workflow.result
-        sources = [source for _, source in self._workflow.input_images]
-        sources += [source for _, source in result.inputs if source] if result else []
-        used = [self._gateway.volume_node(source) for source in sources]
+        inputs = [(n, self._gateway.volume_node(s)) for n, s in self._workflow.input_images]
+        used = [node for _, node in inputs]
+        if result is not None:
+            used += [self._gateway.volume_node(s) for _, s in result.inputs if s is not None]
         for node in list(self._gateway.scene.GetNodesByClass("vtkMRMLScalarVolumeNode")):
             if node not in used:
                 self._gateway.scene.RemoveNode(node)
+        for name, node in inputs:
+            if node is not None and self._gateway.scene.GetFirstNodeByName(name) is None:
+                node.SetName(name)  # it came beside another one of this name, that is gone now
 
     def _node(self):
         results = self._gateway.results()
