@@ -193,7 +193,12 @@ def _check_same_origin(
         "series": "; ".join(series) or "by themselves",
     }
     path = folder / RECORD
-    if path.is_file() and read_table(folder / VOLUMES, errors="surrogateescape"):
+    if read_table(folder / VOLUMES, errors="surrogateescape"):
+        if not path.is_file():
+            raise OutputError(
+                f"{folder} holds a {VOLUMES} that no batch has written, or whose {RECORD} is gone; "
+                "choose another folder."
+            )
         earlier = read_json_object(path)
         before = earlier.pop("options", {})
         if earlier != model:

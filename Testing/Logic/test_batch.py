@@ -191,6 +191,16 @@ def test_a_folder_of_dicom_files_is_told_that_each_study_needs_its_own(tmp_path)
         find_cases(tmp_path / "cohort", threshold_spec())
 
 
+def test_a_table_that_no_batch_has_written_is_not_replaced(package, cohort, tmp_path, capsys):
+    own = tmp_path / "out" / "volumes.csv"
+    own.parent.mkdir()
+    own.write_text("case,mL\na,1\n")
+    command = ["batch", str(cohort), "-m", str(package.path), "-o", str(own.parent)]
+    assert main(command) == 2
+    assert "holds a volumes.csv that no batch has written" in capsys.readouterr().err
+    assert own.read_text() == "case,mL\na,1\n"
+
+
 def test_tables_of_a_spreadsheet_with_semicolons_are_read(package, cohort, tmp_path, capsys):
     table, out = tmp_path / "table.csv", tmp_path / "out"
     table.write_text("case;image\na;cohort/patient 0.nii.gz\n", encoding="utf-8-sig")
