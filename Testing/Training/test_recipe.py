@@ -248,6 +248,11 @@ def test_the_help_names_the_keys_of_every_kind_below_the_name_that_chooses_it():
     assert text.count("shape.name") == 2
 
 
+def test_a_recipe_of_another_command_is_not_taken_for_a_slip_of_the_pen():
+    with pytest.raises(RecipeError, match=r"unknown key foreground; --help lists the keys of this"):
+        load_recipe(PretrainRecipe, RECIPES / "finetune_cpu.toml")
+
+
 def test_a_key_of_another_kind_is_told_with_the_kind_that_has_it():
     with pytest.raises(RecipeError, match=r"network\.decoder_convs; it is of .*resenc_unet, not"):
         load_recipe(

@@ -240,8 +240,8 @@ def _unknown(cls: type, key: str, where: str) -> RecipeError:
     known = list(_keys(cls))
     last = key.rsplit(".", 1)[-1]
     near = [name for name in known if name.rsplit(".", 1)[-1] == last]
-    near = near or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    advice = f"did you mean {near[0]}?" if near else "--help lists the keys."
+    near = near or difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    advice = f"did you mean {near[0]}?" if near else "--help lists the keys of this command."
     return RecipeError(f"{where}unknown key {key}; {advice}")
 
 
