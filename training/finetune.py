@@ -133,6 +133,9 @@ def main(argv: list[str] | None = None) -> int:
     except MIMSegmentError as error:
         print(f"finetune: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nstopped; --resume goes on from the last checkpoint", file=sys.stderr)
+        return 130
     print(class_table(results) if "auc_per_class" in results else table(results))
     print(f"Wrote {recipe.run}: {LAST}, log.jsonl, results.json, recipe.json")
     return 0

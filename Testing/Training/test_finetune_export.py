@@ -145,6 +145,16 @@ def test_unknown_key_suggests_the_nearest(work, capsys):
     assert "loop.steps" in capsys.readouterr().err
 
 
+def test_a_run_that_is_stopped_by_hand_says_how_it_goes_on(work, tmp_path, monkeypatch, capsys):
+    def pressed(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(finetune, "draw", pressed)
+    assert finetune.main(arguments(tmp_path, "run", f"cache={work / 'cache'}")) == 130
+    error = capsys.readouterr().err
+    assert "stopped; --resume goes on" in error and "Traceback" not in error
+
+
 def test_asking_for_more_subjects_than_there_are_is_an_error(work, capsys):
     assert finetune.main(arguments(work, "y", "subjects=99")) == 2
     assert "99" in capsys.readouterr().err

@@ -161,6 +161,7 @@ def test_crops_that_do_not_fit_are_refused(settings, patch, message):
         architectures.build(architectures.configure(settings, {}, patch, 1, 1)).check_patch(patch)
 
 
-def test_widths_that_heads_do_not_share_are_refused():
+@pytest.mark.parametrize("width", [0, -12, 20])
+def test_widths_that_heads_do_not_share_are_refused(width):
     with pytest.raises(RecipeError, match=r"network\.width must be a multiple of 12"):
-        SwinSettings(width=20)
+        SwinSettings(width=width)

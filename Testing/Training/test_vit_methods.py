@@ -278,6 +278,15 @@ def test_crops_that_are_not_whole_tokens_of_unetr_are_refused(token, size):
 
 
 @pytest.mark.parametrize(
+    "values",
+    [{"width": 0}, {"width": 100}, {"heads": 0}, {"heads": -1}, {"features": 0}, {"mlp_ratio": 0}],
+)
+def test_sizes_that_make_no_unetr_are_refused_by_name(values):
+    with pytest.raises(RecipeError, match=r"network\.(width|mlp_ratio) must"):
+        UNETRSettings(**values)
+
+
+@pytest.mark.parametrize(
     ("edge", "expected"),
     [
         (1, (1, 1, 1, 1)), (2, (1, 1, 1, 2)), (8, (1, 2, 2, 2)), (16, (2, 2, 2, 2)),

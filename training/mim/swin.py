@@ -38,7 +38,11 @@ class SwinSettings:
     def __post_init__(self):
         if len(self.depths) != 4 or len(self.heads) != 4 or min(*self.depths, *self.heads) < 1:
             raise RecipeError("network.depths and network.heads need four entries of at least 1.")
-        if self.width % 12 or any(self.width * 2**i % n for i, n in enumerate(self.heads)):
+        if (
+            self.width < 1
+            or self.width % 12
+            or any(self.width * 2**i % n for i, n in enumerate(self.heads))
+        ):
             raise RecipeError(
                 f"network.width must be a multiple of 12, and of each entry of heads in its stage: "
                 f"{self.width}, {self.heads}."

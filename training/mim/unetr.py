@@ -29,6 +29,13 @@ class UNETRSettings:
     def __post_init__(self):
         if min(self.patch) < 1:
             raise RecipeError(f"network.patch is at least 1 along each axis, not {self.patch}.")
+        if min(self.width, self.heads, self.features) < 1 or self.width % self.heads:
+            raise RecipeError(
+                "network.width must be a multiple of network.heads, and features at least 1: "
+                f"{self.width}, {self.heads}, {self.features}."
+            )
+        if self.mlp_ratio <= 0:
+            raise RecipeError(f"network.mlp_ratio must be above 0, not {self.mlp_ratio}.")
 
 
 def configure_unetr(
