@@ -108,7 +108,7 @@ def _mark_right(picture) -> None:
 
     place = (_SIDE // 60, picture.height // 2)
     style = {"fill": (255, 255, 255), "stroke_width": 2, "stroke_fill": (0, 0, 0)}
-    ImageDraw.Draw(picture).text(place, "R", font=ImageFont.load_default(24), **style)
+    ImageDraw.Draw(picture).text(place, "R", font=ImageFont.load_default(36), **style)
 
 
 def _outlined(gray: np.ndarray, labels: np.ndarray, table) -> np.ndarray:
