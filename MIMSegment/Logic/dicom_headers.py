@@ -9,6 +9,7 @@ those of DICOM PS3.3 and PS3.6.
 from __future__ import annotations
 
 import re
+import stat
 import warnings
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -135,6 +136,8 @@ def read_frames(path: Path) -> list[Frame] | NotAnImage | None:
 
     Raises OSError when the file cannot be opened.
     """
+    if not stat.S_ISREG(path.stat().st_mode):
+        return None  # reading a pipe would wait for ever
     with open(path, "rb") as stream:
         head = stream.read(132)
     marked = head[128:] == b"DICM"

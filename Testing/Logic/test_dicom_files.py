@@ -1,5 +1,7 @@
 """DICOM files: grey values, encodings, multi-frame objects, damage, what is no image, privacy."""
 
+import os
+
 import numpy as np
 import pydicom
 import pytest
@@ -134,6 +136,14 @@ def test_an_enhanced_file_of_one_volume_reads_at_once(tmp_path):
 
 
 # Files
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_in_a_folder_is_passed_over(tmp_path):
+    write_series(tmp_path, noise())
+    os.mkfifo(tmp_path / "pipe")
+    (series,) = scan(tmp_path)
+    assert series.number_of_slices == 5
 
 
 def test_a_series_with_several_numbers_is_listed_with_the_others(tmp_path):
