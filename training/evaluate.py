@@ -52,6 +52,7 @@ from mim.protocols import PROTOCOLS, find_protocol
 from mim.seen import warn_of_training_images
 from mim.statistics import few_subjects, span
 from mim.structures import Structures
+from MIMSegment.Logic.device_report import DEVICES
 from MIMSegment.Logic.errors import InputError, MIMSegmentError
 from MIMSegment.Logic.files import make_folder, write_json
 from MIMSegment.Logic.inference import InferenceOptions
@@ -230,10 +231,17 @@ def _parser() -> argparse.ArgumentParser:
         "action": "store_true",
         "help": "measure cases that the package has learnt from as well",
     }
+    device = {
+        "default": "auto",
+        "choices": ("auto", *DEVICES),
+        "help": "see `mimsegment devices` (default: auto)",
+    }
     segment = commands.add_parser("segment", help="measure a package on labelled scans")
     segment.add_argument("package", help="package folder, zip or id")
     segment.add_argument("data", type=Path, help="labelled data set, as for prepare.py")
-    segment.add_argument("-o", "--output", type=Path, required=True, metavar="OUT")
+    segment.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT", help="folder to write"
+    )
     segment.add_argument("--protocol", help=f"one of {', '.join(PROTOCOLS)}")
     segment.add_argument("--cases", nargs="+", default=(), help="names of the cases to measure")
     segment.add_argument(
@@ -246,16 +254,18 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="write each result to OUT/predictions, for Slicer",
     )
-    segment.add_argument("--device", default="auto", help="as for mimsegment")
-    segment.add_argument("--precision", help="as for mimsegment")
+    segment.add_argument("--device", **device)
+    segment.add_argument("--precision", help="float32, bfloat16 or float16 (default: the fastest)")
     segment.set_defaults(run=_segment)
     classify = commands.add_parser("classify", help="measure a classifier on images with classes")
     classify.add_argument("package", help="package folder of a classifier")
     classify.add_argument("data", type=Path, help="data set with classes, as for prepare.py")
-    classify.add_argument("-o", "--output", type=Path, required=True, metavar="OUT")
+    classify.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT", help="folder to write"
+    )
     classify.add_argument("--cases", nargs="+", default=(), help="names of the cases to measure")
     classify.add_argument("--with-training", **with_training)
-    classify.add_argument("--device", default="auto", help="as for mimsegment")
+    classify.add_argument("--device", **device)
     classify.set_defaults(run=_classify)
     compare = commands.add_parser("compare", help="paired difference of two models")
     compare.add_argument("a", type=Path, help="cases.csv of the first")

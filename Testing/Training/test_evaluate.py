@@ -349,3 +349,10 @@ def test_the_core_of_the_decathlons_brain_tumors_is_not_their_edema(work, tmp_pa
     assert {row["structure"]: row["dice"] for row in rows} == pytest.approx(
         {"whole tumor": 1, "tumor core": 1, "enhancing tumor": 2 / 3}, abs=1e-4
     )
+
+
+@pytest.mark.parametrize("command", ["segment", "classify"])
+def test_a_mistyped_device_is_refused_before_anything_is_read(tmp_path, capsys, command):
+    with pytest.raises(SystemExit):
+        evaluate.main([command, "x", str(tmp_path), "-o", str(tmp_path / "o"), "--device", "gpu"])
+    assert "'gpu'" in (said := capsys.readouterr().err) and "cuda" in said
