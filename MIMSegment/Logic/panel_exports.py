@@ -47,5 +47,7 @@ def with_ending(path: str, kind: Export) -> str:
     ending = export_dialog(kind)[1].partition("*")[2].rstrip(")")
     if not path or not ending or path.lower().endswith((ending, *_OTHER_ENDINGS.get(kind, ()))):
         return path
-    names = (f"{path}{number}{ending}" for number in ("", *(f"_{n}" for n in count(2))))
-    return next(name for name in names if not Path(name).exists())
+    name, numbers = f"{path}{ending}", count(2)
+    while Path(name).exists():
+        name = f"{path}_{next(numbers)}{ending}"
+    return name
