@@ -32,6 +32,9 @@ def main(argv: list[str] | None = None) -> int:
     except MIMSegmentError as error:
         print(f"prepare: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nstopped; the cache is as it was before", file=sys.stderr)
+        return 130
     print(summary)
     return 0
 

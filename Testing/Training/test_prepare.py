@@ -5,7 +5,7 @@ import pytest
 
 import prepare
 from killed_job import end_of_memory
-from mim import inspection
+from mim import caching, inspection
 from mim.caching import PrepareOptions, prepare_dataset
 from mim.cases import find_dataset
 from mim.planning import kernel_sizes, patch_and_strides, working_spacing
@@ -148,6 +148,22 @@ def test_a_killed_process_is_told_with_the_way_out(tmp_path, capsys, monkeypatch
     assert not (tmp_path / "cache").exists()
     assert prepare.main([*command, "1"]) == 2
     assert "with more memory" in capsys.readouterr().err
+
+
+def test_stopping_by_hand_leaves_the_cache_as_it_was(tmp_path, capsys, monkeypatch):
+    decathlon(tmp_path / "data", count=4)
+    command = [str(tmp_path / "data"), str(tmp_path / "cache"), "--jobs", "1"]
+    assert prepare.main(command) == 0
+    before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "cache").iterdir()}
+
+    def pressed(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(caching, "make_plan", pressed)
+    assert prepare.main([*command, "--seed", "1"]) == 130
+    assert "stopped; the cache is as it was before" in capsys.readouterr().err
+    assert {p.name: p.stat().st_mtime_ns for p in (tmp_path / "cache").iterdir()} == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cache", "data"]
 
 
 def test_nothing_usable_is_an_error_that_lists_why(tmp_path):
