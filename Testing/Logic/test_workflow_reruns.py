@@ -64,7 +64,7 @@ def test_structures_that_were_not_asked_for_are_not_taken_for_empty(workflow, tm
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Not asked for: transition zone." in page
     assert "The prostate has no volume here without: transition zone." in page
-    assert "PSA" not in page, "a density of a part of the gland"
+    assert "PSA (" not in page, "a density of a part of the gland"
     assert "transition" not in (tmp_path / "table.csv").read_text(encoding="utf-8")
     again = workflow._gateway.open_result(workflow.result.id)
     assert [label.name for label in again.not_asked] == ["transition zone"]

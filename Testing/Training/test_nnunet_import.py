@@ -290,7 +290,7 @@ def test_the_ignore_label_is_no_output(tmp_path, tables):
 def test_the_command_wants_one_source(tmp_path, capsys):
     with pytest.raises(SystemExit):
         export.main([str(tmp_path / "package")])
-    assert "either a CHECKPOINT or --from-nnunet" in capsys.readouterr().err
+    assert "give CHECKPOINT and PACKAGE, or --from-nnunet" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("dims", [2, 3])
