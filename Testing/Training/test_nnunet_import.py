@@ -59,11 +59,16 @@ def package_labels(volume, package):
     return segment(volume, package.spec, sessions).labels
 
 
-def test_a_3d_model_becomes_a_package_with_the_same_labels(tmp_path, tables):
+def test_a_3d_model_becomes_a_package_with_the_same_labels(tmp_path, tables, capsys):
     net = network()
     model = write_model(tmp_path / "model", *tables, {"0": net})
+    found_better = model / "crossval_results_folds_0/postprocessing.json"
+    found_better.parent.mkdir()
+    found_better.write_text("{}")
     assert export.main(["--from-nnunet", str(model), str(tmp_path / "package")]) == 0
+    assert f"it would be with --postprocessing {found_better}" in capsys.readouterr().out
     package = load_package(tmp_path / "package")
+    assert package.spec.keep_largest_component == ()
     spec = package.spec
     assert spec.patch == (4, 16, 16) and spec.overlap == 0.5 and spec.mirror_axes == (0, 1, 2)
     assert spec.preprocessing.crop_to_nonzero and spec.preprocessing.orientation is None

@@ -84,9 +84,6 @@ def test_a_model_of_nnunet_brings_what_was_found_to_be_better(tmp_path):
     table = plans(**{"3d_fullres": configuration()})
     model = write_model(tmp_path / "model", table, dataset(), {"0": network()})
     path = nnunet_file(model / "crossval_results_folds_0/postprocessing.json", [1, 2])
-    told = export_nnunet(model, tmp_path / "package", ExportOptions())
-    assert f"--postprocessing {path}" in told
-    assert load_package(tmp_path / "package").spec.keep_largest_component == ()
     options = ExportOptions(postprocessing=str(path), keep_largest_component=["lesion"])
     assert "--postprocessing" not in export_nnunet(model, tmp_path / "package", options)
     package = load_package(tmp_path / "package")
