@@ -147,7 +147,7 @@ class Demo:
             },
             seconds=self.seconds,
             recipes={
-                step: json.loads((self.folder / step / "recipe.json").read_text())
+                step: json.loads((self.folder / step / "recipe.json").read_text(encoding="utf-8"))
                 for step in ("pretrain", "finetune")
             },
         )

@@ -95,7 +95,7 @@ def is_done(run: Run) -> bool:
     recipe, path = _recipe(run), run.folder / "recipe.json"
     if not path.exists():
         return False
-    changes = differences(recipe, _moved(run, json.loads(path.read_text())))
+    changes = differences(recipe, _moved(run, json.loads(path.read_text(encoding="utf-8"))))
     if changes:
         raise RecipeError(
             f"{run.folder} holds a run of another recipe ({'; '.join(changes)}); write run=OTHER, "

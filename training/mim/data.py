@@ -288,7 +288,7 @@ def center_crop(image: Tensor, patch: Sequence[int]) -> Tensor:
 
 def _json(folder: Path, name: str) -> dict:
     try:
-        return json.loads((folder / name).read_text())
+        return json.loads((folder / name).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(
             f"{folder} is no cache: it has no {name}; prepare.py makes one."

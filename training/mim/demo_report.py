@@ -82,7 +82,7 @@ def draw_curves(pretrain: Path, finetune: Path, path: Path) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
     titles = ("Pre-training: masked error", "Fine-tuning: Dice + cross-entropy")
     for axis, log, title in zip(axes, (pretrain, finetune), titles, strict=True):
-        lines = [parse_figures(line) for line in log.read_text().splitlines()]
+        lines = [parse_figures(line) for line in log.read_text(encoding="utf-8").splitlines()]
         losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
         steps, values = zip(*losses, strict=True)
         axis.plot(steps, values, color="#9db7d1", linewidth=0.6)

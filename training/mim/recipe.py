@@ -156,7 +156,7 @@ def _wrapped(text: str, indent: str) -> str:
 
 def _read(path: Path) -> dict:
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         return json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except FileNotFoundError as error:
         raise RecipeError(f"There is no recipe {path}; training/recipes holds some.") from error

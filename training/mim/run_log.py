@@ -95,7 +95,7 @@ class RunLog:
         if rank():
             return
         try:
-            with open(self.path, "a") as file:
+            with open(self.path, "a", encoding="utf-8") as file:
                 file.writelines(json_text(line) + "\n" for line in lines)
         except OSError as error:
             raise OutputError(

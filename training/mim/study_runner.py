@@ -129,7 +129,7 @@ def _logged(execute: Callable[[Run], None], run: Run) -> str:
     """Execute a run with its output in a file; returns why it failed, or nothing."""
     run.folder.mkdir(parents=True, exist_ok=True)
     with (
-        open(run.folder / OUTPUT, "a", buffering=1) as file,
+        open(run.folder / OUTPUT, "a", buffering=1, encoding="utf-8") as file,
         contextlib.redirect_stdout(file),
         contextlib.redirect_stderr(file),
     ):

@@ -175,7 +175,7 @@ def bootstrap_over_subjects(
 
 def _curve(folder: Path) -> tuple[list[int], list[float]]:
     steps, scores = [], []
-    for text in (folder / LOG).read_text().splitlines():
+    for text in (folder / LOG).read_text(encoding="utf-8").splitlines():
         line = parse_figures(text)
         if WATCHED in line:
             steps.append(line["step"])
