@@ -59,6 +59,12 @@ def find_cases(
     return cases
 
 
+def separator_of(header: str) -> str:
+    """What is between the cells of a table, by its first line: spreadsheets write semicolons in
+    countries where commas are in numbers."""
+    return max(_SEPARATORS, key=header.count)
+
+
 def read_table(path: Path, errors: str = "strict") -> list[dict]:
     """The rows of a CSV table by the names of its columns; none when there is no file.
 
@@ -69,10 +75,8 @@ def read_table(path: Path, errors: str = "strict") -> list[dict]:
         return []
     try:
         with open(path, newline="", encoding="utf-8-sig", errors=errors) as file:
-            names = file.readline()
+            separator = separator_of(file.readline())
             file.seek(0)
-            # Excel separates by semicolons where commas are in numbers.
-            separator = max(_SEPARATORS, key=names.count)
             return list(csv.DictReader(file, delimiter=separator))
     except UnicodeDecodeError:
         raise InputError(f"{path} is not in UTF-8; save it anew, in Excel as CSV UTF-8.") from None

@@ -13,6 +13,7 @@ import numpy as np
 from mim.cases import Case, Dataset, LeftOut, Target, case_id, is_image
 from mim.pictures import is_picture
 from mim.split_names import is_part, sides
+from MIMSegment.Logic.cohort import separator_of
 from MIMSegment.Logic.errors import InputError
 
 # Names of columns, compared without case, spaces and underscores; the first that is there counts.
@@ -163,15 +164,14 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _text(path: Path) -> tuple[io.StringIO, str]:
-    """A table, and what is between its cells: in some countries spreadsheets write semicolons."""
+    """A table, and what is between its cells."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path} cannot be read as a CSV table ({error}); save it as CSV in UTF-8."
         ) from None
-    header = text.partition("\n")[0]
-    return io.StringIO(text), next((mark for mark in ",;\t" if mark in header), ",")
+    return io.StringIO(text), separator_of(text.partition("\n")[0])
 
 
 def _simple(name: str) -> str:
